@@ -1,0 +1,1 @@
+"""Train, tune, compare, register and serve Fashion-MNIST classifiers."""
