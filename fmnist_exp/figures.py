@@ -1,0 +1,134 @@
+"""From numbers to matplotlib figures. No pyplot: nothing global, nothing to close, safe in any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fmnist_exp.data import CLASS_NAMES
+from fmnist_exp.evaluation import Evaluation
+from fmnist_exp.training import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Images = NDArray[np.uint8]
+Probabilities = NDArray[np.floating[Any]]
+
+TRAIN, VALIDATION, RIGHT, WRONG = "#8ab6d6", "#1f5f8b", "#2e7d32", "#c62828"
+DPI = 100
+
+
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; `width` and `height` in inches."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return figure, figure.subplots()
+
+
+def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
+    """Ten images of each class, a class a row."""
+    rows = [images[np.flatnonzero(labels == label)[:10]] for label in range(len(CLASS_NAMES))]
+    figure, axes = blank(6.4, 5.4)
+    axes.imshow(np.block([[image for image in row] for row in rows]), cmap="gray_r")
+    axes.set_yticks(np.arange(len(CLASS_NAMES)) * 28 + 14, CLASS_NAMES)
+    axes.set_xticks([])
+    axes.set_title("Training images, ten of each class")
+    return figure
+
+
+def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
+    """`quantity` ("loss" or "accuracy") of training and validation by epoch, the kept epoch marked."""
+    figure, axes = blank(6.4, 4)
+    numbers = [epoch.number for epoch in epochs]
+    for prefix, label, color in (("train", "training", TRAIN), ("val", "validation", VALIDATION)):
+        values = [epoch.metrics[f"{prefix}_{quantity}"] for epoch in epochs]
+        axes.plot(numbers, values, color=color, label=label, marker="o", markersize=4)
+    value = best.metrics[f"val_{quantity}"]
+    axes.plot(best.number, value, "o", color=VALIDATION, markersize=10, fillstyle="none")
+    axes.annotate(f"kept: {value:.4f}", (best.number, value), xytext=(0, 12), textcoords="offset points", ha="center")
+    axes.margins(y=0.15)
+    axes.set_xlim(0.5, len(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("cross-entropy and penalties" if quantity == "loss" else quantity)
+    axes.set_title(f"{quantity.capitalize()} by epoch")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_matrix(evaluation: Evaluation) -> Figure:
+    """Counts, with the row's share as colour."""
+    counts = evaluation.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = blank(7.2, 6.4)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = np.arange(len(CLASS_NAMES))
+    axes.set_xticks(ticks, CLASS_NAMES, rotation=45, ha="right")
+    axes.set_yticks(ticks, CLASS_NAMES)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{evaluation.split.capitalize()} set: {evaluation.accuracy:.2%} of {counts.sum():,} images right")
+    return figure
+
+
+def predictions(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
+    """The first forty images with true and predicted names."""
+    return _gallery(images, labels, probabilities, np.arange(min(40, len(images))), "Predictions, the first forty")
+
+
+def mistakes(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
+    """The forty wrong answers that the model is surest of."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:40]
+    return _gallery(images, labels, probabilities, surest, f"The surest of {len(wrong):,} mistakes")
+
+
+def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
+    """A box per layer from top to bottom: (description, output shape, parameters)."""
+    figure, axes = blank(5.6, 0.42 * len(layers) + 0.9)
+    for row, (description, shape, parameters) in enumerate(layers):
+        weight = f"{parameters:,} parameters" if parameters else ""
+        color = "#d6e6f2" if parameters else "#f2f2f2"
+        axes.barh(row, 1, height=0.72, color=color, edgecolor="#7a8b99")
+        axes.text(0.02, row, description, va="center", fontsize=9)
+        axes.text(0.60, row, shape, va="center", ha="center", fontsize=9, color="#444444")
+        axes.text(0.98, row, weight, va="center", ha="right", fontsize=9, color=VALIDATION)
+        if row:
+            axes.annotate("", (0.5, row - 0.36), (0.5, row - 0.64), arrowprops={"arrowstyle": "->", "color": "#7a8b99"})
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_axis_off()
+    axes.set_title(title)
+    return figure
+
+
+def _gallery(
+    images: Images, labels: NDArray[np.uint8], probabilities: Probabilities, chosen: NDArray[np.intp], title: str
+) -> Figure:
+    """Images in rows of ten, each over its true name and the answer; one picture, as forty axes would be slow."""
+    columns, cell = 10, (46, 44)  # pixels, height and width of a cell
+    rows = max(1, -(-len(chosen) // columns))
+    canvas = np.full((rows * cell[0], columns * cell[1]), 0, np.uint8)
+    figure, axes = blank(11, 1.22 * rows + 0.7)
+    for place, index in enumerate(chosen):
+        top, left = place // columns * cell[0], place % columns * cell[1]
+        canvas[top : top + 28, left + 8 : left + 36] = images[index]
+        answer = int(probabilities[index].argmax())
+        sure = f"{CLASS_NAMES[answer]} {probabilities[index, answer]:.0%}"
+        color = RIGHT if answer == labels[index] else WRONG
+        axes.text(left + 22, top + 33, CLASS_NAMES[labels[index]], ha="center", va="center", fontsize=7)
+        axes.text(left + 22, top + 39, sure, ha="center", va="center", fontsize=7, color=color)
+    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
+    axes.set_axis_off()
+    axes.set_title(f"{title} (black: true, green or red: predicted)")
+    return figure

@@ -1,0 +1,226 @@
+"""Compile and fit a model. Knows no MLflow and no Optuna: what watches a run comes in as listeners."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmnist_exp.augment import augment
+from fmnist_exp.config import ExperimentConfig, TrainingConfig
+from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp.errors import RequestError, WorkError
+
+if TYPE_CHECKING:
+    import keras
+
+VALIDATION_BATCH = 1000  # images; only speed depends on it
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured. `number` counts from 1."""
+
+    number: int
+    metrics: Mapping[str, float]  # train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, epoch_seconds
+
+
+class Listener:
+    """Watches a fit. Base class with nothing to say; override what is of interest."""
+
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        """`step` of the epoch's `steps` optimizer steps are done."""
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        """An epoch is done; True asks to stop the fit after it."""
+        return False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit; the model holds the weights of `best`."""
+
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+    seconds: float
+    images_per_second: float  # training images only, validation's time left out
+    stopped_by_listener: bool
+
+
+def check(training: TrainingConfig, data: FashionMNIST) -> None:
+    """Raise RequestError for settings that this data cannot serve."""
+    if training.batch_size > len(data.train.images):
+        raise RequestError(
+            f"training.batch_size={training.batch_size}: must be at most {len(data.train.images)}, the training images"
+        )
+
+
+def fit(model: keras.Model, config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener] = ()) -> Fit:
+    """Train `model` in place and leave the best epoch's weights in it.
+
+    A model without trainable weights is only measured, as one epoch.
+
+    Raises:
+        WorkError: the loss became infinite or not a number.
+    """
+    training = config.training
+    steps = len(data.train.images) // training.batch_size
+    _compile(model, training, steps)
+    recorder = _recorder(data, listeners, steps)
+    start = time.perf_counter()
+    if model.trainable_weights:
+        # fmt: off
+        model.fit(_batches(config, data.train), epochs=training.epochs, verbose=0, shuffle=False,
+                  validation_data=(data.validation.images, _labels(data.validation, training)),
+                  validation_batch_size=VALIDATION_BATCH, callbacks=_callbacks(training, recorder))
+        # fmt: on
+    else:
+        recorder.measure_once(model, _labels(data.train, training), _labels(data.validation, training))
+    seconds = time.perf_counter() - start
+    best = _best(recorder.epochs, training.monitor)
+    speed = len(recorder.epochs) * steps * training.batch_size / max(recorder.step_seconds, 1e-9)
+    return Fit(tuple(recorder.epochs), best, seconds, speed, recorder.stopped)
+
+
+def _best(epochs: Sequence[Epoch], monitor: str) -> Epoch:
+    """The first of the best epochs, as Keras' EarlyStopping keeps it."""
+    sign = 1 if monitor == "val_accuracy" else -1
+    return max(epochs, key=lambda epoch: sign * epoch.metrics[monitor])
+
+
+def _compile(model: keras.Model, training: TrainingConfig, steps: int) -> None:
+    from keras import losses
+
+    loss: Any = losses.SparseCategoricalCrossentropy()
+    if training.labels == "one_hot":
+        loss = losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
+    model.compile(
+        optimizer=_optimizer(training, steps),
+        loss=loss,
+        metrics=["accuracy"],
+        steps_per_execution=min(training.steps_per_execution, steps),
+        jit_compile=False,  # XLA is 3 to 5 times slower on CPU
+    )
+
+
+def _optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
+    from keras import optimizers
+
+    rate: Any = training.learning_rate
+    if training.schedule == "one_cycle":  # Smith 2018, "Super-Convergence": a linear climb, then a cosine to zero
+        total = steps * training.epochs
+        climb = int(training.warmup * total)
+        rate = optimizers.schedules.CosineDecay(rate / 25, total - climb, warmup_target=rate, warmup_steps=climb)
+    if training.optimizer == "sgd":
+        decay = training.weight_decay or None
+        return optimizers.SGD(rate, momentum=training.momentum, nesterov=True, weight_decay=decay)
+    if training.optimizer == "adamw":
+        return optimizers.AdamW(rate, weight_decay=training.weight_decay)
+    return optimizers.Adam(rate)
+
+
+def _callbacks(training: TrainingConfig, recorder: Any) -> list[Any]:
+    from keras import callbacks
+
+    patience = training.patience or training.epochs
+    stopping = callbacks.EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
+    plateau = callbacks.ReduceLROnPlateau(
+        training.monitor, factor=training.plateau_factor, patience=training.plateau_patience
+    )
+    # the recorder first: it must see the learning rate that the epoch had
+    return [recorder, stopping, *([plateau] if training.schedule == "plateau" else [])]
+
+
+def _labels(split: Split, training: TrainingConfig) -> NDArray[Any]:
+    """Labels as the loss wants them: (N,) whole numbers, or (N, 10) one-hot."""
+    return np.eye(10, dtype=np.float32)[split.labels] if training.labels == "one_hot" else split.labels
+
+
+def _batches(config: ExperimentConfig, split: Split) -> keras.utils.PyDataset:
+    """Shuffled, augmented batches: the order and the augmentation depend on seed and epoch alone."""
+    from keras.utils import PyDataset
+
+    labels, size = _labels(split, config.training), config.training.batch_size
+
+    class Batches(PyDataset):
+        def __init__(self) -> None:
+            super().__init__(workers=1)
+            self.epoch = -1
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return len(split.images) // size  # the incomplete last batch waits for another epoch's order
+
+        def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+            chosen = self.order[index * size : (index + 1) * size]
+            random = np.random.default_rng((config.seed, self.epoch, index))
+            return augment(split.images[chosen], config.augmentation, random), labels[chosen]
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+            self.order = np.random.default_rng((config.seed, self.epoch)).permutation(len(split.images))
+
+    return Batches()
+
+
+def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int) -> Any:
+    """The Keras callback that turns Keras' logs into Epochs and tells the listeners."""
+    from keras.callbacks import Callback
+
+    class Recorder(Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[Epoch] = []
+            self.stopped = False
+            self.step_seconds = 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch_start = time.perf_counter()
+
+        def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+            loss = (logs or {}).get("loss", 0.0)
+            if not math.isfinite(loss):
+                epoch = len(self.epochs) + 1
+                raise WorkError(f"the training loss became {loss} in epoch {epoch}; lower training.learning_rate")
+            for listener in listeners:
+                listener.on_step(len(self.epochs) + 1, batch + 1, steps)
+
+        def on_test_begin(self, logs: Any = None) -> None:
+            self.step_seconds += time.perf_counter() - self.epoch_start
+
+        def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+            logs = logs or {}
+            metrics = {
+                "train_loss": logs["loss"],
+                "train_accuracy": logs["accuracy"],
+                "val_loss": logs["val_loss"],
+                "val_accuracy": logs["val_accuracy"],
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "epoch_seconds": time.perf_counter() - self.epoch_start,
+            }
+            self.record(metrics)
+
+        def record(self, metrics: Mapping[str, float]) -> None:
+            self.epochs.append(Epoch(len(self.epochs) + 1, metrics))
+            if not math.isfinite(metrics["val_loss"]):
+                raise WorkError(f"the validation loss became {metrics['val_loss']} in epoch {len(self.epochs)}")
+            # every listener hears of the epoch, also when an earlier one asks to stop
+            if any([listener.on_epoch(self.epochs[-1]) for listener in listeners]):
+                self.stopped = self.model.stop_training = True
+
+        def measure_once(self, model: keras.Model, train_labels: NDArray[Any], val_labels: NDArray[Any]) -> None:
+            self.set_model(model)
+            self.on_epoch_begin(0)
+            measured: dict[str, float] = {}
+            for prefix, split, labels in (("train", data.train, train_labels), ("val", data.validation, val_labels)):
+                result = model.evaluate(split.images, labels, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
+                measured |= {f"{prefix}_loss": result["loss"], f"{prefix}_accuracy": result["accuracy"]}
+            self.step_seconds = time.perf_counter() - self.epoch_start
+            self.record({**measured, "learning_rate": 0.0, "epoch_seconds": self.step_seconds})
+
+    return Recorder()
