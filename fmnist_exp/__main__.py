@@ -1,0 +1,5 @@
+"""`python -m fmnist_exp`."""
+
+from fmnist_exp.cli import run
+
+run()

@@ -1,0 +1,1 @@
+"""From a registered version to answers, with NumPy, pandas and ONNX Runtime only."""

@@ -1,0 +1,72 @@
+"""The predictor behind `mlflow.pyfunc.load_model`. A copy travels with every model, so it imports nothing of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from numpy.typing import NDArray
+
+SIDE = 28  # pixels
+
+
+class Predictor:
+    """Answers for images, computed by ONNX Runtime from the network in `folder`."""
+
+    def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        self.session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+        self.class_names = np.array(class_names)
+
+    def probabilities(self, images: Any) -> NDArray[np.float32]:
+        """Probabilities (N, 10) for images as `predict` takes them."""
+        answer: NDArray[np.float32] = self.session.run(None, {self.input: as_pixels(images)})[0]
+        return answer
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row per image: label, name, probability, p0 … p9.
+
+        Args:
+            images: uint8 or float, 0…255, (N, 28, 28) or (N, 28, 28, 1); an array or nested lists.
+            params: MLflow passes it; there are none.
+
+        Raises:
+            ValueError: any other shape or type, values out of range, or not a number.
+        """
+        probabilities = self.probabilities(images)
+        labels = probabilities.argmax(axis=1)
+        table = {"label": labels, "name": self.class_names[labels], "probability": probabilities.max(axis=1)}
+        return pd.DataFrame(table | {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])})
+
+
+def as_pixels(images: Any) -> NDArray[np.uint8]:
+    """Check images and return them as uint8 (N, 28, 28); floats are rounded. Raises ValueError."""
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise ValueError("images must all have the same shape, (28, 28)") from error
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim != 3 or array.shape[1:] != (SIDE, SIDE) or len(array) == 0:
+        raise ValueError(f"images must have the shape (N, {SIDE}, {SIDE}) with N at least 1, got {array.shape}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"images must be numbers, got {array.dtype}")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 255):
+        raise ValueError("pixel values must be finite and lie in 0…255")
+    if array.dtype.kind == "f" and 0 < array.max() <= 1 and (array % 1).any():
+        raise ValueError("pixel values lie in 0…1; multiply them by 255")
+    pixels: NDArray[np.uint8] = np.rint(array).astype(np.uint8)
+    return pixels
+
+
+def _load_pyfunc(path: str) -> Predictor:
+    """MLflow's entry into this module; `path` is the model's `data` folder."""
+    names = (Path(path) / "classes.txt").read_text(encoding="utf-8").splitlines()
+    return Predictor(Path(path), tuple(names))

@@ -1,0 +1,281 @@
+"""The only writer to MLflow: runs, metrics, datasets, pictures and models.
+
+Every call names its run. MLflow's active-run stack is thread-local, and a process that inherits MLFLOW_RUN_ID would
+write into its parent's run by mistake.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fmnist_exp import packaging
+from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.errors import RequestError
+from fmnist_exp.training import Epoch, Listener
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from numpy.typing import NDArray
+
+    from fmnist_exp.data import FashionMNIST, Split
+
+Kind = Literal["baseline", "train", "tune", "trial", "evaluate"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+VERSIONED = ("tensorflow", "keras", "numpy")
+BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits per request
+
+
+def connect() -> MlflowClient:
+    """A client of the store that MLFLOW_TRACKING_URI names, or of the embedded one.
+
+    Raises:
+        RequestError: the server does not answer, or the store cannot be written.
+    """
+    import mlflow
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    # its notes at every start (schema upgrades, hints) are not ours to show
+    uri = mlflow.get_tracking_uri()
+    shown = without_secrets(uri)
+    if uri.startswith(("http://", "https://")):
+        try:  # MLflow itself would try for minutes
+            requests.get(f"{uri}/health", timeout=5)
+        except requests.RequestException as error:
+            raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
+    client = mlflow.MlflowClient()
+    try:
+        client.search_experiments(max_results=1)
+        if uri.startswith("sqlite:"):
+            _check_writable(Path(uri.removeprefix("sqlite:///")))
+    except (MlflowException, OSError) as error:
+        raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
+    return client
+
+
+def _check_writable(database: Path) -> None:
+    for path in (database, Path("mlruns") if Path("mlruns").exists() else database.parent):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} is read-only")
+
+
+class Run:
+    """One MLflow run that is being written. `close` it, or use `open_run`, which does."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.id = run_id
+        self.status: Status = "FINISHED"  # what the run will be closed with
+        info = client.get_run(run_id)
+        self.experiment_id = info.info.experiment_id
+        self.git_commit = info.data.tags.get("mlflow.source.git.commit", "")
+        self._known_params = dict(info.data.params)  # `mlflow run` has logged its own
+
+    def tag(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.id, tags=[RunTag(key, without_secrets(str(value))) for key, value in tags.items()])
+
+    def params(self, params: Mapping[str, object]) -> None:
+        """Log params. One that `mlflow run` has logged already stays as it is: MLflow forbids a second spelling."""
+        from mlflow.entities import Param
+
+        new = [
+            Param(key, without_secrets(_text(value))) for key, value in params.items() if key not in self._known_params
+        ]
+        for start in range(0, len(new), BATCH["params"]):
+            self.client.log_batch(self.id, params=new[start : start + BATCH["params"]])
+        self._known_params.update({param.key: param.value for param in new})
+
+    def metrics(
+        self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, split: Split | None = None
+    ) -> None:
+        """Log metrics, linked with the model and the data that they were measured on, if given."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        name, digest = (split.name, split.digest) if split else (None, None)
+        entries = [Metric(key, float(value), now, step, model_id, name, digest) for key, value in metrics.items()]
+        self.client.log_batch(self.id, metrics=entries)
+
+    def logged_metrics(self, prefix: str) -> dict[str, float]:
+        """The latest values of the run's metrics whose names start with `prefix`."""
+        metrics = self.client.get_run(self.id).data.metrics
+        return {key: value for key, value in metrics.items() if key.startswith(prefix)}
+
+    def inputs(self, data: FashionMNIST, contexts: Mapping[str, Split]) -> None:
+        """Link datasets: context (training, validation, test) to split."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": data.source})
+        datasets = []
+        for context, split in contexts.items():
+            profile = json.dumps({"images": len(split.images)})
+            tensors = {"features": "uint8 (-1, 28, 28)", "targets": "uint8 (-1,)"}
+            entity = Dataset(split.name, split.digest, "local", source, json.dumps(tensors), profile)
+            datasets.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+        self.client.log_inputs(self.id, datasets)
+
+    @contextmanager
+    def artifacts(self) -> Iterator[Path]:
+        """A folder whose content becomes the run's artifacts, all at once, when the block is left."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            self.client.log_artifacts(self.id, folder)
+
+    def model(self, model: keras.Model, examples: NDArray[np.uint8], params: Mapping[str, object]) -> str:
+        """Log the model as `model` and return its id. `examples` are real images that its two faces are compared on."""
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        texts = {key: without_secrets(_text(value)) for key, value in params.items()}
+        logged = self.client.create_logged_model(self.experiment_id, "model", self.id, params=texts, model_type="keras")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                metadata = Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=self.id,
+                    model_id=logged.model_id,
+                )
+                packaging.save(Path(folder) / "model", metadata, model, examples)
+                self.client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        except BaseException:
+            self.client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+        self.client.finalize_logged_model(logged.model_id, "READY")
+        self.client.log_outputs(self.id, [LoggedModelOutput(logged.model_id, step=0)])
+        return str(logged.model_id)
+
+    def close(self) -> None:
+        """End the run with its status."""
+        self.client.set_terminated(self.id, self.status)
+
+
+def start_run(
+    client: MlflowClient, kind: Kind, name: str, experiment: str, parent: Run | None = None, run_id: str | None = None
+) -> Run:
+    """Start a run, or take over `run_id`, with MLflow's own source and git tags.
+
+    Args:
+        client: of the store.
+        kind: tag `fmnist.kind`.
+        name: of the run, as the UI shows it.
+        experiment: name of the experiment, tag `fmnist.experiment`.
+        parent: the run becomes its child.
+        run_id: a run that exists, as `mlflow run` makes one.
+    """
+    from mlflow.tracking.context.registry import resolve_tags
+
+    tags = resolve_tags({"fmnist.kind": kind, "fmnist.experiment": experiment, "mlflow.runName": name})
+    if run_id is None:
+        tags |= {"mlflow.parentRunId": parent.id} if parent else {}
+        tags = {key: without_secrets(value) for key, value in tags.items()}
+        experiment_id = parent.experiment_id if parent else _experiment_id(client)
+        return Run(client, client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+    run = Run(client, run_id)
+    run.tag({key: tags[key] for key in ("fmnist.kind", "fmnist.experiment", "mlflow.runName")})
+    return run
+
+
+@contextmanager
+def closing(run: Run) -> Iterator[Run]:
+    """Close the run when the block ends: by its status, KILLED on an interrupt, FAILED with a reason on an error."""
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.status = "KILLED"
+        raise
+    except BaseException as error:
+        run.status = "FAILED"
+        run.tag({"fmnist.error": first_line(error)})
+        raise
+    finally:
+        run.close()
+
+
+class EpochLog(Listener):
+    """Writes every epoch's metrics to a run, at the epoch's number."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
+        self.run.metrics(epoch.metrics, step=epoch.number)
+        return False
+
+
+def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
+    """Log what is known before the first epoch: every field, library versions, the datasets."""
+    versions = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
+    run.params({**flatten(config), **versions})
+    run.inputs(data, {"training": data.train, "validation": data.validation})
+
+
+def load_model(model_id: str) -> keras.Model:
+    """The Keras model of a logged model."""
+    import mlflow
+
+    return mlflow.keras.load_model(f"models:/{model_id}")
+
+
+def download_text(uri: str) -> str:
+    """The text of an artifact, as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if it cannot be had."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    try:
+        return str(mlflow.artifacts.load_text(uri))
+    except (MlflowException, OSError) as error:
+        raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
+
+
+def save_figure(folder: Path, name: str, figure: Figure) -> None:
+    """Write `figure` as folder/name, a PNG."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+def without_secrets(text: str) -> str:
+    """The text with the user and password of every address in it blanked out."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+
+
+def _experiment_id(client: MlflowClient) -> str:
+    """The MLflow experiment that MLFLOW_EXPERIMENT_ID or _NAME says, made if missing; else MLflow's default."""
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return experiment_id
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(name))
+
+
+def _text(value: object) -> str:
+    """A param as text: what YAML would show, lists with brackets, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line and without secrets."""
+    text = str(error).strip()
+    return without_secrets(text.splitlines()[0] if text else type(error).__name__)

@@ -1,0 +1,99 @@
+"""The search space: from an experiment's `search:` block to Optuna's parameters and back to overrides.
+
+A list of widths becomes one parameter for the depth and one for each possible layer, suggested whether the depth uses
+it or not: with the same parameters in every trial, multivariate TPE can use all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fmnist_exp import models
+from fmnist_exp.config import Choice, ExperimentConfig, Layers, Range, SearchConfig, fields, flatten
+from fmnist_exp.errors import RequestError
+from fmnist_exp.experiment_files import override, unknown_field
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+Parameters = Mapping[str, Any]  # Optuna's name → value
+
+
+def search_of(config: ExperimentConfig) -> SearchConfig:
+    """The experiment's search. Raises RequestError if it has none."""
+    if config.search is None:
+        raise RequestError(f"experiment {config.name!r} has no search: block; take tune_cnn or tune_mlp")
+    return config.search
+
+
+def check(config: ExperimentConfig) -> None:
+    """Raise RequestError unless every corner of the space is valid and the experiment's own values lie in it."""
+    models.check(config.model)
+    own = flatten(config)
+    for name, space in search_of(config).space.items():
+        if name not in fields():
+            raise unknown_field(name)
+        if not name.startswith(("model.", "training.", "augmentation.")):
+            raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
+        for value in _corners(space):
+            override(config, {name: value})
+        if not _holds(space, own[name]):
+            raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+
+
+def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment of one trial: every field of the space as Optuna suggests it, without the search."""
+    overrides: dict[str, Any] = {}
+    for name, space in search_of(config).space.items():
+        if isinstance(space, Range):
+            if _is_whole(name):
+                step = int(space.step or 1)
+                overrides[name] = trial.suggest_int(name, int(space.low), int(space.high), step=step, log=space.log)
+            else:
+                overrides[name] = trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
+        elif isinstance(space, Choice):
+            overrides[name] = json.loads(trial.suggest_categorical(name, [json.dumps(c) for c in space.choices]))
+        else:
+            depth = trial.suggest_int(f"{name}.depth", *space.depth)
+            layers = range(1, space.depth[1] + 1)
+            widths = [trial.suggest_int(f"{name}.{i}", space.low, space.high, step=space.step) for i in layers]
+            overrides[name] = widths[:depth]
+    return override(config.model_copy(update={"search": None}), overrides)
+
+
+def defaults(config: ExperimentConfig) -> dict[str, Any]:
+    """The experiment's own values as Optuna's parameters, for the first trial."""
+    own = flatten(config)
+    parameters: dict[str, Any] = {}
+    for name, space in search_of(config).space.items():
+        if isinstance(space, Layers):
+            widths = list(own[name])
+            parameters[f"{name}.depth"] = len(widths)
+            padded = widths + widths[-1:] * (space.depth[1] - len(widths))
+            parameters |= {f"{name}.{position}": width for position, width in enumerate(padded, start=1)}
+        else:
+            parameters[name] = json.dumps(own[name]) if isinstance(space, Choice) else own[name]
+    return parameters
+
+
+def _is_whole(name: str) -> bool:
+    return fields()[name].annotation in (int, int | None)
+
+
+def _corners(space: Range | Choice | Layers) -> list[Any]:
+    if isinstance(space, Choice):
+        return list(space.choices)
+    if isinstance(space, Range):
+        return [space.low, space.high]
+    return [[width] * depth for width in (space.low, space.high) for depth in space.depth]
+
+
+def _holds(space: Range | Choice | Layers, value: Any) -> bool:
+    if isinstance(space, Choice):
+        return json.dumps(value) in [json.dumps(choice) for choice in space.choices]
+    if isinstance(space, Range):
+        return isinstance(value, int | float) and space.low <= value <= space.high
+    in_depth = space.depth[0] <= len(value) <= space.depth[1]
+    return in_depth and all(space.low <= w <= space.high and (w - space.low) % space.step == 0 for w in value)

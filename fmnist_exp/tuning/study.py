@@ -1,0 +1,102 @@
+"""Studies: opened, continued, counted. A study remembers the search that made it and refuses any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking import without_secrets
+from fmnist_exp.tuning import space
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
+BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued
+
+
+def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
+    """Create the study, or load it if the same search made it; its first trial is the experiment's own setting.
+
+    Raises:
+        RequestError: the database cannot be used, or another search made the study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = space.search_of(config)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=config.seed),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor),
+        )
+    except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
+        reason = without_secrets(str(error)).splitlines()[0]
+        raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
+    _claim(study, config)
+    return study
+
+
+def _claim(study: Study, config: ExperimentConfig) -> None:
+    """Write the search into a new study; compare it with that of an old one."""
+    search = yaml.safe_load(config.to_yaml())
+    mine = {key: value for key, value in _flat(search).items() if key not in BUDGET}
+    theirs = study.user_attrs.get("search")
+    if theirs is None:
+        study.set_user_attr("search", mine)
+        study.enqueue_trial(space.defaults(config))
+        return
+    different = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+    if different:
+        key = different[0]
+        raise RequestError(
+            f"study {study.study_name!r} belongs to another search: {key} is {theirs.get(key)!r} there and"
+            f" {mine.get(key)!r} here; choose another study name"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """The trials that count against the budget: complete, pruned or failed, but not cut off."""
+    cut = study.user_attrs.get(CUT_OFF, [])
+    return [
+        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.number not in cut
+    ]
+
+
+def running(study: Study) -> list[FrozenTrial]:
+    """Trials in progress; before a driver starts its first, those that a killed driver left."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def cut_off(study: Study, trial: FrozenTrial) -> None:
+    """End a running trial that nobody will finish, and put its setting back in the queue."""
+    study.set_user_attr(CUT_OFF, [*study.user_attrs.get(CUT_OFF, []), trial.number])
+    study.tell(trial.number, state=TrialState.FAIL)
+    study.enqueue_trial(trial.params)
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
+    """Trials with a logged model: the complete ones first, each group by falling validation accuracy."""
+    trials = [trial for trial in finished(study) if "model_id" in trial.user_attrs]
+    return sorted(trials, key=lambda trial: (trial.state != TrialState.COMPLETE, -trial.user_attrs["val_accuracy"]))
+
+
+def settings(config: ExperimentConfig, trial: FrozenTrial) -> dict[str, Any]:
+    """What the search chose in `trial`, by the experiment's dotted names."""
+    fixed = optuna.trial.FixedTrial(trial.params)
+    chosen = flatten(space.suggest(fixed, config))  # type: ignore[arg-type]
+    return {name: chosen[name] for name in space.search_of(config).space}
