@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +29,15 @@ ITERATIONS = 100
 
 
 def run_baselines(
-    config: ExperimentConfig, data: FashionMNIST, parent: Run, listeners: Sequence[Listener] = ()
+    config: ExperimentConfig,
+    data: FashionMNIST,
+    parent: Run,
+    display: Callable[[str, int], AbstractContextManager[Listener]],
 ) -> dict[str, Outcome]:
-    """Run the three baselines as children of `parent`, scored on the test set: name → outcome."""
+    """Run the three baselines as children of `parent`, scored on the test set: name → outcome.
+
+    `display` is given a name and a number of epochs, and watches while its block lasts.
+    """
     naive = override(config, {"model.family": "naive"})
     plan: dict[str, tuple[ExperimentConfig, Any]] = {
         "naive guess": (naive, fit),
@@ -41,8 +48,11 @@ def run_baselines(
     outcomes = {}
     for name, (child, fit_function) in plan.items():
         with tracking.closing(tracking.start_run(parent.client, "baseline", name, config.name, parent)) as run:
-            watching = listeners if fit_function is fit and child is config else ()
-            outcomes[name] = experiment.run_experiment(child, data, run, watching, score_test=True, fit=fit_function)
+            epochs = child.training.epochs if name == "smallest network" else 1
+            with display(name, epochs) as watching:
+                outcomes[name] = experiment.run_experiment(
+                    child, data, run, [watching], score_test=True, fit=fit_function
+                )
     for name, outcome in outcomes.items():
         prefix = name.replace(" ", "_")
         accuracy = outcome.test.accuracy if outcome.test else float("nan")

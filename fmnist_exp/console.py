@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fmnist_exp.experiment import Outcome
 from fmnist_exp.training import Epoch
 from fmnist_exp.tuning.loop import TrialSummary, TuneResult, Watcher
 
@@ -23,10 +24,11 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 class RunDisplay(Watcher):
     """Shows a fit: a bar over all its steps in a terminal, and a line per epoch everywhere."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, name: str, epochs: int) -> None:
+        self.name = name
         self.epochs = epochs
         self.bar = _bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self.task = self.bar.add_task("starting", total=None)
+        self.task = self.bar.add_task(f"{name}: starting", total=None)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -38,13 +40,16 @@ class RunDisplay(Watcher):
     def on_step(self, epoch: int, step: int, steps: int) -> None:  # noqa: D102
         done = (epoch - 1) * steps + step
         self.bar.update(
-            self.task, description=f"epoch {epoch}/{self.epochs}", completed=done, total=self.epochs * steps
+            self.task,
+            description=f"{self.name}: epoch {epoch}/{self.epochs}",
+            completed=done,
+            total=self.epochs * steps,
         )
 
     def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
         m = epoch.metrics
         console.print(
-            f"epoch {epoch.number:>{len(str(self.epochs))}}/{self.epochs}"
+            f"{self.name}: epoch {epoch.number:>{len(str(self.epochs))}}/{self.epochs}"
             f"  train {m['train_loss']:.4f} {m['train_accuracy']:.2%}"
             f"  validation {m['val_loss']:.4f} {m['val_accuracy']:.2%}"
             f"  rate {m['learning_rate']:.2e}  {m['epoch_seconds']:.1f} s"
@@ -130,13 +135,15 @@ def show_search(result: TuneResult) -> None:
     console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
 
 
-def show_scores(rows: Sequence[tuple[str, int, float, float]]) -> None:
-    """A line per model: name, parameters, validation and test accuracy."""
+def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
+    """A line per model: name, parameters, seconds of fitting, validation and test accuracy."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("model", "parameters", "validation", "test"):
+    for name in ("model", "parameters", "fit", "validation", "test"):
         table.add_column(name, justify="left" if name == "model" else "right")
-    for name, parameters, validation, test in rows:
-        table.add_row(name, f"{parameters:,}", f"{validation:.2%}", f"{test:.2%}")
+    for name, outcome in outcomes.items():
+        test = f"{outcome.test.accuracy:.2%}" if outcome.test else ""
+        validation = f"{outcome.validation.accuracy:.2%}"
+        table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", validation, test)
     console.print(table)
 
 

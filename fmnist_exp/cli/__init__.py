@@ -1,0 +1,50 @@
+"""The command line: arguments to one call, then what came of it. Heavy imports wait for a checked request."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from fmnist_exp.cli import training, tuning
+from fmnist_exp.errors import RequestError, WorkError
+
+DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train, tune, compare and register Fashion-MNIST classifiers. The same entry points work with `mlflow run`."""
+
+
+for command in (*training.COMMANDS, *tuning.COMMANDS):
+    main.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how `mlflow run` passes Ctrl-C on
+    try:
+        main.main(args=arguments, standalone_mode=False)
+        code = DONE
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        code = _fail(error.format_message(), WRONG_REQUEST)
+    except RequestError as error:
+        code = _fail(str(error), WRONG_REQUEST)
+    except WorkError as error:
+        code = _fail(str(error), WORK_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", INTERRUPTED)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"fmnist-exp: {message}", err=True)
+    return code
