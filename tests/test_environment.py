@@ -116,8 +116,12 @@ def tracked_files() -> list[Path]:
 def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
     hosts = [host for index in (PyPI, TestPyPI) for host in (urlsplit(index.url).hostname, index.file_storage_domain)]
     assert all(hosts)
-    homes = rf"{re.escape(str(Path.home()))}/|{re.escape(str(ROOT))}\b|/(?:home|Users)/\w"
-    trace = re.compile("|".join(re.escape(host) for host in hosts if host) + f"|file:///|{homes}")
+    folders = [folder for folder in (Path.home(), ROOT) if folder != Path("/")]
+    trace = re.compile(
+        "|".join(
+            [re.escape(host) for host in hosts if host] + [rf"(?<![\w.]){re.escape(f'{path}/')}" for path in folders]
+        )
+    )
     found = [
         f"{path.relative_to(ROOT)}:{number}: {match[0]}"
         for path in tracked_files()
