@@ -130,20 +130,36 @@ class Choice(Section):
 
 
 class Layers(Section):
-    """A list of widths: `depth` layers at least and at most, each `low` to `high` units or filters wide."""
+    """A list of widths: `depth` layers at least and at most, each `low` to `high` units or filters wide.
+
+    `low` and `high` are one number for all layers or a list with one for each.
+    """
 
     depth: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]]
-    low: Width
-    high: Width
+    low: Width | tuple[Width, ...]
+    high: Width | tuple[Width, ...]
     step: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _not_empty(self) -> "Layers":
-        if self.low >= self.high or self.depth[0] > self.depth[1]:
-            raise ValueError("low must be below high, and the first depth not above the second")
-        if (self.high - self.low) % self.step:
-            raise ValueError(f"step ({self.step}) must divide the way from low to high")
+        if self.depth[0] > self.depth[1]:
+            raise ValueError(f"the first depth ({self.depth[0]}) must not be above the second ({self.depth[1]})")
+        for limit in (self.low, self.high):
+            if isinstance(limit, tuple) and len(limit) != self.depth[1]:
+                raise ValueError(f"low and high list one width for each of {self.depth[1]} layers, not {len(limit)}")
+        for low, high in self.limits():
+            if low >= high:
+                raise ValueError(f"low ({low}) must be below high ({high})")
+            if (high - low) % self.step:
+                raise ValueError(f"step ({self.step}) must divide the way from {low} to {high}")
         return self
+
+    def limits(self) -> list[tuple[int, int]]:
+        """The lowest and the highest width of each layer, for the greatest depth."""
+        lows, highs = (
+            limit if isinstance(limit, tuple) else (limit,) * self.depth[1] for limit in (self.low, self.high)
+        )
+        return list(zip(lows, highs, strict=True))
 
 
 class SearchConfig(Section):

@@ -71,11 +71,10 @@ def cnn(config: ModelConfig) -> keras.Model:
         for position in range(convolutions):
             stride = config.stem_stride if block == position == 0 else 1
             shape = {"filters": filters, "kernel_size": config.kernel_size, "strides": stride, "padding": "same"}
-            pool = [layers.MaxPooling2D(padding="same")] if config.pool_first and position == 0 else []
+            pool = _halved(x) if config.pool_first and position == 0 else []
             y = _through(_activated(layers.Conv2D, config, before_activation=pool, **shape), x)
             x = layers.Add()([y, x]) if config.residual and position > 0 else y
-        x = _through([] if config.pool_first else [layers.MaxPooling2D(padding="same")], x)
-        x = _through(_dropout(dropout), x)
+        x = _through([*([] if config.pool_first else _halved(x)), *_dropout(dropout)], x)
     x = (layers.Flatten() if config.pooling == "flatten" else layers.GlobalAveragePooling2D())(x)
     for width in config.head_widths:
         x = _through(_activated(layers.Dense, config, units=width), x)
@@ -117,6 +116,13 @@ def _scaled() -> list[Any]:
     from keras import layers
 
     return [layers.Rescaling(1 / (255 * PIXEL_DEVIATION), offset=-PIXEL_MEAN / PIXEL_DEVIATION)]
+
+
+def _halved(maps: Any) -> list[Any]:
+    """Max pooling, as long as the maps have more than one pixel a side."""
+    from keras import layers
+
+    return [layers.MaxPooling2D()] if maps.shape[1] > 1 else []
 
 
 def _dropout(rate: float) -> list[Any]:

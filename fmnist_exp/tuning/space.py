@@ -38,7 +38,7 @@ def check(config: ExperimentConfig) -> None:
         if not name.startswith(("model.", "training.", "augmentation.")):
             raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
         for value in _corners(space):
-            override(config, {name: value})
+            _override(config, {name: value})
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
 
@@ -57,10 +57,10 @@ def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
             overrides[name] = json.loads(trial.suggest_categorical(name, [json.dumps(c) for c in space.choices]))
         else:
             depth = trial.suggest_int(f"{name}.depth", *space.depth)
-            layers = range(1, space.depth[1] + 1)
-            widths = [trial.suggest_int(f"{name}.{i}", space.low, space.high, step=space.step) for i in layers]
+            layers = enumerate(space.limits(), start=1)
+            widths = [trial.suggest_int(f"{name}.{i}", low, high, step=space.step) for i, (low, high) in layers]
             overrides[name] = widths[:depth]
-    return override(config.model_copy(update={"search": None}), overrides)
+    return _override(config.model_copy(update={"search": None}), overrides)
 
 
 def defaults(config: ExperimentConfig) -> dict[str, Any]:
@@ -71,11 +71,22 @@ def defaults(config: ExperimentConfig) -> dict[str, Any]:
         if isinstance(space, Layers):
             widths = list(own[name])
             parameters[f"{name}.depth"] = len(widths)
-            padded = widths + widths[-1:] * (space.depth[1] - len(widths))
-            parameters |= {f"{name}.{position}": width for position, width in enumerate(padded, start=1)}
+            widths += [low for low, _ in space.limits()[len(widths) :]]  # not used at this depth
+            parameters |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
         else:
             parameters[name] = json.dumps(own[name]) if isinstance(space, Choice) else own[name]
     return parameters
+
+
+def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
+    """The experiment with these values; lists with one value per layer follow a change of the depth."""
+    if "model.widths" in overrides:
+        depth = len(overrides["model.widths"])
+        for name in ("dropout", "convolutions"):
+            own = getattr(config.model, name)
+            if isinstance(own, tuple) and f"model.{name}" not in overrides:
+                overrides = {**overrides, f"model.{name}": [*own, *own[-1:] * depth][:depth]}
+    return override(config, overrides)
 
 
 def _is_whole(name: str) -> bool:
@@ -87,7 +98,7 @@ def _corners(space: Range | Choice | Layers) -> list[Any]:
         return list(space.choices)
     if isinstance(space, Range):
         return [space.low, space.high]
-    return [[width] * depth for width in (space.low, space.high) for depth in space.depth]
+    return [[limit[side] for limit in space.limits()[:depth]] for depth in space.depth for side in (0, 1)]
 
 
 def _holds(space: Range | Choice | Layers, value: Any) -> bool:
@@ -96,4 +107,5 @@ def _holds(space: Range | Choice | Layers, value: Any) -> bool:
     if isinstance(space, Range):
         return isinstance(value, int | float) and space.low <= value <= space.high
     in_depth = space.depth[0] <= len(value) <= space.depth[1]
-    return in_depth and all(space.low <= w <= space.high and (w - space.low) % space.step == 0 for w in value)
+    layers = zip(value, space.limits(), strict=False)
+    return in_depth and all(low <= w <= high and (w - low) % space.step == 0 for w, (low, high) in layers)
