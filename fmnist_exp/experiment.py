@@ -135,7 +135,7 @@ def _in_float32(model: keras.Model, config: ExperimentConfig) -> keras.Model:
     """The same weights in a network that computes in float32, to be logged, exported and scored."""
     if config.training.precision == "float32":
         return model
-    runtime.prepare(config.seed, "float32")
+    runtime.set_precision("float32")
     plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain

@@ -24,16 +24,23 @@ TRAIN, VALIDATION, RIGHT, WRONG = "#8ab6d6", "#1f5f8b", "#2e7d32", "#c62828"
 DPI = 100
 
 
-def blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; `width` and `height` in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    return figure, figure.subplots()
+def blank(
+    width: float, height: float, left: float = 0.7, right: float = 0.2, bottom: float = 0.5
+) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; all sizes in inches.
+
+    The margins are given, as matplotlib's layout engines draw every figure twice to find them.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    top = 0.4
+    sides = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    return figure, figure.add_axes(sides)
 
 
 def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
     """Ten images of each class, a class a row."""
     rows = [images[np.flatnonzero(labels == label)[:10]] for label in range(len(CLASS_NAMES))]
-    figure, axes = blank(6.4, 5.4)
+    figure, axes = blank(6.4, 5.5, left=1.1, bottom=0.1)
     axes.imshow(np.block([[image for image in row] for row in rows]), cmap="gray_r")
     axes.set_yticks(np.arange(len(CLASS_NAMES)) * 28 + 14, CLASS_NAMES)
     axes.set_xticks([])
@@ -66,7 +73,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Counts, with the row's share as colour."""
     counts = evaluation.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = blank(7.2, 6.4)
+    figure, axes = blank(7.2, 6.8, left=1.3, bottom=1.2)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(len(CLASS_NAMES))
     axes.set_xticks(ticks, CLASS_NAMES, rotation=45, ha="right")
@@ -95,7 +102,7 @@ def mistakes(images: Images, labels: NDArray[np.uint8], probabilities: Probabili
 
 def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
     """A box per layer from top to bottom: (description, output shape, parameters)."""
-    figure, axes = blank(5.6, 0.42 * len(layers) + 0.9)
+    figure, axes = blank(6, 0.4 * len(layers) + 0.5, left=0.1, right=0.1, bottom=0.1)
     for row, (description, shape, parameters) in enumerate(layers):
         weight = f"{parameters:,} parameters" if parameters else ""
         color = "#d6e6f2" if parameters else "#f2f2f2"
@@ -119,7 +126,7 @@ def _gallery(
     columns, cell = 10, (46, 44)  # pixels, height and width of a cell
     rows = max(1, -(-len(chosen) // columns))
     canvas = np.full((rows * cell[0], columns * cell[1]), 0, np.uint8)
-    figure, axes = blank(11, 1.22 * rows + 0.7)
+    figure, axes = blank(11, 1.15 * rows + 0.5, left=0.1, right=0.1, bottom=0.1)
     for place, index in enumerate(chosen):
         top, left = place // columns * cell[0], place % columns * cell[1]
         canvas[top : top + 28, left + 8 : left + 36] = images[index]

@@ -39,11 +39,18 @@ def prepare(seed: int, precision: Literal["float32", "bfloat16"]) -> None:
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    set_precision(precision)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def set_precision(precision: Literal["float32", "bfloat16"]) -> None:
+    """Decide in what layers built from now on compute; their weights are float32 either way."""
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3 * columns, 2.8 * rows), dpi=DPI, layout="constrained")
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     best = _best(trials)
     for name, axes in zip(names, grid, strict=False):
         for trial in trials:
@@ -84,7 +84,7 @@ def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
-    for axes in list(grid)[len(names) :]:
+    for axes in grid[len(names) :]:
         axes.set_axis_off()
     figure.suptitle("Validation accuracy by parameter (× pruned)")
     return figure
@@ -97,7 +97,7 @@ def parallel_coordinates(trials: Sequence[TrialPoints], logarithmic: frozenset[s
     shown = np.where([name in logarithmic for name in names], np.log10(np.maximum(table, 1e-12)), table)
     low, high = shown.min(axis=0), shown.max(axis=0)
     heights = (shown - low) / np.where(high > low, high - low, 1)
-    figure, axes = blank(1.5 * len(names) + 1, 5)
+    figure, axes = blank(1.5 * len(names) + 1, 5, left=0.3)
     for height in heights[np.argsort(heights[:, -1])]:  # the best on top
         axes.plot(range(len(names)), height, color=colormaps["viridis"](height[-1]), alpha=0.8)
     for position, name in enumerate(names):
@@ -116,7 +116,7 @@ def parallel_coordinates(trials: Sequence[TrialPoints], logarithmic: frozenset[s
 
 def importances(shares: Mapping[str, float]) -> Figure:
     """Share of each parameter in the variance of the result (fANOVA)."""
-    figure, axes = blank(7, 0.45 * len(shares) + 1.2)
+    figure, axes = blank(7, 0.45 * len(shares) + 1, left=1.9)
     names = list(shares)[::-1]
     bars = axes.barh(names, [shares[name] for name in names], color=TRAIN)
     axes.bar_label(bars, fmt="%.2f", padding=3)

@@ -249,7 +249,7 @@ def save_figure(folder: Path, name: str, figure: Figure) -> None:
     """Write `figure` as folder/name, a PNG."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    figure.savefig(file, pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
 
 
 def without_secrets(text: str) -> str:
