@@ -38,7 +38,7 @@ ui: $(READY) ## look at the runs in a browser: port 5000 of this machine
 	$(ACTIVATE) mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
 serve: $(READY) ## serve the champion: port 8080 of this machine
-	$(ACTIVATE) mlflow models serve -m models:/fashion-mnist@champion --env-manager local --port 8080
+	$(ACTIVATE) fmnist-exp serve --port 8080
 
 lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt

@@ -177,6 +177,13 @@ class SearchConfig(Section):
     startup_trials: int = Field(5, ge=1, le=1000, description="random trials before TPE")
 
 
+class GateConfig(Section):
+    """What a challenger must show to become champion."""
+
+    level: float = Field(0.05, gt=0, le=0.5, description="of the one-sided McNemar test against the champion")
+    min_images: int = Field(500, ge=1, le=60_000, description="validation images that neither model was trained on")
+
+
 class ExperimentConfig(Section):
     """One experiment: everything that decides its numbers."""
 
@@ -187,6 +194,7 @@ class ExperimentConfig(Section):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     search: SearchConfig | None = None
+    gate: GateConfig = GateConfig()
 
     def to_yaml(self) -> str:
         """The experiment as a file that reads back as an equal one."""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import json
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from fmnist_exp import serving
+from fmnist_exp import requirements, serving
 from fmnist_exp.data import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import predictor
+from fmnist_exp.serving.checksums import checksums as checksums
 
 if TYPE_CHECKING:
     import keras
     from mlflow.models import Model
 
-SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas")
+# mlflow-skinny is MLflow without its tracking server; its scoring server, a client and FastAPI are in it
+SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
+FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py", ""}  # none that runs code when it is read
+UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # these carry or call code
 TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
 
 
@@ -34,23 +40,23 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         examples: real images (N, 28, 28); the first becomes the input example.
 
     Raises:
-        WorkError: ONNX Runtime and Keras disagree by more than 1e-4.
+        WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
     """
     import mlflow
 
     folder.mkdir()
-    requirements = [f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES]
     mlflow.keras.save_model(
         model,
         str(folder),
         mlflow_model=metadata,
         signature=_signature(),
         input_example=examples[:1],
-        pip_requirements=requirements,
+        pip_requirements=requirements.locked(SERVING_PACKAGES),
     )
     _export_onnx(model, folder / "data" / "model.onnx")
     (folder / "data" / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
     _copy_code(folder / "code")
+    _loosen_python(folder / "python_env.yaml")
     mlflow.pyfunc.add_to_model(
         metadata,
         loader_module=predictor.__name__,
@@ -61,7 +67,45 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
     )
     metadata.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     metadata.save(str(folder / "MLmodel"))
+    check_safe(folder)
     _compare(folder, model, examples)
+
+
+def check_safe(folder: Path) -> None:
+    """Refuse a model's folder with a file that could run code when it is loaded, or a layer that is not stock Keras.
+
+    Raises:
+        WorkError: names the file or the layer.
+    """
+    for file in folder.rglob("*"):
+        if file.is_file() and (file.suffix not in FILE_TYPES or (not file.suffix and file.name != "MLmodel")):
+            raise WorkError(f"the model has a file of a kind that is not loaded: {file.relative_to(folder)}")
+    with zipfile.ZipFile(folder / "data" / "model.keras") as archive:
+        _check_layers(json.loads(archive.read("config.json")))
+
+
+def _check_layers(config: Any) -> None:
+    """Walk through the configuration that Keras saved."""
+    if isinstance(config, list):
+        for part in config:
+            _check_layers(part)
+    elif isinstance(config, dict):
+        name = config.get("class_name")
+        if "module" in config and name is not None:
+            foreign = not str(config["module"]).startswith(("keras", "builtins")) or config.get("registered_name")
+            if foreign or name in UNSAFE_LAYERS or name == "__lambda__":
+                raise WorkError(
+                    f"the model uses {name}, which is not a stock Keras layer; it could not be loaded safely"
+                )
+        for part in config.values():
+            _check_layers(part)
+
+
+def _loosen_python(file: Path) -> None:
+    """Ask for the minor version of Python only: MLflow writes the patch, which another machine may not have."""
+    environment = yaml.safe_load(file.read_text(encoding="utf-8"))
+    environment["python"] = ".".join(str(environment["python"]).split(".")[:2])
+    file.write_text(yaml.safe_dump(environment, sort_keys=False), encoding="utf-8")
 
 
 def _signature() -> Any:

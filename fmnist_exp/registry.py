@@ -1,12 +1,16 @@
-"""Versions of the registered model, and its aliases."""
+"""Versions of the registered model: their aliases, their tags, and who was champion before."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_exp.tracking import without_secrets
+from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.serving import checksums
+from fmnist_exp.tracking import first_line, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,27 +19,74 @@ if TYPE_CHECKING:
 NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
 
+REIGNS = "champions"  # tag of the registered model: its champions in order, the present one last
+REMEMBERED = 100  # champions; a tag's value has at most 5,000 characters
+MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+
 
 @dataclass(frozen=True)
 class Registration:
-    """A version, and whether it is the champion now."""
+    """A version, whether it is the champion now, and why."""
 
     version: str
     champion: bool
+    reason: str
 
 
-def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> Registration:
-    """Register a logged model as a version, alias `challenger`; `champion` too if it is the better one.
+def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
+    """Register a logged model as a version, with the checksums of its files; give it the alias `challenger`.
 
-    A model that is registered already keeps its version. `tags` must hold `val_accuracy`, which decides.
+    A model that is registered already keeps its version.
     """
     version = _version_of(client, model_id) or _create(client, model_id, run_id, tags)
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
-    champion = version_by_alias(client, CHAMPION)
-    if champion is None or float(tags["val_accuracy"]) > float(champion.tags["val_accuracy"]):  # type: ignore[arg-type]
-        client.set_registered_model_alias(NAME, CHAMPION, version.version)
-        champion = version
-    return Registration(str(version.version), champion.version == version.version)
+    return version
+
+
+def files(version: ModelVersion) -> Path:
+    """The folder with a version's files, which are those that were registered.
+
+    Raises:
+        WorkError: they cannot be had, or one changed since.
+    """
+    folder = download(str(version.source))
+    checksums.verify(folder, version.tags)
+    return folder
+
+
+def download(uri: str) -> Path:
+    """The folder with a model's files. Raises WorkError if they cannot be had."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise WorkError(f"the files of {uri} cannot be had: {first_line(error)}") from error
+
+
+def find(client: MlflowClient, reference: str) -> ModelVersion:
+    """The version that a number or an alias names. Raises RequestError with those that exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if reference.isdigit():
+            return client.get_model_version(NAME, reference)
+        return client.get_model_version_by_alias(NAME, reference)
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise
+        what = f"version {reference}" if reference.isdigit() else f"alias {reference!r}"
+        raise RequestError(f"{NAME} has no {what}; {_existing(client)}") from error
+
+
+def find_uri(client: MlflowClient, uri: str) -> ModelVersion:
+    """The version that `models:/fashion-mnist@alias` or `models:/fashion-mnist/number` names. Raises RequestError."""
+    for separator in ("@", "/"):
+        start = f"models:/{NAME}{separator}"
+        if uri.startswith(start) and len(uri) > len(start):
+            return find(client, uri.removeprefix(start))
+    raise RequestError(f"model {uri!r} must be models:/{NAME}@ALIAS or models:/{NAME}/VERSION; {_existing(client)}")
 
 
 def version_by_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
@@ -45,9 +96,110 @@ def version_by_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
     try:
         return client.get_model_version_by_alias(NAME, alias)
     except MlflowException as error:
-        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+        if error.error_code in MISSING:
             return None
         raise
+
+
+def crown(client: MlflowClient, version: ModelVersion, why: str) -> None:
+    """Make a version the champion, and write down whom it followed, when and why."""
+    former = version_by_alias(client, CHAMPION)
+    line = _line(client, former)
+    _enthrone(client, version, [*line, str(version.version)], why, former)
+
+
+def before(client: MlflowClient) -> ModelVersion:
+    """The champion before the present one. Raises RequestError if there was none, or it was deleted."""
+    present = find(client, CHAMPION)
+    return _before(client, _line(client, present))[1]
+
+
+def go_back(client: MlflowClient) -> ModelVersion:
+    """Make the champion before the present one champion again; going back twice goes back two champions.
+
+    Raises RequestError if there was none, or it was deleted.
+    """
+    present = find(client, CHAMPION)
+    line, version = _before(client, _line(client, present))
+    _enthrone(client, version, line, f"back from version {present.version}", present)
+    return find(client, CHAMPION)
+
+
+def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object], instead_of: str = "") -> None:
+    """Write tags on a version; those that start with `instead_of` and are not among them are taken off."""
+    known = find(client, str(version.version)).tags if instead_of else {}
+    for key in known:
+        if key.startswith(instead_of) and key not in tags:
+            client.delete_model_version_tag(NAME, version.version, key)
+    for key, value in tags.items():
+        client.set_model_version_tag(NAME, version.version, key, without_secrets(str(value)))
+
+
+def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
+    """Write the version's description, as the UI shows it."""
+    client.update_model_version(NAME, version.version, description=without_secrets(text))
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    """Alias → version number; empty where nothing is registered."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_registered_model(NAME).aliases
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            return {}
+        raise
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def _existing(client: MlflowClient) -> str:
+    numbers = sorted(int(version.version) for version in client.search_model_versions(f"name = '{NAME}'"))
+    if not numbers:
+        return "none is registered yet; `fmnist-exp tune` registers one"
+    named = [f"{alias} (version {version})" for alias, version in sorted(aliases(client).items())]
+    shown = [*(["…"] if len(numbers) > 20 else []), *map(str, numbers[-20:])]
+    return f"versions: {', '.join(shown)}; aliases: {', '.join(named) or 'none'}"
+
+
+def _line(client: MlflowClient, present: ModelVersion | None) -> list[str]:
+    """The champions in order. The alias is the truth: who was made champion by hand is the last of the line."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        line = str(client.get_registered_model(NAME).tags.get(REIGNS, "")).split()
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise
+        line = []
+    if present is not None and line[-1:] != [str(present.version)]:
+        line.append(str(present.version))
+    return line
+
+
+def _before(client: MlflowClient, line: list[str]) -> tuple[list[str], ModelVersion]:
+    """The line up to the last champion but one, and that version."""
+    known = {str(version.version): version for version in client.search_model_versions(f"name = '{NAME}'")}
+    past = [number for number in line[:-1] if number in known]
+    while past and past[-1] == line[-1]:  # a version between two reigns of the same one was deleted
+        past.pop()
+    if not past:
+        raise RequestError(f"there was no champion before version {line[-1]}, or it was deleted; {_existing(client)}")
+    return past, known[past[-1]]
+
+
+def _enthrone(
+    client: MlflowClient, version: ModelVersion, line: list[str], why: str, former: ModelVersion | None
+) -> None:
+    """Move the alias first: if what follows is cut off, the next change mends the line of champions by it."""
+    client.set_registered_model_alias(NAME, CHAMPION, version.version)
+    client.set_registered_model_tag(NAME, REIGNS, " ".join(line[-REMEMBERED:]))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    before = str(former.version) if former else "none"
+    reign = {"champion_since": now, "champion_after": before, "champion_why": why}
+    tag(client, version, reign, instead_of="champion_")
+    if former is not None:
+        tag(client, former, {"champion_until": now, "champion_followed_by": version.version})
 
 
 def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
@@ -59,6 +211,7 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     texts = {key: without_secrets(str(value)) for key, value in tags.items()}
+    texts |= checksums.as_tag(checksums.checksums(download(f"models:/{model_id}")))
     return client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
 
 

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fmnist_exp import packaging
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.training import Epoch, Listener
@@ -35,6 +34,7 @@ Kind = Literal["baseline", "train", "tune", "trial", "evaluate"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 VERSIONED = ("tensorflow", "keras", "numpy")
+KIND_TAG = "mlflow.experimentKind"  # the UI shows its pages for training instead of those for language models
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits per request
 
 
@@ -47,8 +47,8 @@ def connect() -> MlflowClient:
     import mlflow
     import requests
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    # its notes at every start (schema upgrades, hints) are not ours to show
     uri = mlflow.get_tracking_uri()
     shown = without_secrets(uri)
     if uri.startswith(("http://", "https://")):
@@ -56,20 +56,26 @@ def connect() -> MlflowClient:
             requests.get(f"{uri}/health", timeout=5)
         except requests.RequestException as error:
             raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
-    client = mlflow.MlflowClient()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar of its own in the midst of ours
     try:
-        client.search_experiments(max_results=1)
-        if uri.startswith("sqlite:"):
+        if uri.startswith("sqlite:///"):
             _check_writable(Path(uri.removeprefix("sqlite:///")))
-    except (MlflowException, OSError) as error:
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
     return client
 
 
 def _check_writable(database: Path) -> None:
-    for path in (database, Path("mlruns") if Path("mlruns").exists() else database.parent):
+    """Raise PermissionError for what cannot be written: MLflow itself would try for two minutes."""
+    artifacts = database.parent / "mlruns"
+    for path in (
+        database if database.exists() else database.parent,
+        artifacts if artifacts.exists() else database.parent,
+    ):
         if not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} is read-only")
+            raise PermissionError(f"{path} cannot be written")
 
 
 class Run:
@@ -130,6 +136,12 @@ class Run:
             datasets.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
         self.client.log_inputs(self.id, datasets)
 
+    def reads_model(self, model_id: str) -> None:
+        """Link the run with a logged model that it works on."""
+        from mlflow.entities import LoggedModelInput
+
+        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
+
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
         """A folder whose content becomes the run's artifacts, all at once, when the block is left."""
@@ -139,8 +151,9 @@ class Run:
 
     def model(self, model: keras.Model, examples: NDArray[np.uint8], params: Mapping[str, object]) -> str:
         """Log the model as `model` and return its id. `examples` are real images that its two faces are compared on."""
-        from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
+
+        from fmnist_exp import packaging
 
         texts = {key: without_secrets(_text(value)) for key, value in params.items()}
         logged = self.client.create_logged_model(self.experiment_id, "model", self.id, params=texts, model_type="keras")
@@ -158,8 +171,19 @@ class Run:
             self.client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         self.client.finalize_logged_model(logged.model_id, "READY")
-        self.client.log_outputs(self.id, [LoggedModelOutput(logged.model_id, step=0)])
+        self.link_model(logged.model_id)
         return str(logged.model_id)
+
+    def link_model(self, model_id: str) -> None:
+        """Show a logged model as one that came out of this run."""
+        from mlflow.entities import LoggedModelOutput
+
+        self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)])
+
+    def kill(self) -> None:
+        """Have the run closed as KILLED, and say why: `mlflow run` writes FAILED over the status of its own run."""
+        self.status = "KILLED"
+        self.tag({"fmnist.error": "interrupted"})
 
     def close(self) -> None:
         """End the run with its status."""
@@ -186,9 +210,12 @@ def start_run(
         tags |= {"mlflow.parentRunId": parent.id} if parent else {}
         tags = {key: without_secrets(value) for key, value in tags.items()}
         experiment_id = parent.experiment_id if parent else _experiment_id(client)
-        return Run(client, client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
-    run = Run(client, run_id)
-    run.tag({key: tags[key] for key in ("fmnist.kind", "fmnist.experiment", "mlflow.runName")})
+        run = Run(client, client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+    else:
+        run = Run(client, run_id)
+        run.tag({key: tags[key] for key in ("fmnist.kind", "fmnist.experiment", "mlflow.runName")})
+    if parent is None and KIND_TAG not in client.get_experiment(run.experiment_id).tags:
+        client.set_experiment_tag(run.experiment_id, KIND_TAG, "custom_model_development")
     return run
 
 
@@ -198,7 +225,7 @@ def closing(run: Run) -> Iterator[Run]:
     try:
         yield run
     except KeyboardInterrupt:
-        run.status = "KILLED"
+        run.kill()
         raise
     except BaseException as error:
         run.status = "FAILED"

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from fmnist_exp.cli import training, tuning
+from fmnist_exp.cli import registry, serving, training, tuning
 from fmnist_exp.errors import RequestError, WorkError
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -21,7 +21,7 @@ def main() -> None:
     """Train, tune, compare and register Fashion-MNIST classifiers. The same entry points work with `mlflow run`."""
 
 
-for command in (*training.COMMANDS, *tuning.COMMANDS):
+for command in (*training.COMMANDS, *tuning.COMMANDS, *registry.COMMANDS, *serving.COMMANDS):
     main.add_command(command)
 
 

@@ -24,7 +24,9 @@ class FieldsCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         searched = self.name == "tune"
-        rows = [(f"--{name}", _help(name)) for name in fields() if searched or not name.startswith("search.")]
+        rows = [
+            (f"--{name}", _help(name)) for name in fields() if searched or not name.startswith(("search.", "gate."))
+        ]
         with formatter.section("Fields of the experiment, as --NAME VALUE; what is not given stays as in its file"):
             formatter.write_dl(rows)
 

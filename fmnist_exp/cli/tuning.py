@@ -63,6 +63,7 @@ def _show_version(registration: Registration, test_accuracy: float) -> None:
 
     aliases = "challenger and champion" if registration.champion else "challenger; the champion stays"
     console.print(f"registered {NAME} version {registration.version} ({aliases}); test accuracy {test_accuracy:.2%}")
+    console.print(f"gate:  {registration.reason}")
     console.print(f"look:  {ui_command()}")
     model = f"models:/{NAME}/{registration.version}"
     console.print(f"serve: mlflow models serve -m {model} --env-manager local --port 8080")

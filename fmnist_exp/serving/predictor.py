@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 SIDE = 28  # pixels
+BATCH = 256  # images at a time: a convolution's maps of 10,000 at once would take gigabytes
 
 
 class Predictor:
@@ -19,14 +20,26 @@ class Predictor:
     def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        # threads that wait must not take the cores from the server around them
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # memory of a large batch goes back to the system
+        options.enable_cpu_mem_arena = False
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
         self.class_names = np.array(class_names)
 
     def probabilities(self, images: Any) -> NDArray[np.float32]:
         """Probabilities (N, 10) for images as `predict` takes them."""
-        answer: NDArray[np.float32] = self.session.run(None, {self.input: as_pixels(images)})[0]
-        return answer
+        pixels = as_pixels(images)
+        parts = [self._run(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def columns(self, images: Any) -> dict[str, NDArray[Any]]:
+        """The columns of the table that `predict` returns, in order."""
+        probabilities = self.probabilities(images)
+        labels = probabilities.argmax(axis=1)
+        first = {"label": labels, "name": self.class_names[labels], "probability": probabilities.max(axis=1)}
+        return first | {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])}
 
     def predict(self, images: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per image: label, name, probability, p0 … p9.
@@ -38,17 +51,18 @@ class Predictor:
         Raises:
             ValueError: any other shape or type, values out of range, or not a number.
         """
-        probabilities = self.probabilities(images)
-        labels = probabilities.argmax(axis=1)
-        table = {"label": labels, "name": self.class_names[labels], "probability": probabilities.max(axis=1)}
-        return pd.DataFrame(table | {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])})
+        return pd.DataFrame(self.columns(images))
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = self.session.run(None, {self.input: pixels})[0]
+        return answer
 
 
 def as_pixels(images: Any) -> NDArray[np.uint8]:
     """Check images and return them as uint8 (N, 28, 28); floats are rounded. Raises ValueError."""
     try:
         array = np.asarray(images)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError("images must all have the same shape, (28, 28)") from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]

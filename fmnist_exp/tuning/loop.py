@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import experiment, registry, tracking
+from fmnist_exp import experiment, gate, registry, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -78,7 +78,7 @@ def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run
     search = space.search_of(config)
     deadline = time.monotonic() + search.timeout * 60
     parent.tag({"fmnist.study": study.study_name})
-    parent.params(flatten(config))
+    tracking.log_start(parent, config, data)
     _adopt(study, parent)
     watcher.on_search(len(studies.finished(study)), search.n_trials, deadline)
     interrupted = False
@@ -86,14 +86,14 @@ def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run
         _search(config, data, study, parent, watcher, deadline)
     except KeyboardInterrupt:
         interrupted = True
-        parent.status = "KILLED"
+        parent.kill()
     ranked = studies.ranked(study)
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={search.timeout:g} minutes")
     _log_study(config, study, parent)
     test_accuracy, registration = None, None
     if not interrupted:
-        test_accuracy, registration = _register(study, ranked[0], data, parent)
+        test_accuracy, registration = _register(config, study, ranked[0], data, parent)
     states = [trial.state.name for trial in studies.finished(study)]
     return TuneResult(
         study=study.study_name,
@@ -228,8 +228,10 @@ def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
         parent.params({f"best.{name}": value for name, value in studies.settings(config, best).items()})
 
 
-def _register(study: Study, best: FrozenTrial, data: FashionMNIST, parent: Run) -> tuple[float, Registration]:
-    """Score the winner on the test set and register it."""
+def _register(
+    config: ExperimentConfig, study: Study, best: FrozenTrial, data: FashionMNIST, parent: Run
+) -> tuple[float, Registration]:
+    """Score the winner on the test set, register it, and let it try the gate."""
     run_id, model_id = best.user_attrs["run_id"], best.user_attrs["model_id"]
     winner = tracking.Run(parent.client, run_id)
     test_accuracy = experiment.score_winner(winner, parent, model_id, data)
@@ -242,6 +244,7 @@ def _register(study: Study, best: FrozenTrial, data: FashionMNIST, parent: Run) 
         "data_digest": data.train.digest,
         "git_commit": winner.git_commit,
     }
-    registration = registry.register(parent.client, model_id, run_id, tags)
-    parent.tag({"fmnist.version": registration.version})
-    return test_accuracy, registration
+    parent.link_model(model_id)
+    version = registry.register(parent.client, model_id, run_id, tags)
+    parent.tag({"fmnist.version": version.version})
+    return test_accuracy, gate.challenge(parent.client, version, parent, config)

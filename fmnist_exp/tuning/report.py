@@ -77,7 +77,9 @@ def _page(study: Study) -> str:
     names = [*PAGE, *(["plot_param_importances"] if _complete(study) > 1 else [])]
     parts: list[str] = []
     for name in names if _complete(study) else []:
-        figure = getattr(optuna.visualization, name)(study)
+        named = {} if name == "plot_intermediate_values" else {"target_name": "validation accuracy"}
+        figure = getattr(optuna.visualization, name)(study, **named)
         parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
     title = f"Study {html.escape(study.study_name)}"
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{''.join(parts)}\n"
+    style = "<style>body { font-family: sans-serif; margin: 1.5rem }</style>"
+    return f"<!doctype html><meta charset=utf-8><title>{title}</title>{style}<h1>{title}</h1>{''.join(parts)}\n"

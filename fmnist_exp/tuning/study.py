@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
-BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued
+BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued, as may the gate
 
 
 def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
@@ -47,7 +47,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
 def _claim(study: Study, config: ExperimentConfig) -> None:
     """Write the search into a new study; compare it with that of an old one."""
     search = yaml.safe_load(config.to_yaml())
-    mine = {key: value for key, value in _flat(search).items() if key not in BUDGET}
+    mine = {key: value for key, value in _flat(search).items() if key not in BUDGET and not key.startswith("gate.")}
     theirs = study.user_attrs.get("search")
     if theirs is None:
         study.set_user_attr("search", mine)

@@ -1,0 +1,79 @@
+"""MLflow's scoring protocol for one tensor of images: from a request's body to images, from answers to a body.
+
+MLflow's own handler goes through pandas, and its errors carry the input and a stack trace; this one answers the same
+requests with the same JSON (a test compares them) in a fraction of the time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from numpy.typing import NDArray
+
+KEYS = ("inputs", "instances")
+TYPE = "application/json"
+
+# MLflow's names, so that its clients understand them
+CODES = {
+    HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
+    HTTPStatus.REQUEST_TIMEOUT: "DEADLINE_EXCEEDED",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "REQUEST_LIMIT_EXCEEDED",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "BAD_REQUEST",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "INVALID_PARAMETER_VALUE",
+    HTTPStatus.SERVICE_UNAVAILABLE: "TEMPORARILY_UNAVAILABLE",
+    HTTPStatus.GATEWAY_TIMEOUT: "DEADLINE_EXCEEDED",
+}
+
+
+class RefusedError(Exception):
+    """A request that is not answered: its HTTP status, and one sentence that says why and what to do."""
+
+    def __init__(self, status: HTTPStatus, sentence: str, retry_after: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.retry_after = retry_after  # seconds
+
+    def body(self) -> bytes:
+        """The answer, in the form of MLflow's errors."""
+        return json.dumps({"error_code": CODES.get(self.status, "INTERNAL_ERROR"), "message": str(self)}).encode()
+
+
+def check_headers(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a body that is not UTF-8 JSON by what its headers say."""
+    kind, *parameters = (
+        part.strip().lower() for part in headers.get(b"content-type", b"").decode("latin-1").split(";")
+    )
+    if kind != TYPE:
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send JSON with the header Content-Type: {TYPE}.")
+    if any(parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter):
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send {TYPE} in UTF-8 and without other parameters.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
+
+
+def read_images(body: bytes, limit: int) -> list[Any]:
+    """The images of a body, as nested lists that nobody has looked into yet."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.") from error
+    given = [key for key in KEYS if key in request] if isinstance(request, dict) else []
+    if len(given) != 1:
+        raise RefusedError(
+            HTTPStatus.BAD_REQUEST, 'The body must be a JSON object with the images under "inputs" or "instances".'
+        )
+    images = request[given[0]]
+    if not isinstance(images, list):
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f'"{given[0]}" must be a list of images.')
+    if len(images) > limit:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {limit:,} images in one request.")
+    return images
+
+
+def write_answer(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """One record per image, as MLflow writes the predictor's table."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return json.dumps({"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}).encode()

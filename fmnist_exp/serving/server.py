@@ -1,0 +1,114 @@
+"""Runs the application with uvicorn: listens at once, loads the model meanwhile, stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fmnist_exp.errors import RequestError
+from fmnist_exp.serving.app import Application
+from fmnist_exp.serving.limits import Limits
+from fmnist_exp.serving.model import ServedModel
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to host and port; port 0 takes a free one. Raises RequestError if it cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, proto)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+    return bound
+
+
+def serve(
+    load: Callable[[], ServedModel], bound: socket.socket, limits: Limits, ready: Callable[[ServedModel], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        load: gives the model; runs in a thread while the server already answers 503. What it raises ends the server.
+        bound: from `listen`.
+        limits: of requests.
+        ready: is called once the model is warm.
+    """
+    asyncio.run(run(uvicorn_server(limits), load, bound, ready))
+
+
+def uvicorn_server(limits: Limits) -> uvicorn.Server:
+    """A uvicorn server around an application that has no model yet."""
+    config = uvicorn.Config(
+        Application(limits),
+        http=_connection_class(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(limits.stop),
+    )
+    return uvicorn.Server(config)
+
+
+async def run(
+    server: uvicorn.Server,
+    load: Callable[[], ServedModel],
+    bound: socket.socket,
+    ready: Callable[[ServedModel], None],
+) -> None:
+    """What `serve` does, in a loop of the caller's."""
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        model = await asyncio.to_thread(load)
+        server.config.app.start(model)  # type: ignore[union-attr]
+        ready(model)
+    except BaseException:
+        server.should_exit = True
+        await serving
+        raise
+    await serving
+
+
+def _connection_class(limits: Limits) -> type[H11Protocol]:
+    class Connection(H11Protocol):
+        """uvicorn's, which waits for ever for the headers of a request, with a time limit for them."""
+
+        patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_waiting()
+
+        def on_response_complete(self) -> None:
+            self._wait()
+            super().on_response_complete()
+            if self.cycle is not None and not self.cycle.response_complete:  # a request that was sent early
+                self._stop_waiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._stop_waiting()
+            self.patience = self.loop.call_later(limits.head, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self.patience is not None:
+                self.patience.cancel()
+                self.patience = None
+
+    return Connection
