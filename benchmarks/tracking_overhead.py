@@ -48,15 +48,15 @@ def spread(values: list[float] | tuple[float, ...], digits: int) -> str:
 def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     import dataclasses
 
+    from fmnist_exp import connection, experiment, experiment_files, runtime, tracking, training
     from fmnist_exp import data as fashion
-    from fmnist_exp import experiment, experiment_files, runtime, tracking, training
 
     config = experiment_files.load("tune_cnn", {"training.epochs": EPOCHS, "model.widths": "[16, 32, 64]"})
     whole = fashion.load(config.data, config.seed)
     split = whole.train
     part = dataclasses.replace(split, images=split.images[:TRAINING_IMAGES], labels=split.labels[:TRAINING_IMAGES])
     data = dataclasses.replace(whole, train=part)
-    client = tracking.connect()
+    client = connection.connect()
 
     class Watch(training.Listener):
         """Measures each epoch's writing, and when the fit ended."""

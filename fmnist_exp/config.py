@@ -3,6 +3,7 @@
 This is the one place where a default is written down. Files and overrides are read in experiment_files.py.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -44,7 +45,7 @@ class ModelConfig(Section):
     dropout: Dropout | tuple[Dropout, ...] = Field(0.0, description="fraction dropped after each layer or block")
     l2: float = Field(0.0, ge=0, le=1, description="L2 penalty on the kernels")
     batch_norm: bool = Field(False, description="normalise before the activation")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="activation function")
+    activation: Literal["relu", "silu"] = Field("relu", description="activation function")
     convolutions: Convolutions | tuple[Convolutions, ...] = Field(
         2, description="per block, one number or a list (cnn)"
     )
@@ -118,7 +119,8 @@ class Range(Section):
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low above 0 and no step")
-        if self.step is not None and not ((self.high - self.low) / self.step).is_integer():
+        steps = (self.high - self.low) / (self.step or 1)
+        if self.step is not None and not math.isclose(steps, round(steps), abs_tol=1e-6):
             raise ValueError(f"step ({self.step:g}) must divide the way from low to high")
         return self
 

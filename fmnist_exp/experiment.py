@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist_exp import evaluation, figures, models, runtime, tracking, training
+from fmnist_exp import connection, evaluation, figures, models, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.training import Epoch, Fit, Listener
@@ -102,7 +102,7 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
     if known:
         parent.metrics(known)
         return known["test_accuracy"]
-    evaluated, pictures = _score(tracking.load_model(model_id), data.test)
+    evaluated, pictures = _score(connection.load_model(model_id), data.test)
     with parent.artifacts() as folder:
         _write_evaluation(folder, pictures)
         _write_report(folder, [evaluated])

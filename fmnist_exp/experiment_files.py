@@ -24,7 +24,11 @@ def load(reference: str, overrides: Mapping[str, Any] | None = None) -> Experime
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
         raise RequestError(f"no experiment {reference!r}; experiments/ has: {known}")
-    return parse(path.read_text(encoding="utf-8"), path.stem, overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"experiment {reference!r} cannot be read: {error}") from error
+    return parse(text, path.stem, overrides)
 
 
 def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
@@ -111,7 +115,7 @@ def _sentence(error: ValidationError) -> RequestError:
         return unknown_field(known[0])
     if name is None:
         return RequestError(f"{known[0]}: must be a mapping of fields, got {first['input']!r}")
-    wrong_type = first["type"].endswith(("_type", "_parsing"))
+    wrong_type = first["type"].endswith(("_type", "_parsing", "_from_float"))
     reasons = [first["msg"].lower()] if wrong_type else []
-    reasons += [f"must be {allowed(name)}"] if allowed(name) else []
+    reasons += [f"must be {allowed(name)}"] if allowed(name) and first["type"] != "too_long" else []
     return RequestError(f"{name}={first['input']!r}: {'; '.join(reasons or [first['msg'].lower()])}")

@@ -39,9 +39,12 @@ def blank(
 
 def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
     """Ten images of each class, a class a row."""
-    rows = [images[np.flatnonzero(labels == label)[:10]] for label in range(len(CLASS_NAMES))]
+    sheet = np.zeros((len(CLASS_NAMES), 10, *images.shape[1:]), np.uint8)  # a class with fewer images leaves gaps
+    for label, row in enumerate(sheet):
+        chosen = images[np.flatnonzero(labels == label)[:10]]
+        row[: len(chosen)] = chosen
     figure, axes = blank(6.4, 5.5, left=1.1, bottom=0.1)
-    axes.imshow(np.block([[image for image in row] for row in rows]), cmap="gray_r")
+    axes.imshow(np.block([list(row) for row in sheet]), cmap="gray_r")
     axes.set_yticks(np.arange(len(CLASS_NAMES)) * 28 + 14, CLASS_NAMES)
     axes.set_xticks([])
     axes.set_title("Training images, ten of each class")
@@ -60,7 +63,7 @@ def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
     axes.annotate(f"kept: {value:.4f}", (best.number, value), xytext=(0, 12), textcoords="offset points", ha="center")
     axes.margins(y=0.15)
     axes.set_xlim(0.5, len(epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy and penalties" if quantity == "loss" else quantity)
     axes.set_title(f"{quantity.capitalize()} by epoch")

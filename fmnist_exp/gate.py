@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_exp import connection, lineage, packaging, registry, robustness_figures, runtime, smoke, tracking
 from fmnist_exp import data as images
-from fmnist_exp import lineage, packaging, registry, robustness_figures, runtime, smoke, tracking
 from fmnist_exp.comparison import Comparison, seen_by_neither
 from fmnist_exp.config import DataConfig, ExperimentConfig, GateConfig
 from fmnist_exp.data import Split
@@ -180,7 +180,7 @@ def _difference(match: Match) -> float:
         model = mlflow.keras.load_model(str(registry.files(match.version)))
         return float(np.abs(served - np.asarray(model(match.samples))).max())
     except Exception as error:  # whatever is wrong with a model's files
-        raise WorkError(f"the Keras model cannot be used: {tracking.first_line(error)}") from error
+        raise WorkError(f"the Keras model cannot be used: {connection.first_line(error)}") from error
 
 
 def _smoke(match: Match) -> str:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fmnist_exp import data as images
 from fmnist_exp import registry
 from fmnist_exp.config import DataConfig
+from fmnist_exp.connection import first_line
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tracking import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # mlflow-skinny is MLflow without its tracking server; its scoring server, a client and FastAPI are in it
 SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
-FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py", ""}  # none that runs code when it is read
+FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # none that runs code when it is read
 UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # these carry or call code
 TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
 
@@ -77,9 +77,9 @@ def check_safe(folder: Path) -> None:
     Raises:
         WorkError: names the file or the layer.
     """
-    for file in folder.rglob("*"):
-        if file.is_file() and (file.suffix not in FILE_TYPES or (not file.suffix and file.name != "MLmodel")):
-            raise WorkError(f"the model has a file of a kind that is not loaded: {file.relative_to(folder)}")
+    for name in checksums(folder):
+        if Path(name).suffix not in FILE_TYPES and name != "MLmodel":
+            raise WorkError(f"the model has a file of a kind that is not loaded: {name}")
     with zipfile.ZipFile(folder / "data" / "model.keras") as archive:
         _check_layers(json.loads(archive.read("config.json")))
 

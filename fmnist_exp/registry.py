@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmnist_exp.connection import first_line, without_secrets
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.serving import checksums
-from fmnist_exp.tracking import first_line, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

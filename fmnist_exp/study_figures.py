@@ -44,7 +44,7 @@ def learning_curves(trials: Sequence[TrialPoints]) -> Figure:
         axes.plot(epochs, accuracies, color=color, zorder=3 if trial is best else 2 - trial.pruned, marker=".")
         if trial.pruned:
             axes.plot(epochs[-1], accuracies[-1], "x", color=WRONG)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_title("Learning curves of all trials")
     _legend(axes, best)
@@ -60,7 +60,7 @@ def history(trials: Sequence[TrialPoints]) -> Figure:
     if complete:
         so_far = np.maximum.accumulate([trial.best for trial in complete])
         axes.step([trial.number for trial in complete], so_far, where="post", color=VALIDATION)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trial")
     axes.set_title("Validation accuracy by trial, and the best so far")
     _legend(axes, _best(trials))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fmnist_exp.config import ExperimentConfig, flatten
-from fmnist_exp.errors import RequestError
+from fmnist_exp.connection import first_line, without_secrets
 from fmnist_exp.training import Epoch, Listener
 
 if TYPE_CHECKING:
@@ -36,46 +35,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 VERSIONED = ("tensorflow", "keras", "numpy")
 KIND_TAG = "mlflow.experimentKind"  # the UI shows its pages for training instead of those for language models
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits per request
-
-
-def connect() -> MlflowClient:
-    """A client of the store that MLFLOW_TRACKING_URI names, or of the embedded one.
-
-    Raises:
-        RequestError: the server does not answer, or the store cannot be written.
-    """
-    import mlflow
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    uri = mlflow.get_tracking_uri()
-    shown = without_secrets(uri)
-    if uri.startswith(("http://", "https://")):
-        try:  # MLflow itself would try for minutes
-            requests.get(f"{uri}/health", timeout=5)
-        except requests.RequestException as error:
-            raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar of its own in the midst of ours
-    try:
-        if uri.startswith("sqlite:///"):
-            _check_writable(Path(uri.removeprefix("sqlite:///")))
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
-    return client
-
-
-def _check_writable(database: Path) -> None:
-    """Raise PermissionError for what cannot be written: MLflow itself would try for two minutes."""
-    artifacts = database.parent / "mlruns"
-    for path in (
-        database if database.exists() else database.parent,
-        artifacts if artifacts.exists() else database.parent,
-    ):
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} cannot be written")
 
 
 class Run:
@@ -253,35 +212,11 @@ def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
     run.inputs(data, {"training": data.train, "validation": data.validation})
 
 
-def load_model(model_id: str) -> keras.Model:
-    """The Keras model of a logged model."""
-    import mlflow
-
-    return mlflow.keras.load_model(f"models:/{model_id}")
-
-
-def download_text(uri: str) -> str:
-    """The text of an artifact, as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if it cannot be had."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    connect()
-    try:
-        return str(mlflow.artifacts.load_text(uri))
-    except (MlflowException, OSError) as error:
-        raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
-
-
 def save_figure(folder: Path, name: str, figure: Figure) -> None:
     """Write `figure` as folder/name, a PNG."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
-
-
-def without_secrets(text: str) -> str:
-    """The text with the user and password of every address in it blanked out."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -300,9 +235,3 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line and without secrets."""
-    text = str(error).strip()
-    return without_secrets(text.splitlines()[0] if text else type(error).__name__)

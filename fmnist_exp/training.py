@@ -188,7 +188,7 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int) -> 
                 epoch = len(self.epochs) + 1
                 raise WorkError(f"the training loss became {loss} in epoch {epoch}; lower training.learning_rate")
             for listener in listeners:
-                listener.on_step(len(self.epochs) + 1, batch + 1, steps)
+                listener.on_step(len(self.epochs) + 1, min(batch + 1, steps), steps)  # the last call may run short
 
         def on_test_begin(self, logs: Any = None) -> None:
             self.step_seconds += time.perf_counter() - self.epoch_start

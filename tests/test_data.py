@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from fmnist_exp import data, data_sources
+from fmnist_exp import csv_images, data, data_sources
 from fmnist_exp.config import DataConfig
 from fmnist_exp.data_sources import Source, SourceError
 from fmnist_exp.errors import RequestError, WorkError
@@ -21,19 +21,6 @@ IDX = struct.pack(">HBB3I", 0, 8, 3, *SHAPE) + bytes(range(256)) * 9 + bytes(48)
 SHA256 = hashlib.sha256(IDX).hexdigest()
 
 
-@pytest.fixture(scope="session")
-def real_folder(tmp_path_factory) -> Path:
-    """The four real files, gzipped, written from what load() found and cached on this machine."""
-    data.load(DataConfig(), seed=0)
-    parsed = data_sources.read_cache("official", "")
-    arrays = parsed.test_labels, parsed.train_labels, parsed.test_images, parsed.train_images
-    folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name, array in zip(data_sources.IDX_FILES, arrays, strict=True):
-        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path / "cache"))
@@ -41,7 +28,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def csv_rows() -> list[list[str]]:
-    return [list(data.CSV_HEADER), *([str(i % 10), *["7"] * 784] for i in range(20))]
+    return [list(csv_images.CSV_HEADER), *([str(i % 10), *["7"] * 784] for i in range(20))]
 
 
 def write_csv(folder: Path, train: list[list[str]], test: list[list[str]] | None = None) -> None:
@@ -90,7 +77,9 @@ def test_csv_of_real_images(real_folder, tmp_path):
     for name, images, labels in zip(
         data.CSV_FILES, (real.train_images, real.test_images), (real.train_labels, real.test_labels), strict=True
     ):
-        table = pd.DataFrame(np.column_stack([labels[:200], images[:200].reshape(200, 784)]), columns=data.CSV_HEADER)
+        table = pd.DataFrame(
+            np.column_stack([labels[:200], images[:200].reshape(200, 784)]), columns=csv_images.CSV_HEADER
+        )
         table.to_csv(tmp_path / name, index=False)
     parsed = data.read_files(data.find_files(tmp_path), "")
     assert np.array_equal(parsed.train_images, real.train_images[:200])

@@ -1,10 +1,8 @@
 """The places: a real HTTP server, the real apt-get, and the cache under damage and several writers."""
 
 import contextlib
-import gzip
 import shutil
 import socket
-import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +16,6 @@ import pytest
 from fmnist_exp import data, data_sources
 from fmnist_exp.config import DataConfig
 from fmnist_exp.data_sources import Parsed, SourceError
-
-
-@pytest.fixture(scope="session")
-def real_folder(tmp_path_factory) -> Path:
-    """The four real files, gzipped, written from what load() found and cached on this machine."""
-    data.load(DataConfig(), seed=0)
-    parsed = data_sources.read_cache("official", "")
-    arrays = parsed.test_labels, parsed.train_labels, parsed.test_images, parsed.train_images
-    folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name, array in zip(data_sources.IDX_FILES, arrays, strict=True):
-        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist_exp import assessment, cli, experiment, figures, lineage, model_card, registry, tracking
+from fmnist_exp import assessment, cli, connection, experiment, figures, lineage, model_card, registry, tracking
 from fmnist_exp import data as images
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.corruptions import CORRUPTIONS, SEVERITIES
@@ -28,7 +28,7 @@ ARTIFACTS = {
 
 @pytest.fixture(scope="module")
 def client(shared_store):
-    return tracking.connect()
+    return connection.connect()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist_exp import cli, experiment, gate, lineage, registry, smoke, tracking, training
+from fmnist_exp import cli, connection, experiment, gate, lineage, registry, smoke, tracking, training
 from fmnist_exp import data as images
 from fmnist_exp.config import ExperimentConfig, GateConfig
 from fmnist_exp.data import FashionMNIST, Split
@@ -36,7 +36,7 @@ def new_version(client, fields):
 
 @pytest.fixture(scope="module")
 def client(shared_store):
-    return tracking.connect()
+    return connection.connect()
 
 
 @pytest.fixture(scope="module")

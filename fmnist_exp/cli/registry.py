@@ -38,9 +38,9 @@ _source = click.option("--data.source", "source", help="Folder of the images. De
 def evaluate(model: str, temperature: bool, seed: str | None, source: str | None) -> None:
     """Score a registered version on the test set and on corrupted copies of it; write its model card."""
     config = override(ExperimentConfig(), {"seed": seed} if seed is not None else {})
-    from fmnist_exp import tracking
+    from fmnist_exp import connection, tracking
 
-    client = tracking.connect()
+    client = connection.connect()
     from fmnist_exp import assessment, console, lineage, registry
 
     subject = lineage.trace(client, registry.find_uri(client, model))
@@ -68,9 +68,9 @@ def promote(
         raise RequestError("--back goes to the champion before; it takes neither --version nor --force")
     given = {"gate.level": level, "gate.min_images": min_images}
     config = override(ExperimentConfig(), {name: value for name, value in given.items() if value is not None}).gate
-    from fmnist_exp import tracking
+    from fmnist_exp import connection, tracking
 
-    client = tracking.connect()
+    client = connection.connect()
     if back:
         _go_back(client)
         return

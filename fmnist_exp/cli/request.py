@@ -56,7 +56,7 @@ def load_experiment(
     given = {name: value for name, value in (short or {}).items() if value is not None}
     overrides = {**parse_fields(arguments), **given}
     if reference.startswith("runs:/"):
-        from fmnist_exp.tracking import download_text
+        from fmnist_exp.connection import download_text
 
         config = experiment_files.parse(download_text(reference), reference, overrides)
     else:
@@ -67,9 +67,9 @@ def load_experiment(
 
 def connect(config: ExperimentConfig) -> tuple[MlflowClient, FashionMNIST]:
     """Reach the tracking store and load the data; both may refuse the request before anything is written."""
-    from fmnist_exp import data, experiment, tracking
+    from fmnist_exp import connection, data, experiment
 
-    client = tracking.connect()
+    client = connection.connect()
     loaded = data.load(config.data, config.seed)
     experiment.check(config, loaded)
     return client, loaded
@@ -104,7 +104,7 @@ def ui_command() -> str:
     """How to look at this tracking store: a command, or the server's address."""
     import mlflow
 
-    from fmnist_exp.tracking import without_secrets
+    from fmnist_exp.connection import without_secrets
 
     uri = without_secrets(mlflow.get_tracking_uri())
     return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"

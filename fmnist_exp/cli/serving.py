@@ -43,10 +43,10 @@ def serve(model: str, port: int, host: str) -> None:
 
 def load(uri: str) -> ServedModel:
     """The version that `uri` names, its files checked. Raises RequestError or WorkError."""
-    from fmnist_exp import registry, tracking
+    from fmnist_exp import connection, registry
     from fmnist_exp.serving.model import ServedModel
 
-    version = registry.find_uri(tracking.connect(), uri)
+    version = registry.find_uri(connection.connect(), uri)
     return ServedModel(registry.files(version), f"{version.name} version {version.version}")
 
 

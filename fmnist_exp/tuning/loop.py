@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import experiment, gate, registry, tracking
+from fmnist_exp import connection, experiment, gate, registry, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -145,7 +145,7 @@ def _run_trial(
             run.tag({"fmnist.trial_state": state.name})
             study.tell(trial, outcome.fit.best.metrics["val_accuracy"] if state == TrialState.COMPLETE else None, state)
     except Exception as error:  # whatever broke this setting, the search goes on with the next
-        reason = tracking.first_line(error)
+        reason = connection.first_line(error)
         trial.set_user_attr("error", reason)
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         run.tag({"fmnist.trial_state": "FAIL"})

@@ -49,7 +49,7 @@ def _figures(study: Study) -> dict[str, Figure]:
         "slices": study_figures.slices(points, logarithmic),
         "parallel_coordinates": study_figures.parallel_coordinates(points, logarithmic),
     }
-    if _complete(study) > 1:
+    if _complete(study) > 2:
         drawn["importances"] = study_figures.importances(optuna.importance.get_param_importances(study))
     return drawn
 
@@ -74,7 +74,7 @@ def _points(trial: FrozenTrial) -> TrialPoints:
 
 def _page(study: Study) -> str:
     """Optuna's interactive figures on one page that needs no network: Plotly's script is in it, once."""
-    names = [*PAGE, *(["plot_param_importances"] if _complete(study) > 1 else [])]
+    names = [*PAGE, *(["plot_param_importances"] if _complete(study) > 2 else [])]
     parts: list[str] = []
     for name in names if _complete(study) else []:
         named = {} if name == "plot_intermediate_values" else {"target_name": "validation accuracy"}

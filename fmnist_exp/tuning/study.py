@@ -9,8 +9,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking import without_secrets
 from fmnist_exp.tuning import space
 
 if TYPE_CHECKING:

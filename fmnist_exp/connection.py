@@ -1,0 +1,86 @@
+"""The tracking store: reached, checked, read. What is written goes through tracking.py."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmnist_exp.errors import RequestError
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+
+
+def connect() -> MlflowClient:
+    """A client of the store that MLFLOW_TRACKING_URI names, or of the embedded one.
+
+    Raises:
+        RequestError: the server does not answer, or the store cannot be written.
+    """
+    import mlflow
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = mlflow.get_tracking_uri()
+    shown = without_secrets(uri)
+    if uri.startswith(("http://", "https://")):
+        try:  # MLflow itself would try for minutes
+            health = requests.get(f"{uri}/health", timeout=5)
+            if health.status_code >= 500:
+                raise requests.HTTPError(f"{health.status_code} {health.reason}")
+        except requests.RequestException as error:
+            raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar of its own in the midst of ours
+    try:
+        if uri.startswith("sqlite:///"):
+            _check_writable(Path(uri.removeprefix("sqlite:///")))
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
+    return client
+
+
+def _check_writable(database: Path) -> None:
+    """Raise PermissionError for what cannot be written: MLflow itself would try for two minutes."""
+    artifacts = database.parent / "mlruns"
+    for path in (
+        database if database.exists() else database.parent,
+        artifacts if artifacts.exists() else database.parent,
+    ):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written")
+
+
+def download_text(uri: str) -> str:
+    """The text of an artifact, as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if it cannot be had."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    try:
+        return str(mlflow.artifacts.load_text(uri))
+    except (MlflowException, OSError) as error:
+        raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
+
+
+def load_model(model_id: str) -> keras.Model:
+    """The Keras model of a logged model."""
+    import mlflow
+
+    return mlflow.keras.load_model(f"models:/{model_id}")
+
+
+def without_secrets(text: str) -> str:
+    """The text with the user and password of every address in it blanked out."""
+    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line and without secrets."""
+    text = str(error).strip()
+    return without_secrets(text.splitlines()[0] if text else type(error).__name__)

@@ -1,0 +1,111 @@
+"""What several test files share: real images, a fresh MLflow store, an environment without the user's settings."""
+
+import gzip
+import os
+import shutil
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from fmnist_exp import data as images
+from fmnist_exp import data_sources
+from fmnist_exp.config import DataConfig
+from fmnist_exp.data import FashionMNIST, Split
+
+hypothesis.settings.register_profile("fmnist_exp", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("fmnist_exp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_user() -> Iterator[None]:
+    """The tests decide where MLflow and Optuna write; what `mlflow run` hands down would lead them astray."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith("MLFLOW_") or name == "FMNIST_EXP_STORAGE":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(no_settings_of_the_user) -> FashionMNIST:
+    """The real images: 54,000 for training, 6,000 for validation, 10,000 for the test."""
+    return images.load(DataConfig(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def small(data) -> FashionMNIST:
+    """Some hundred real images, as many of each class: 600 for training, 200 for validation, 200 for the test."""
+
+    def first(split: Split, count: int) -> Split:
+        per_class = [np.flatnonzero(split.labels == label)[: count // 10] for label in range(10)]
+        chosen = np.sort(np.concatenate(per_class))
+        return Split(split.name, split.images[chosen], split.labels[chosen])
+
+    return FashionMNIST(first(data.train, 600), first(data.validation, 200), first(data.test, 200), data.source)
+
+
+@pytest.fixture(scope="session")
+def real_folder(tmp_path_factory, data) -> Path:
+    """The four real files, gzipped, written from what load() found and cached on this machine."""
+    parsed = data_sources.read_cache("official", "")
+    arrays = parsed.test_labels, parsed.train_labels, parsed.test_images, parsed.train_images
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    for name, array in zip(data_sources.IDX_FILES, arrays, strict=True):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory) -> Callable[[Path, str], str]:
+    """Put an empty MLflow database into a folder, with artifacts below an address; returns the database's address.
+
+    MLflow takes seconds to create its tables: they are made once and copied.
+    """
+    import mlflow
+
+    template = tmp_path_factory.mktemp("template") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{template}").search_experiments()
+
+    def make(folder: Path, artifacts: str) -> str:
+        database = shutil.copy(template, folder / "mlflow.db")
+        with sqlite3.connect(database) as connection:  # the default experiment remembers the template's folder
+            connection.execute("UPDATE experiments SET artifact_location = ? || '/' || experiment_id", [artifacts])
+        connection.close()
+        return f"sqlite:///{database}"
+
+    return make
+
+
+@contextmanager
+def embedded_store(folder: Path, new_database: Callable[[Path, str], str]) -> Iterator[str]:
+    """Work in `folder`, with an MLflow store of its own there.
+
+    MLflow keeps a store object per address for as long as the process lives. No two addresses are the same here, so
+    nothing leaks from test to test.
+    """
+    uri = new_database(folder, str(folder / "mlruns"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+
+
+@pytest.fixture
+def store(tmp_path, new_database) -> Iterator[str]:
+    """A fresh embedded store for one test, which works in its folder."""
+    with embedded_store(tmp_path, new_database) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory, new_database) -> Iterator[str]:
+    """One embedded store for all tests of a file."""
+    with embedded_store(tmp_path_factory.mktemp("store"), new_database) as uri:
+        yield uri

@@ -1,0 +1,117 @@
+"""What is not loaded: changed files, files that could run code, layers that are not stock Keras."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import requests
+
+from fmnist_exp import packaging, requirements
+from fmnist_exp.errors import WorkError
+from fmnist_exp.serving import checksums
+
+
+@pytest.fixture
+def folder(registered, tmp_path):
+    return shutil.copytree(registered.files, tmp_path / "model")
+
+
+def test_every_file_counts(folder):
+    tags = checksums.as_tag(checksums.checksums(folder))
+    assert len(tags[checksums.TAG]) < 5000  # MLflow's limit
+    assert {"MLmodel", "data/model.onnx", "data/model.keras", "code/fmnist_exp/serving/predictor.py"} <= set(
+        json.loads(tags[checksums.TAG])
+    )
+    (folder / "registered_model_meta").write_text("MLflow writes it")
+    checksums.verify(folder, tags)
+    (folder / "code" / "new.py").write_text("")
+    with pytest.raises(WorkError, match=r"registered: code/new\.py$"):
+        checksums.verify(folder, tags)
+    (folder / "code" / "new.py").unlink()
+    (folder / "data" / "model.onnx").unlink()
+    with pytest.raises(WorkError, match=r"registered: data/model\.onnx$"):
+        checksums.verify(folder, tags)
+
+
+@pytest.mark.parametrize("tags", [{}, {checksums.TAG: "no JSON"}], ids=["none", "damaged"])
+def test_a_version_without_checksums_is_refused(folder, tags):
+    with pytest.raises(WorkError, match="has no checksums"):
+        checksums.verify(folder, tags)
+
+
+@pytest.mark.parametrize("name", ["data/model.pkl", "data/custom_objects.cloudpickle", "data/model.so", "run"])
+def test_a_file_that_could_run_code_is_refused(folder, name):
+    packaging.check_safe(folder)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(WorkError, match=name.rpartition("/")[2]):
+        packaging.check_safe(folder)
+
+
+def test_layers_that_carry_code_are_refused(folder):
+    import keras
+
+    @keras.saving.register_keras_serializable("ours")
+    class Ours(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    for layer, name in ((keras.layers.Lambda(lambda x: x), "Lambda"), (Ours(), "Ours")):
+        keras.Sequential([keras.Input((28, 28)), layer]).save(folder / "data" / "model.keras")
+        with pytest.raises(WorkError, match=f"the model uses {name}"):
+            packaging.check_safe(folder)
+
+
+def test_locked_names_every_package_once():
+    found = requirements.locked(["pytest"])
+    assert [line.split("==")[0] for line in found] == ["iniconfig", "packaging", "pluggy", "pygments", "pytest"]
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_on_a_machine_that_has_only_mlflow_and_uv(registered, tmp_path, small):
+    """A fresh environment with MLflow and uv, an empty home, and none of this project's files."""
+    import mlflow
+
+    from fmnist_exp.smoke import _free_port
+
+    port = _free_port()
+    environment = tmp_path / "environment"
+    subprocess.run(["uv", "venv", "--python", sys.executable, environment], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run(["uv", "pip", "install", "--python", python, f"mlflow=={mlflow.__version__}", "uv"], check=True)
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    path = f"{environment / 'bin'}:{os.environ['PATH']}"
+    (tmp_path / "home").mkdir()
+    command = [python.parent / "mlflow", "models", "serve", "-m", "models:/fashion-mnist@champion"]
+    with subprocess.Popen(
+        [*command, "--env-manager", "uv", "--port", str(port)],
+        cwd=registered.folder,
+        env=kept | {"PATH": path, "HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": registered.uri},
+        start_new_session=True,
+    ) as process:
+        try:
+            images = small.test.images[:3]
+            answer = wait_for_answer(f"http://127.0.0.1:{port}/invocations", images, process)
+        finally:
+            os.killpg(process.pid, 15)
+    table = mlflow.pyfunc.load_model(str(registered.files)).predict(images)
+    assert [row["name"] for row in answer] == list(table["name"])
+    assert np.allclose([row["probability"] for row in answer], table["probability"], atol=1e-5)
+
+
+def wait_for_answer(address: str, images: np.ndarray, process: subprocess.Popen[bytes]) -> list[dict[str, object]]:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "mlflow models serve ended"
+        try:
+            response = requests.post(address, json={"inputs": images.tolist()}, timeout=30)
+        except requests.ConnectionError:
+            time.sleep(0.5)
+            continue
+        assert response.ok, response.text
+        return response.json()["predictions"]
+    raise AssertionError("no answer within 300 s")

@@ -1,0 +1,213 @@
+"""Every figure draws, also for the least there is to draw, and its words say the right numbers."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from fmnist_exp import evaluation, figures, study_figures
+from fmnist_exp.study_figures import TrialPoints
+from fmnist_exp.training import Epoch
+
+
+def words(figure: Figure) -> str:
+    """All that stands in the figure, which is drawn to a PNG first, as a run does it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert file.getvalue().startswith(b"\x89PNG")
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    for axes in figure.axes:
+        texts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        texts += [label.get_text() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
+        texts += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
+    return "\n".join([*texts, figure.get_suptitle()])
+
+
+@pytest.fixture
+def answers(small) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and probabilities: three of four right, 0.91 sure."""
+    labels = small.test.labels
+    given = np.where(np.arange(200) % 4 == 0, (labels + 1) % 10, labels)
+    return small.test.images, labels, (np.eye(10)[given] * 0.9 + 0.01).astype(np.float32)
+
+
+def epochs(count: int) -> list[Epoch]:
+    keys = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return [Epoch(number, dict.fromkeys(keys, 0.5 + number / 100)) for number in range(1, count + 1)]
+
+
+def test_samples_shows_ten_of_each_class(small):
+    figure = figures.samples(small.train.images, small.train.labels)
+    assert "Ankle boot" in words(figure)
+    (picture,) = figure.axes[0].get_images()
+    shown = np.asarray(picture.get_array())
+    assert shown.shape == (280, 280)
+    trousers = small.train.images[small.train.labels == 1]
+    assert np.array_equal(shown[28:56, :28], trousers[0])
+    assert np.array_equal(shown[28:56, 252:], trousers[9])
+
+
+def test_samples_with_less_than_ten_of_a_class(small):
+    chosen = np.flatnonzero((small.train.labels != 3) | (np.cumsum(small.train.labels == 3) <= 4))
+    assert np.bincount(small.train.labels[chosen])[3] == 4
+    figure = figures.samples(small.train.images[chosen], small.train.labels[chosen])
+    assert "ten of each class" in words(figure)
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("quantity", ["accuracy", "loss"])
+def test_curves(count, quantity):
+    every = epochs(count)
+    figure = figures.curves(every, quantity, every[-1])
+    said = words(figure)
+    assert f"kept: {0.5 + count / 100:.4f}" in said
+    assert f"{quantity.capitalize()} by epoch" in said
+    training, validation, kept = figure.axes[0].get_lines()
+    assert list(training.get_xdata()) == list(validation.get_xdata()) == list(range(1, count + 1))
+    assert list(kept.get_xdata()) == [count]
+    ticks = [tick for tick in figure.axes[0].get_xticks() if 0.5 <= tick <= count + 0.5]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_confusion_matrix_says_counts_and_accuracy(answers):
+    _, labels, probabilities = answers
+    evaluated = evaluation.evaluate(probabilities, labels, "test")
+    figure = figures.confusion_matrix(evaluated)
+    assert "Test set: 75.00% of 200 images right" in words(figure)
+    counts = {(round(t.get_position()[1]), round(t.get_position()[0])): int(t.get_text()) for t in figure.axes[0].texts}
+    assert counts == {place: count for place, count in np.ndenumerate(evaluated.confusion) if count}
+
+
+def test_confusion_matrix_of_a_few_images():
+    evaluated = evaluation.evaluate(np.eye(10)[[2]], np.array([2]), "validation")
+    assert "Validation set: 100.00% of 1 images right" in words(figures.confusion_matrix(evaluated))
+
+
+def test_predictions_shows_the_first_forty(answers):
+    images, labels, probabilities = answers
+    figure = figures.predictions(images, labels, probabilities)
+    assert "first forty" in words(figure)
+    assert len(figure.axes[0].texts) == 80
+    true, answer = figure.axes[0].texts[:2]
+    assert true.get_text() == figures.CLASS_NAMES[labels[0]]
+    assert answer.get_text() == f"{figures.CLASS_NAMES[(labels[0] + 1) % 10]} 91%"
+    colors = [text.get_color() for text in figure.axes[0].texts[1::2]]
+    assert colors == [figures.WRONG, *[figures.RIGHT] * 3] * 10
+    shown = np.asarray(figure.axes[0].get_images()[0].get_array())
+    assert np.array_equal(shown[46:74, 52:80], images[11])  # second row, second column
+
+
+def test_predictions_of_one_image(answers):
+    images, labels, probabilities = answers
+    figure = figures.predictions(images[:1], labels[:1], probabilities[:1])
+    assert "91%" in words(figure)
+    assert len(figure.axes[0].texts) == 2
+
+
+def test_mistakes_shows_the_surest_first(answers):
+    images, labels, probabilities = answers
+    probabilities[8] = np.full(10, 0.001)
+    probabilities[8, (labels[8] + 2) % 10] = 0.991
+    figure = figures.mistakes(images, labels, probabilities)
+    assert "The surest of 50 mistakes" in words(figure)
+    assert len(figure.axes[0].texts) == 80
+    assert figure.axes[0].texts[1].get_text() == f"{figures.CLASS_NAMES[(labels[8] + 2) % 10]} 99%"
+    assert {text.get_color() for text in figure.axes[0].texts[1::2]} == {figures.WRONG}
+
+
+def test_mistakes_without_a_mistake(answers):
+    images, labels, _ = answers
+    figure = figures.mistakes(images, labels, np.eye(10)[labels])
+    assert "The surest of 0 mistakes" in words(figure)
+    assert not figure.axes[0].texts
+
+
+def test_model_diagram_has_a_box_per_layer():
+    layers = [("Input", "28 × 28 uint8", 0), ("Dense 10 softmax", "10", 7850)]
+    figure = figures.model_diagram(layers, "linear: 7,850 parameters")
+    said = words(figure)
+    assert all(text in said for text in ("Dense 10 softmax", "7,850 parameters", "28 × 28 uint8"))
+    assert len(figure.axes[0].patches) == 2
+    top, bottom = (box.get_y() for box in figure.axes[0].patches)
+    assert figure.axes[0].get_ylim()[0] > bottom > top  # the y axis points down
+
+
+# studies
+
+
+def trial(number: int, pruned: bool = False, epochs: int = 3, rate: float | None = None) -> TrialPoints:
+    accuracies = {epoch: 0.5 + number / 10 + epoch / 100 for epoch in range(1, epochs + 1)}
+    parameters = {"training.learning_rate": rate or 10.0 ** -(number + 1), "model.dropout": number / 10}
+    return TrialPoints(number, pruned, accuracies, parameters)
+
+
+STUDIES = {
+    "one trial": [trial(0)],
+    "one trial of one epoch": [trial(0, epochs=1)],
+    "all pruned": [trial(n, pruned=True, epochs=1) for n in range(3)],
+    "the pruned one is highest": [trial(0), trial(1), trial(2, pruned=True)],
+    "a parameter that never changes": [trial(n, rate=0.1) for n in range(3)],
+}
+LOGARITHMIC = frozenset({"training.learning_rate"})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_learning_curves(name):
+    trials = STUDIES[name]
+    figure = study_figures.learning_curves(trials)
+    said = words(figure)
+    assert "Learning curves of all trials" in said
+    complete = [t for t in trials if not t.pruned] or trials
+    best = max(complete, key=lambda t: t.best)
+    assert f"best: trial {best.number}, {best.best:.2%}" in said
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
+    for each in trials:
+        assert list(each.accuracies.values()) in drawn
+    crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == sum(each.pruned for each in trials)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_history(name):
+    trials = STUDIES[name]
+    figure = study_figures.history(trials)
+    assert "the best so far" in words(figure)
+    points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
+    assert {number: points[number] for number in (t.number for t in trials)} == {t.number: t.best for t in trials}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_slices_has_an_axis_per_parameter(name):
+    figure = study_figures.slices(STUDIES[name], LOGARITHMIC)
+    words(figure)
+    scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes if axes.get_xlabel()}
+    assert scales == {"training.learning_rate": "log", "model.dropout": "linear"}
+    assert [len(axes.get_lines()) for axes in figure.axes[:2]] == [len(STUDIES[name])] * 2
+
+
+def test_slices_with_more_parameters_than_columns():
+    many = TrialPoints(0, False, {1: 0.5}, {f"p{i}": float(i) for i in range(6)})
+    assert "p5" in words(study_figures.slices([many], frozenset()))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_parallel_coordinates_has_a_line_per_trial(name):
+    trials = STUDIES[name]
+    figure = study_figures.parallel_coordinates(trials, LOGARITHMIC)
+    said = words(figure)
+    assert all(label in said for label in ("learning_rate", "dropout", "val_accuracy"))
+    rates = [t.parameters["training.learning_rate"] for t in trials]
+    assert f"{min(rates):.3g}" in said
+    assert f"{max(rates):.3g}" in said
+    assert len([line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 3]) == len(trials)
+
+
+@pytest.mark.parametrize("shares", [{"model.dropout": 1.0}, {"a": 0.7, "b": 0.3, "c": 0.0}])
+def test_importances(shares):
+    figure = study_figures.importances(shares)
+    said = words(figure)
+    assert all(f"{share:.2f}" in said and name in said for name, share in shares.items())
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == list(shares.values())[::-1]
