@@ -34,7 +34,9 @@ def connect() -> MlflowClient:
                 raise requests.HTTPError(f"{health.status_code} {health.reason}")
         except requests.RequestException as error:
             raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar of its own in the midst of ours
+    # no bars and addresses in the midst of ours
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         if uri.startswith("sqlite:///"):
             _check_writable(Path(uri.removeprefix("sqlite:///")))

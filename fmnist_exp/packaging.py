@@ -92,7 +92,8 @@ def _check_layers(config: Any) -> None:
     elif isinstance(config, dict):
         name = config.get("class_name")
         if "module" in config and name is not None:
-            foreign = not str(config["module"]).startswith(("keras", "builtins")) or config.get("registered_name")
+            stock = str(config["module"]).split(".")[0] in ("keras", "builtins")
+            foreign = not stock or config.get("registered_name") not in (None, name)
             if foreign or name in UNSAFE_LAYERS or name == "__lambda__":
                 raise WorkError(
                     f"the model uses {name}, which is not a stock Keras layer; it could not be loaded safely"

@@ -254,7 +254,7 @@ def ended(client: mlflow.MlflowClient, error: BaseException | None) -> Any:
         (ValueError("http://me:secret@host/ is gone"), "FAILED", "http://***@host/ is gone"),
         (ZeroDivisionError(), "FAILED", "ZeroDivisionError"),
         (SystemExit(3), "FAILED", "3"),
-        (KeyboardInterrupt(), "KILLED", None),
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
     ],
 )
 def test_a_run_is_closed_with_the_right_status(shared_store, error, status, reason):

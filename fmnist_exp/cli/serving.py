@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,7 @@ LOOPBACK = "127.0.0.1"
 )
 def serve(model: str, port: int, host: str) -> None:
     """Serve a version over HTTP as MLflow's scoring server does, with a page to try it."""
+    gc.disable()  # what is imported from here on lives as long as the server: looking for garbage in it is in vain
     from fmnist_exp.serving import server
     from fmnist_exp.serving.limits import Limits
 
@@ -32,6 +34,8 @@ def serve(model: str, port: int, host: str) -> None:
     address, number = bound.getsockname()[:2]
 
     def ready(served: ServedModel) -> None:
+        gc.freeze()
+        gc.enable()
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"{served.name}: http://{shown}:{number} (a page to try it; Ctrl-C stops)")
 

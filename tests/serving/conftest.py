@@ -1,36 +1,12 @@
 """A registered version, and a server that serves it for real."""
 
-import asyncio
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
+from servers import Running, Store, serving
 
-from fmnist_exp.serving import server
-from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.model import ServedModel
-
-
-@dataclass(frozen=True)
-class Store:
-    """A tracking store with one version of fashion-mnist, the champion."""
-
-    folder: Path
-    uri: str
-    files: Path  # of the version
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "MLFLOW_TRACKING_URI": self.uri}
 
 
 @pytest.fixture(scope="session")
@@ -59,63 +35,11 @@ def registered(tmp_path_factory, new_database, small) -> Store:
     return Store(folder, uri, files)
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server in a process of its own."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    def post(self, body: object, **options: object) -> requests.Response:
-        options = {"headers": {"Content-Type": "application/json"}, "timeout": 60} | options
-        return requests.post(f"{self.url}/invocations", data=body, **options)
-
-    def resident(self) -> float:
-        """MiB."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-@contextmanager
-def serving(store: Store, *arguments: str) -> Iterator[Running]:
-    """`fmnist-exp serve` on a free port, until the block ends."""
-    command = [sys.executable, "-m", "fmnist_exp", "serve", "--port", "0", *arguments]
-    with subprocess.Popen(
-        command, cwd=store.folder, env=store.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            line = process.stdout.readline()
-            assert "http://" in line, process.stderr.read()
-            yield Running(line.split()[3], process)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
 @pytest.fixture(scope="session")
 def running(registered) -> Iterator[Running]:
     with serving(registered) as found:
         yield found
         assert found.process.poll() is None, "the server died"
-
-
-@contextmanager
-def in_thread(load: object, limits: Limits, warm: bool = True) -> Iterator[str]:
-    """The same server inside the tests, for limits and models of their own."""
-    bound = server.listen("127.0.0.1", 0)
-    made = server.uvicorn_server(limits)
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.run(made, load, bound, lambda model: ready.set())))
-    thread.start()
-    try:
-        while not made.started:
-            time.sleep(0.01)
-        assert not warm or ready.wait(60)
-        yield "http://{}:{}".format(*bound.getsockname())
-    finally:
-        made.should_exit = True
-        thread.join(60)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import requests
 
-from fmnist_exp import packaging, requirements
+from fmnist_exp import models, packaging, requirements
+from fmnist_exp.config import ModelConfig
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import checksums
 
@@ -50,6 +51,15 @@ def test_a_file_that_could_run_code_is_refused(folder, name):
     (folder / name).write_bytes(b"")
     with pytest.raises(WorkError, match=name.rpartition("/")[2]):
         packaging.check_safe(folder)
+
+
+@pytest.mark.parametrize("family", models.MODELS)
+def test_every_family_is_stock_keras(folder, family):
+    config = ModelConfig(family=family)
+    if family == "cnn":
+        config = ModelConfig(family=family, residual=True)  # no Sequential
+    models.build(config).save(folder / "data" / "model.keras")
+    packaging.check_safe(folder)
 
 
 def test_layers_that_carry_code_are_refused(folder):

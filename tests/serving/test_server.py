@@ -15,34 +15,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from conftest import in_thread, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import HEAD, IMAGE, body, connect, refused, serving
 
 from fmnist_exp.cli.serving import load
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.serving.limits import Limits
-from fmnist_exp.serving.model import ServedModel
-
-IMAGE = np.full((28, 28), 7).tolist()
-
-
-def body(*images: object) -> bytes:
-    return json.dumps({"inputs": list(images)}).encode()
 
 
 def with_pixel(value: object) -> list[list[object]]:
     return [[value, *IMAGE[0][1:]], *IMAGE[1:]]
-
-
-def refused(response: requests.Response, status: int, reason: str) -> None:
-    assert response.status_code == status, response.text
-    answer = response.json()
-    assert set(answer) == {"error_code", "message"}
-    assert reason in answer["message"]
-    assert answer["message"].endswith(".")
-    assert "Traceback" not in response.text
-    assert len(response.text) < 300  # no echo
 
 
 def test_answers_real_images(running, served, small):
@@ -133,14 +115,6 @@ def test_charset_may_be_named(running):
     assert running.post(body(IMAGE), headers={"Content-Type": "application/json; charset=UTF-8"}).status_code == 200
 
 
-def connect(url: str) -> socket.socket:
-    address = urlsplit(url)
-    return socket.create_connection((address.hostname, address.port), timeout=30)
-
-
-HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-
-
 def test_a_chunked_body_is_counted_as_it_comes(running):
     with connect(running.url) as client:
         client.sendall(HEAD.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked"))
@@ -189,89 +163,6 @@ def test_memory_stays_flat(running):
     once()
     settled = once()
     assert [once() for _ in range(4)][-1] < settled + 40  # MiB
-
-
-class TestLimits:
-    """With limits of their own, in the tests' process."""
-
-    def test_503_until_the_model_is_warm(self, served):
-        loaded = threading.Event()
-
-        def load() -> ServedModel:
-            loaded.wait(5)
-            return served
-
-        with in_thread(load, Limits(), warm=False) as url:
-            for method, path in (("GET", "health"), ("POST", "invocations"), ("GET", "ping")):
-                response = requests.request(method, f"{url}/{path}")
-                refused(response, 503, "being loaded")
-                assert response.headers["Retry-After"] == "1"
-            assert requests.get(f"{url}/").status_code == 200
-            loaded.set()
-            while requests.get(f"{url}/health").status_code != 200:
-                time.sleep(0.01)
-
-    def test_slow_senders(self, served):
-        with in_thread(lambda: served, Limits(head=0.4, arrival=0.4)) as url:
-            for sent, answered in ((b"POST /invocations HT", b""), (HEAD % 100 + b"{", b"HTTP/1.1 408")):
-                start = time.monotonic()
-                with connect(url) as client:
-                    client.sendall(sent)
-                    answer = b"".join(iter(lambda: client.recv(4096), b""))
-                assert answer[:12] == answered
-                assert time.monotonic() - start < 5
-
-    def test_dribbling_does_not_help(self, served):
-        def dribble(client: socket.socket) -> None:
-            for _ in range(100):
-                client.sendall(b"P")
-                time.sleep(0.05)
-
-        with in_thread(lambda: served, Limits(head=0.5)) as url, connect(url) as client, pytest.raises(OSError):  # noqa: PT011
-            dribble(client)
-
-    def test_too_many_at_a_time_and_too_slow_to_answer(self, served, registered):
-        release = threading.Event()
-
-        class Slow(ServedModel):
-            def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
-                release.wait(60)
-                return super().answer(body, limit)
-
-        slow = Slow(registered.files, "slow")
-        headers = {"Content-Type": "application/json"}
-        with in_thread(lambda: slow, Limits(places=2, answer=1.5)) as url:
-            answers: list[requests.Response] = []
-            address = f"{url}/invocations"
-            clients = [
-                threading.Thread(target=lambda: answers.append(requests.post(address, body(IMAGE), headers=headers)))
-                for _ in range(2)
-            ]
-            for client in clients:
-                client.start()
-            while "fmnist_requests_at_work 2.0" not in requests.get(f"{url}/metrics").text:
-                time.sleep(0.01)
-            response = requests.post(address, body(IMAGE), headers=headers)
-            refused(response, 503, "busy with 2 requests")
-            assert response.headers["Retry-After"] == "1"
-            assert requests.get(f"{url}/health").status_code == 200
-            for client in clients:
-                client.join()
-            for answer in answers:
-                refused(answer, 504, "within 1.5 seconds")
-            release.set()
-            assert requests.post(address, body(IMAGE), headers=headers).status_code == 200
-
-    def test_a_fault_of_ours_says_nothing_about_itself(self, served, registered, caplog):
-        class Broken(ServedModel):
-            def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
-                raise RuntimeError("a secret")
-
-        broken = Broken(registered.files, "broken")
-        with in_thread(lambda: broken, Limits()) as url:
-            response = requests.post(f"{url}/invocations", body(IMAGE), headers={"Content-Type": "application/json"})
-        refused(response, 500, "its log says why")
-        assert "a secret" in caplog.text
 
 
 def test_graceful_stop(registered, data):

@@ -1,0 +1,96 @@
+"""Slow, too many, too early: servers with limits and models of their own, in the tests' process."""
+
+import socket
+import threading
+import time
+
+import pytest
+import requests
+from servers import HEAD, IMAGE, body, connect, in_thread, refused
+
+from fmnist_exp.serving.limits import Limits
+from fmnist_exp.serving.model import ServedModel
+
+
+def test_503_until_the_model_is_warm(served):
+    loaded = threading.Event()
+
+    def load() -> ServedModel:
+        loaded.wait(5)
+        return served
+
+    with in_thread(load, Limits(), warm=False) as url:
+        for method, path in (("GET", "health"), ("POST", "invocations"), ("GET", "ping")):
+            response = requests.request(method, f"{url}/{path}")
+            refused(response, 503, "being loaded")
+            assert response.headers["Retry-After"] == "1"
+        assert requests.get(f"{url}/").status_code == 200
+        loaded.set()
+        while requests.get(f"{url}/health").status_code != 200:
+            time.sleep(0.01)
+
+
+def test_slow_senders(served):
+    with in_thread(lambda: served, Limits(head=0.4, arrival=0.4)) as url:
+        for sent, answered in ((b"POST /invocations HT", b""), (HEAD % 100 + b"{", b"HTTP/1.1 408")):
+            start = time.monotonic()
+            with connect(url) as client:
+                client.sendall(sent)
+                answer = b"".join(iter(lambda: client.recv(4096), b""))
+            assert answer[:12] == answered
+            assert time.monotonic() - start < 5
+
+
+def test_dribbling_does_not_help(served):
+    def dribble(client: socket.socket) -> None:
+        for _ in range(100):
+            client.sendall(b"P")
+            time.sleep(0.05)
+
+    with in_thread(lambda: served, Limits(head=0.5)) as url, connect(url) as client, pytest.raises(OSError):  # noqa: PT011
+        dribble(client)
+
+
+def test_too_many_at_a_time_and_too_slow_to_answer(served, registered):
+    release = threading.Event()
+
+    class Slow(ServedModel):
+        def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
+            release.wait(60)
+            return super().answer(body, limit)
+
+    slow = Slow(registered.files, "slow")
+    headers = {"Content-Type": "application/json"}
+    with in_thread(lambda: slow, Limits(places=2, answer=1.5)) as url:
+        answers: list[requests.Response] = []
+        address = f"{url}/invocations"
+        clients = [
+            threading.Thread(target=lambda: answers.append(requests.post(address, body(IMAGE), headers=headers)))
+            for _ in range(2)
+        ]
+        for client in clients:
+            client.start()
+        while "fmnist_requests_at_work 2.0" not in requests.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        response = requests.post(address, body(IMAGE), headers=headers)
+        refused(response, 503, "busy with 2 requests")
+        assert response.headers["Retry-After"] == "1"
+        assert requests.get(f"{url}/health").status_code == 200
+        for client in clients:
+            client.join()
+        for answer in answers:
+            refused(answer, 504, "within 1.5 seconds")
+        release.set()
+        assert requests.post(address, body(IMAGE), headers=headers).status_code == 200
+
+
+def test_a_fault_of_ours_says_nothing_about_itself(served, registered, caplog):
+    class Broken(ServedModel):
+        def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
+            raise RuntimeError("a secret")
+
+    broken = Broken(registered.files, "broken")
+    with in_thread(lambda: broken, Limits()) as url:
+        response = requests.post(f"{url}/invocations", body(IMAGE), headers={"Content-Type": "application/json"})
+    refused(response, 500, "its log says why")
+    assert "a secret" in caplog.text
