@@ -117,17 +117,17 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
     command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", "cut", "--n_trials"]
     storage = ["--storage", f"sqlite:///{folder}/studies.db", "--training.epochs", "2"]
     outside = {**environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "50", *storage], cwd=folder, env=outside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("trial   0"):
-            break
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    printed = process.stdout.read()
-    assert process.wait(60) == 130, printed
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial   0"):
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+        assert process.wait(60) == 130, printed
     assert "to continue: fmnist-exp tune --experiment tune_mlp --study cut" in printed
     study_runs = client.search_runs(["0"], "tags.`fmnist.study` = 'cut'")
     assert {run.info.status for run in study_runs} <= {"FINISHED", "KILLED"}
