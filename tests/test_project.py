@@ -118,7 +118,14 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
     storage = ["--storage", f"sqlite:///{folder}/studies.db", "--training.epochs", "2"]
     outside = {**environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [*command, "50", *storage], cwd=folder, env=outside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "50", *storage],
+        cwd=folder,
+        env=outside,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a shell that started these tests in the background has Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
