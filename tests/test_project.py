@@ -44,10 +44,9 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def client(environment: dict[str, str]) -> Iterator[MlflowClient]:
     """Of the user's store. MLflow itself must know it too: it looks there for a run's models."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
-    yield MlflowClient()
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", environment["MLFLOW_TRACKING_URI"])
+        yield MlflowClient()
 
 
 def mlflow_run(entry: str, folder: Path, environment: dict[str, str], **parameters: object) -> str:
@@ -113,6 +112,15 @@ def test_the_champion_answers(client, data):
     assert list(table.columns) == ["label", "name", "probability", *(f"p{label}" for label in range(10))]
 
 
+@pytest.fixture
+def ctrl_c_heeded() -> Iterator[None]:
+    """A shell that started these tests in the background has Ctrl-C ignored, which children inherit; a handler they don't."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, client):
     command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", "cut", "--n_trials"]
     storage = ["--storage", f"sqlite:///{folder}/studies.db", "--training.epochs", "2"]
@@ -124,8 +132,6 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # a shell that started these tests in the background has Ctrl-C ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

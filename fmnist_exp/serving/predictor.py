@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 from numpy.typing import NDArray
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime reports to its maker
+import onnxruntime  # noqa: E402
 
 SIDE = 28  # pixels
 BATCH = 256  # images at a time: a convolution's maps of 10,000 at once would take gigabytes

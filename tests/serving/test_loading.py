@@ -76,6 +76,16 @@ def test_layers_that_carry_code_are_refused(folder):
             packaging.check_safe(folder)
 
 
+def test_loading_reports_to_nobody(folder, tmp_path):
+    """ONNX Runtime's telemetry would leave an identifier of the machine in the home folder."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    home = tmp_path / "home"
+    home.mkdir()
+    load = "import sys; from fmnist_exp.serving.predictor import _load_pyfunc; _load_pyfunc(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", load, folder / "data"], env=kept | {"HOME": str(home)}, check=True)
+    assert list(home.iterdir()) == []
+
+
 def test_locked_names_every_package_once():
     found = requirements.locked(["pytest"])
     assert [line.split("==")[0] for line in found] == ["iniconfig", "packaging", "pluggy", "pygments", "pytest"]
