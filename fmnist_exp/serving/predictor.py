@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime reports to its maker
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 SIDE = 28  # pixels
 BATCH = 256  # images at a time: a convolution's maps of 10,000 at once would take gigabytes
