@@ -114,7 +114,7 @@ def test_the_champion_answers(client, data):
 
 @pytest.fixture
 def ctrl_c_heeded() -> Iterator[None]:
-    """Children inherit an ignored Ctrl-C, as tests have that a shell started in the background; a handler they do not."""
+    """Children inherit an ignored Ctrl-C, as tests have that a shell runs in the background; a handler they do not."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
