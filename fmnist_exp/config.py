@@ -3,23 +3,18 @@
 This is the one place where a default is written down. Files and overrides are read in experiment_files.py.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
-Width = Annotated[int, Field(ge=1, le=4096)]
+from fmnist_exp.search_config import SearchConfig
+from fmnist_exp.section import Section, Width
+
 Convolutions = Annotated[int, Field(ge=1, le=4)]
 Dropout = Annotated[float, Field(ge=0, le=0.95)]
-
-
-class Section(BaseModel):
-    """Base of every part of an experiment: immutable, and closed to unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataConfig(Section):
@@ -27,14 +22,23 @@ class DataConfig(Section):
 
     source: str | None = Field(None, description="folder with the IDX or CSV files; empty: find the data")
     validation_fraction: float = Field(0.1, ge=0.01, le=0.5, description="part of the 60,000 kept for validation")
+    split_seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="of the split alone, so that runs with other seeds share it; empty: seed"
+    )
 
 
 class AugmentationConfig(Section):
-    """What happens to training images on the fly. All off by default."""
+    """What happens to training images, on the fly or in copies made beforehand. All off by default."""
 
     horizontal_flip: bool = Field(False, description="mirror every second image, left to right")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest turn in either direction, degrees")
+    shear: float = Field(0.0, ge=0, le=60, description="largest slant in either direction, degrees")
+    zoom: float = Field(0.0, ge=0, le=0.9, description="largest change of size, part of it")
     shift: int = Field(0, ge=0, le=8, description="largest shift in either direction, pixels")
     erasing: float = Field(0.0, ge=0, le=1, description="probability that a random rectangle is erased")
+    mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images; alpha of the Beta law; needs one_hot")
+    cutmix: float = Field(0.0, ge=0, le=10, description="paste parts of others; alpha of the Beta law; needs one_hot")
+    copies: int = Field(0, ge=0, le=10, description="changed copies of each image beside the originals; 0: on the fly")
 
 
 class ModelConfig(Section):
@@ -44,7 +48,11 @@ class ModelConfig(Section):
     widths: tuple[Width, ...] = Field((32, 64), max_length=8, description="units per layer or filters per block")
     dropout: Dropout | tuple[Dropout, ...] = Field(0.0, description="fraction dropped after each layer or block")
     l2: float = Field(0.0, ge=0, le=1, description="L2 penalty on the kernels")
-    batch_norm: bool = Field(False, description="normalise before the activation")
+    batch_norm: bool = Field(False, description="normalise each layer's output")
+    norm_position: Literal["before_activation", "after_activation"] = Field(
+        "before_activation", description="where batch_norm stands"
+    )
+    norm_first_only: bool = Field(False, description="batch_norm for a block's first convolution only (cnn)")
     activation: Literal["relu", "silu"] = Field("relu", description="activation function")
     convolutions: Convolutions | tuple[Convolutions, ...] = Field(
         2, description="per block, one number or a list (cnn)"
@@ -52,10 +60,17 @@ class ModelConfig(Section):
     residual: bool = Field(False, description="add the input of a block's later convolutions to their output (cnn)")
     pool_first: bool = Field(False, description="halve the maps after a block's first convolution, not its last (cnn)")
     kernel_size: int = Field(3, ge=1, le=7, description="side of a convolution kernel, pixels (cnn)")
+    padding: Literal["same", "valid"] = Field("same", description="of the convolutions (cnn)")
     stem_stride: int = Field(1, ge=1, le=2, description="stride of the first convolution, pixels (cnn)")
     pooling: Literal["flatten", "average"] = Field("flatten", description="from feature maps to a vector (cnn)")
     head_widths: tuple[Width, ...] = Field((), max_length=4, description="units per dense layer after the blocks (cnn)")
+    head_batch_norm: bool = Field(True, description="batch_norm for the head_widths too (cnn)")
     head_dropout: float = Field(0.0, ge=0, le=0.95, description="fraction dropped before the output (cnn)")
+    averaging: Literal["none", "flip", "flip_shift"] = Field(
+        "none", description="average the answers for an image and its mirror image, or both moved by a pixel too"
+    )
+    warm_start: str | None = Field(None, description="models:/… or runs:/RUN_ID whose weights to begin with")
+    frozen: int = Field(0, ge=0, le=100, description="layers with weights, from the first, that are not trained")
 
     @model_validator(mode="after")
     def _one_value_per_width(self) -> "ModelConfig":
@@ -93,6 +108,8 @@ class TrainingConfig(Section):
     patience: int | None = Field(
         None, ge=1, le=1000, description="epochs without progress before stopping; empty: never"
     )
+    ema: float = Field(0.0, ge=0, le=0.9999, description="momentum of the moving average that replaces the weights")
+    checkpoint: bool = Field(False, description="keep the best epoch's file, and the state to go on from when killed")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations; weights stay float32")
     steps_per_execution: int = Field(10, ge=1, le=1000, description="steps per call into the compiled graph")
 
@@ -103,80 +120,6 @@ class TrainingConfig(Section):
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError("training.weight_decay needs training.optimizer=adamw or sgd")
         return self
-
-
-class Range(Section):
-    """Numbers from `low` to `high`; whole ones where the field is whole."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> "Range":
-        if self.low >= self.high:
-            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs low above 0 and no step")
-        steps = (self.high - self.low) / (self.step or 1)
-        if self.step is not None and not math.isclose(steps, round(steps), abs_tol=1e-6):
-            raise ValueError(f"step ({self.step:g}) must divide the way from low to high")
-        return self
-
-
-class Choice(Section):
-    """One of the values listed."""
-
-    choices: tuple[Any, ...] = Field(min_length=2)
-
-
-class Layers(Section):
-    """A list of widths: `depth` layers at least and at most, each `low` to `high` units or filters wide.
-
-    `low` and `high` are one number for all layers or a list with one for each.
-    """
-
-    depth: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]]
-    low: Width | tuple[Width, ...]
-    high: Width | tuple[Width, ...]
-    step: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> "Layers":
-        if self.depth[0] > self.depth[1]:
-            raise ValueError(f"the first depth ({self.depth[0]}) must not be above the second ({self.depth[1]})")
-        for limit in (self.low, self.high):
-            if isinstance(limit, tuple) and len(limit) != self.depth[1]:
-                raise ValueError(f"low and high list one width for each of {self.depth[1]} layers, not {len(limit)}")
-        for low, high in self.limits():
-            if low >= high:
-                raise ValueError(f"low ({low}) must be below high ({high})")
-            if (high - low) % self.step:
-                raise ValueError(f"step ({self.step}) must divide the way from {low} to {high}")
-        return self
-
-    def limits(self) -> list[tuple[int, int]]:
-        """The lowest and the highest width of each layer, for the greatest depth."""
-        lows, highs = (
-            limit if isinstance(limit, tuple) else (limit,) * self.depth[1] for limit in (self.low, self.high)
-        )
-        return list(zip(lows, highs, strict=True))
-
-
-class SearchConfig(Section):
-    """What a search varies, and what it may cost."""
-
-    space: dict[str, Layers | Range | Choice] = Field(
-        min_length=1, description="field: {low, high, log | choices | depth}"
-    )
-    n_trials: int = Field(20, ge=1, le=100_000, description="finished trials, those of earlier sessions included")
-    timeout: float = Field(60.0, gt=0, le=100_000, description="minutes after which no trial goes on")
-    reduction_factor: int = Field(
-        3, ge=2, le=10, description="successive halving keeps one trial in so many at each rung"
-    )
-    min_epochs: int = Field(1, ge=1, le=1000, description="epochs before the first rung")
-    startup_trials: int = Field(5, ge=1, le=1000, description="random trials before TPE")
 
 
 class GateConfig(Section):
@@ -197,6 +140,13 @@ class ExperimentConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     search: SearchConfig | None = None
     gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _mixing_needs_one_hot(self) -> "ExperimentConfig":
+        for name in ("mixup", "cutmix"):
+            if getattr(self.augmentation, name) and self.training.labels != "one_hot":
+                raise ValueError(f"augmentation.{name} needs training.labels=one_hot")
+        return self
 
     def to_yaml(self) -> str:
         """The experiment as a file that reads back as an equal one."""

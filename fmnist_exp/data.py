@@ -72,7 +72,8 @@ def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> 
         WorkError: no folder was named, and no source has the data.
     """
     parsed = _named(config.source) if config.source else _found(sources)
-    kept, held_out = split_indices(parsed.train_labels, config.validation_fraction, seed)
+    split_seed = seed if config.split_seed is None else config.split_seed
+    kept, held_out = split_indices(parsed.train_labels, config.validation_fraction, split_seed)
     # indexing copies, which frees the cache's memory map
     return FashionMNIST(
         train=Split("train", parsed.train_images[kept], parsed.train_labels[kept]),

@@ -85,7 +85,8 @@ def load_images(lineage: Lineage, source: str | None) -> FashionMNIST:
         RequestError: the images at hand are others.
     """
     fraction = float(lineage.params["data.validation_fraction"])
-    found = images.load(DataConfig(source=source, validation_fraction=fraction), int(lineage.params["seed"]))
+    seed = lineage.params.get("data.split_seed") or lineage.params["seed"]
+    found = images.load(DataConfig(source=source, validation_fraction=fraction), int(seed))
     if found.train.digest != lineage.digests.get("training"):
         raise RequestError(
             f"version {lineage.number} was trained on other images than those from {found.source};"

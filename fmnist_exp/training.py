@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.augment import augment
+from fmnist_exp.batches import batches, targets
 from fmnist_exp.config import ExperimentConfig, TrainingConfig
-from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
@@ -69,18 +69,19 @@ def fit(model: keras.Model, config: ExperimentConfig, data: FashionMNIST, listen
         WorkError: the loss became infinite or not a number.
     """
     training = config.training
-    steps = len(data.train.images) // training.batch_size
+    feed = batches(config, data.train)
+    steps = len(feed)
     _compile(model, training, steps)
     recorder = _recorder(data, listeners, steps)
     start = time.perf_counter()
     if model.trainable_weights:
         # fmt: off
-        model.fit(_batches(config, data.train), epochs=training.epochs, verbose=0, shuffle=False,
-                  validation_data=(data.validation.images, _labels(data.validation, training)),
+        model.fit(feed, epochs=training.epochs, verbose=0, shuffle=False,
+                  validation_data=(data.validation.images, targets(data.validation, training)),
                   validation_batch_size=VALIDATION_BATCH, callbacks=_callbacks(training, recorder))
         # fmt: on
     else:
-        recorder.measure_once(model, _labels(data.train, training), _labels(data.validation, training))
+        recorder.measure_once(model, targets(data.train, training), targets(data.validation, training))
     seconds = time.perf_counter() - start
     best = _best(recorder.epochs, training.monitor)
     speed = len(recorder.epochs) * steps * training.batch_size / max(recorder.step_seconds, 1e-9)
@@ -134,38 +135,6 @@ def _callbacks(training: TrainingConfig, recorder: Any) -> list[Any]:
     )
     # the recorder first: it must see the learning rate that the epoch had
     return [recorder, stopping, *([plateau] if training.schedule == "plateau" else [])]
-
-
-def _labels(split: Split, training: TrainingConfig) -> NDArray[Any]:
-    """Labels as the loss wants them: (N,) whole numbers, or (N, 10) one-hot."""
-    return np.eye(10, dtype=np.float32)[split.labels] if training.labels == "one_hot" else split.labels
-
-
-def _batches(config: ExperimentConfig, split: Split) -> keras.utils.PyDataset:
-    """Shuffled, augmented batches: the order and the augmentation depend on seed and epoch alone."""
-    from keras.utils import PyDataset
-
-    labels, size = _labels(split, config.training), config.training.batch_size
-
-    class Batches(PyDataset):
-        def __init__(self) -> None:
-            super().__init__(workers=1)
-            self.epoch = -1
-            self.on_epoch_end()
-
-        def __len__(self) -> int:
-            return len(split.images) // size  # the incomplete last batch waits for another epoch's order
-
-        def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-            chosen = self.order[index * size : (index + 1) * size]
-            random = np.random.default_rng((config.seed, self.epoch, index))
-            return augment(split.images[chosen], config.augmentation, random), labels[chosen]
-
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-            self.order = np.random.default_rng((config.seed, self.epoch)).permutation(len(split.images))
-
-    return Batches()
 
 
 def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int) -> Any:

@@ -5,8 +5,9 @@ import typing
 import pytest
 
 from fmnist_exp import experiment_files
-from fmnist_exp.config import Choice, ExperimentConfig, Layers, Range, fields
+from fmnist_exp.config import ExperimentConfig, fields
 from fmnist_exp.errors import RequestError
+from fmnist_exp.search_config import Choice, Layers, Range
 
 SHIPPED = sorted(path.stem for path in experiment_files.EXPERIMENTS.glob("*.yaml"))
 

@@ -25,10 +25,13 @@ LAYERS = [
     ["study_figures", "robustness_figures"],
     ["figures"],
     ["training", "evaluation", "comparison", "calibration"],
+    ["batches"],
     ["data", "augment", "models", "corruptions"],
     ["csv_images", "experiment_files", "connection"],
     ["data_sources"],
     ["config"],
+    ["search_config"],
+    ["section"],
     ["runtime", "errors"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -49,7 +52,7 @@ OWNERS = {
         "model_card",
         "assessment",
     },
-    "keras": {"runtime", "models", "training"},
+    "keras": {"runtime", "models", "batches", "training"},
     "onnxruntime": {"serving"},
     "matplotlib": {"figures", "study_figures", "robustness_figures"},
     "plotly": {"tuning"},

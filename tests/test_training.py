@@ -307,24 +307,3 @@ def test_a_batch_larger_than_the_training_set_is_refused(small):
     with pytest.raises(RequestError, match=r"training\.batch_size=601: must be at most 600, the training images"):
         training.check(TrainingConfig(batch_size=601), small)
     training.check(TrainingConfig(batch_size=600), small)
-
-
-# batches
-
-
-def test_every_epoch_shows_every_image_once_in_another_order(small):
-    batches = training._batches(configure(training__batch_size=60), small.train)
-    orders = []
-    for _ in range(2):
-        shown = [batches[index] for index in range(len(batches))]
-        images, labels = (np.concatenate(part) for part in zip(*shown, strict=True))
-        orders.append([image.tobytes() for image in images])
-        by_image = {i.tobytes(): label for i, label in zip(small.train.images, small.train.labels, strict=True)}
-        assert [by_image[image] for image in orders[-1]] == list(labels)
-        batches.on_epoch_end()
-    assert sorted(orders[0]) == sorted(orders[1]) == sorted(image.tobytes() for image in small.train.images)
-    assert orders[0] != orders[1]
-
-
-def test_the_incomplete_last_batch_is_left_out(small):
-    assert len(training._batches(configure(training__batch_size=64), small.train)) == 9

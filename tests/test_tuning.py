@@ -13,8 +13,9 @@ import optuna
 import pytest
 
 from fmnist_exp import connection, experiment_files, tracking
-from fmnist_exp.config import Choice, ExperimentConfig, Layers, Range, flatten
+from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.search_config import Choice, Layers, Range
 from fmnist_exp.tuning import space
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.loop import TrialSummary, TuneResult, Watcher, tune

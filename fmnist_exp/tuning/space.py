@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp import models
-from fmnist_exp.config import Choice, ExperimentConfig, Layers, Range, SearchConfig, fields, flatten
+from fmnist_exp.config import ExperimentConfig, fields, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override, unknown_field
+from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Trial
