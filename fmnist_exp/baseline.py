@@ -15,7 +15,7 @@ from fmnist_exp import experiment, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.experiment_files import override
-from fmnist_exp.models import PIXEL_DEVIATION, PIXEL_MEAN
+from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN
 from fmnist_exp.training import Epoch, Fit, Listener, fit
 
 if TYPE_CHECKING:

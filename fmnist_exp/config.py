@@ -69,15 +69,22 @@ class ModelConfig(Section):
     averaging: Literal["none", "flip", "flip_shift"] = Field(
         "none", description="average the answers for an image and its mirror image, or both moved by a pixel too"
     )
+    members: tuple[str, ...] = Field(
+        (), max_length=20, description="models:/… or runs:/RUN_ID to average, instead of training a network"
+    )
     warm_start: str | None = Field(None, description="models:/… or runs:/RUN_ID whose weights to begin with")
     frozen: int = Field(0, ge=0, le=100, description="layers with weights, from the first, that are not trained")
 
     @model_validator(mode="after")
-    def _one_value_per_width(self) -> "ModelConfig":
+    def _fields_agree(self) -> "ModelConfig":
         for name in ("dropout", "convolutions"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != len(self.widths):
                 raise ValueError(f"model.{name} lists {len(value)} values for {len(self.widths)} model.widths")
+        if self.residual and self.padding == "valid":
+            raise ValueError("model.residual needs model.padding=same")
+        if self.members and (self.warm_start or self.frozen):
+            raise ValueError("model.members are not trained again: they go with neither warm_start nor frozen")
         return self
 
     def dropouts(self) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from fmnist_exp.experiment import Outcome
+from fmnist_exp.registry import NAME, Registration
 from fmnist_exp.training import Epoch
 from fmnist_exp.tuning.loop import TrialSummary, TuneResult, Watcher
 
@@ -145,6 +146,16 @@ def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
         validation = f"{outcome.validation.accuracy:.2%}"
         table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", validation, test)
     console.print(table)
+
+
+def show_registration(registration: Registration, test_accuracy: float | None = None) -> None:
+    """The version, what the gate said, and how to serve it."""
+    aliases = "challenger and champion" if registration.champion else "challenger; the champion stays"
+    score = "" if test_accuracy is None else f"; test accuracy {test_accuracy:.2%}"
+    console.print(f"registered {NAME} version {registration.version} ({aliases}){score}")
+    console.print(f"gate:  {registration.reason}")
+    model = f"models:/{NAME}/{registration.version}"
+    console.print(f"serve: mlflow models serve -m {model} --env-manager local --port 8080")
 
 
 def _bar(*columns: Any) -> Progress:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist_exp import connection, evaluation, figures, models, runtime, tracking, training
+from fmnist_exp import connection, evaluation, figures, models, origins, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp.models import combined
 from fmnist_exp.training import Epoch, Fit, Listener
 
 if TYPE_CHECKING:
     import keras
+    from mlflow import MlflowClient
 
     from fmnist_exp.evaluation import Evaluation
     from fmnist_exp.tracking import Run
@@ -36,11 +38,35 @@ class Outcome:
     validation: Evaluation
     test: Evaluation | None
 
+    def tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
+        """What a version made of this run says of itself."""
+        test = {"test_accuracy": self.test.accuracy} if self.test else {}
+        return {"val_accuracy": self.validation.accuracy, **test, "data_digest": data.train.digest} | {
+            "git_commit": run.git_commit
+        }
 
-def check(config: ExperimentConfig, data: FashionMNIST) -> None:
-    """Raise RequestError for what the schema cannot see, before anything is written."""
+
+def check(client: MlflowClient, config: ExperimentConfig, data: FashionMNIST) -> ExperimentConfig:
+    """Check what the schema cannot see, before anything is written.
+
+    Returns:
+        The experiment with aliases of other models replaced by their versions, so that it means the same for ever.
+
+    Raises:
+        RequestError: it cannot be run.
+    """
     models.check(config.model)
     training.check(config.training, data)
+    members = tuple(origins.find_apart(client, uri, data).uri for uri in config.model.members)
+    warm = origins.find_apart(client, config.model.warm_start, data) if config.model.warm_start else None
+    if warm or config.model.frozen:
+        runtime.prepare(config.seed, "float32")
+        model = models.build(config.model)
+        combined.freeze(model, config.model.frozen)
+        if warm:
+            combined.start_warm(model, origins.load(warm), warm.uri)
+    found = {"members": members, "warm_start": warm.uri if warm else None}
+    return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
 def run_experiment(
@@ -67,14 +93,15 @@ def run_experiment(
     """
     runtime.prepare(config.seed, config.training.precision)
     tracking.log_start(run, config, data)
-    model = models.build(config.model)
+    model = _build(config, run)
     fitted = fit(model, config, data, [tracking.EpochLog(run), *listeners])
-    model = _in_float32(model, config)
+    network = _to_log(model, config)
+    model = combined.averaged(network, config.model)
     validation, validation_pictures = _score(model, data.validation)
     test, pictures = _score(model, data.test) if score_test else (None, validation_pictures)
     with run.artifacts() as folder:
         (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
-        _write_model_description(folder, model, config)
+        _write_model_description(folder, network, config)
         _write_figures(folder, fitted, data, pictures)
         _write_report(folder, [validation, *([test] if test else [])])
     examples = data.validation.images[:EXAMPLES]
@@ -131,9 +158,25 @@ def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> 
     run.metrics(test.metrics(), 0, model_id, data.test)
 
 
-def _in_float32(model: keras.Model, config: ExperimentConfig) -> keras.Model:
-    """The same weights in a network that computes in float32, to be logged, exported and scored."""
-    if config.training.precision == "float32":
+def _build(config: ExperimentConfig, run: Run) -> keras.Model:
+    """The network to fit: fresh, begun from another one's weights, or the ensemble of others."""
+    if config.model.members:
+        return combined.ensemble([_logged(run, uri) for uri in config.model.members])
+    model = runtime.accelerate(models.build(config.model))
+    if config.model.warm_start:
+        taken = combined.start_warm(model, _logged(run, config.model.warm_start), config.model.warm_start)
+        run.tag({"fmnist.warm_layers": str(taken)})
+    combined.freeze(model, config.model.frozen)
+    return model
+
+
+def _logged(run: Run, uri: str) -> keras.Model:
+    return origins.load(origins.find(run.client, uri))
+
+
+def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
+    """The same weights, without an optimizer's, in stock layers that compute in float32."""
+    if config.model.members:
         return model
     runtime.set_precision("float32")
     plain = models.build(config.model)

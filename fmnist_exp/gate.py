@@ -108,6 +108,13 @@ def decide(client: MlflowClient, match: Match, run: Run, config: GateConfig, *, 
     return verdict
 
 
+def enter(model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig) -> Registration:
+    """Register the logged model of `run_id`, and let it try the gate; `run` gets the comparison."""
+    version = registry.register(run.client, model_id, run_id, {"run_id": run_id, **tags})
+    run.tag({"fmnist.version": version.version})
+    return challenge(run.client, version, run, config)
+
+
 def challenge(client: MlflowClient, version: ModelVersion, run: Run, config: ExperimentConfig) -> Registration:
     """Let a version that was just registered try the gate. That it does not pass is no failure."""
     number = str(version.version)

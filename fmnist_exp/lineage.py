@@ -15,6 +15,7 @@ from fmnist_exp import registry
 from fmnist_exp.config import DataConfig
 from fmnist_exp.connection import first_line
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.origins import digests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,11 +72,9 @@ def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
         raise RequestError(f"version {version.version}: its run {run_id!r} is not in this tracking store") from error
     if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
         raise RequestError(f"version {version.version}: its run {run_id} does not say which images it was trained on")
-    datasets = run.inputs.dataset_inputs if run.inputs else []
-    digests = {item.tags[0].value: item.dataset.digest for item in datasets if item.tags}
     held_out_uri = _model_of(run, str(version.version)) if refit_of else ""
     known = run.data
-    return Lineage(version, run_id, held_out_uri, known.params, known.metrics, known.tags, digests)
+    return Lineage(version, run_id, held_out_uri, known.params, known.metrics, known.tags, digests(run))
 
 
 def load_images(lineage: Lineage, source: str | None) -> FashionMNIST:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fmnist_exp.figures import DPI, TRAIN, VALIDATION, WRONG, blank
 
@@ -76,12 +76,18 @@ def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure
     grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     best = _best(trials)
     for name, axes in zip(names, grid, strict=False):
+        values = [trial.parameters[name] for trial in trials]
         for trial in trials:
             color = VALIDATION if trial is best else PRUNED if trial.pruned else TRAIN
             marker = "x" if trial.pruned else "o"
             axes.plot(trial.parameters[name], trial.best, marker, color=color, markersize=5, zorder=3 - trial.pruned)
         if name in logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(values) > 50 * min(values) else (1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        elif all(float(value).is_integer() for value in values):
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     for axes in grid[len(names) :]:

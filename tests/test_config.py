@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmnist_exp import experiment_files
-from fmnist_exp.config import (
-    Choice,
-    ExperimentConfig,
-    Layers,
-    ModelConfig,
-    Range,
-    SearchConfig,
-    fields,
-    flatten,
-)
+from fmnist_exp.config import ExperimentConfig, ModelConfig, fields, flatten
+from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 
 SPACE = {
     "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
@@ -137,10 +129,14 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     for leaf in ("dropout", "convolutions"):  # what the schema asks of several fields together
         if isinstance(tree["model"][leaf], tuple):
             tree["model"][leaf] = (tree["model"][leaf] * 4)[: len(tree["model"]["widths"])]
-    if tree["training"]["label_smoothing"]:
+    if tree["training"]["label_smoothing"] or tree["augmentation"]["mixup"] or tree["augmentation"]["cutmix"]:
         tree["training"]["labels"] = "one_hot"
     if tree["training"]["optimizer"] == "adam":
         tree["training"]["weight_decay"] = 0.0
+    if tree["model"]["members"]:
+        tree["model"] |= {"warm_start": None, "frozen": 0}
+    if tree["model"]["padding"] == "valid":
+        tree["model"]["residual"] = False
     search = draw(st.sampled_from([None, {"space": SPACE, "n_trials": 3, "timeout": 0.5}]))
     return ExperimentConfig(**tree, search=search)
 

@@ -37,7 +37,7 @@ def answers(model, images) -> np.ndarray:
 def with_other_weights(model):
     """Weights as after some training: no zeros, moving averages that move something, variances above zero."""
     random = np.random.default_rng(0)
-    model.set_weights([w * random.uniform(0.9, 1.1) + random.uniform(0, 0.02, w.shape) for w in model.get_weights()])
+    model.set_weights([w * random.uniform(0.9, 1.1) + random.uniform(0, 0.005, w.shape) for w in model.get_weights()])
     return model
 
 
@@ -59,12 +59,15 @@ EVERYTHING = ModelConfig(
     head_widths=(7, 6),
     head_dropout=0.4,
 )
+CONVOLUTIONAL = ["resnet", "mobilenet"]
 FAMILIES = [
     *[pytest.param(ModelConfig(family=name), id=name) for name in MODELS],
     pytest.param(ModelConfig(family="mlp", widths=()), id="mlp without layers"),
     pytest.param(ModelConfig(family="cnn", widths=()), id="cnn without blocks"),
     pytest.param(ModelConfig(family="mlp", widths=(8, 4), dropout=0.5, l2=0.1, batch_norm=True), id="mlp, all on"),
     pytest.param(EVERYTHING, id="cnn, all on"),
+    *[pytest.param(EVERYTHING.model_copy(update={"family": name}), id=f"{name}, all on") for name in CONVOLUTIONAL],
+    pytest.param(ModelConfig(batch_norm=True, norm_position="after_activation", padding="valid"), id="cnn, notebook"),
     *[pytest.param(ModelConfig(family="mlp", widths=(8,), activation=name), id=f"mlp, {name}") for name in ACTIVATIONS],
     pytest.param(ModelConfig(widths=(2,) * 8, activation="silu"), id="cnn, deeper than the image can be halved"),
 ]
@@ -104,7 +107,7 @@ def test_exported_to_onnx_it_answers_the_same(config, small, tmp_path):
     model.export(file, format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(None, {session.get_inputs()[0].name: small.test.images[:20]})
-    assert np.abs(probabilities - expected).max() < 1e-5
+    assert np.abs(probabilities - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("config", [case for case in FAMILIES if case.id not in ("naive",)])
@@ -124,7 +127,9 @@ def test_description_has_a_row_per_layer(config):
 
 
 def test_an_unknown_family_is_answered_with_those_that_exist():
-    with pytest.raises(RequestError, match=r"'mpl': must be one of naive, linear, mlp, cnn; did you mean 'mlp'\?"):
+    with pytest.raises(
+        RequestError, match=r"'mpl': must be one of naive, linear, mlp, cnn, resnet, mobilenet; did you mean 'mlp'\?"
+    ):
         models.check(ModelConfig(family="mpl"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from fmnist_exp.cli.request import ui_command
+from fmnist_exp.cli.request import switch, ui_command
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment_files import override
@@ -21,18 +21,12 @@ if TYPE_CHECKING:
     from fmnist_exp.tracking import Run
 
 
-def _switch(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option that `mlflow run -P name=true` can give as well, which hands every parameter a value."""
-    kind = click.BOOL
-    return click.option(name, is_flag=False, flag_value="true", default="false", type=kind, metavar="[BOOL]", help=text)
-
-
 _source = click.option("--data.source", "source", help="Folder of the images. Default: find them.")
 
 
 @click.command("evaluate")
 @click.option("--model", default="models:/fashion-mnist@champion", show_default=True, help="A registered version.")
-@_switch("--temperature", "Fit temperature scaling on validation images; report calibration before and after.")
+@switch("--temperature", "Fit temperature scaling on validation images; report calibration before and after.")
 @click.option("--seed", help="Of the corruptions.")
 @_source
 def evaluate(model: str, temperature: bool, seed: str | None, source: str | None) -> None:
@@ -55,8 +49,8 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
 
 @click.command("promote")
 @click.option("--version", help="A version's number or alias. Default: challenger.")
-@_switch("--force", "Promote whatever the gate says; its verdict is written down.")
-@_switch("--back", "Make the champion before the present one champion again, without a gate.")
+@switch("--force", "Promote whatever the gate says; its verdict is written down.")
+@switch("--back", "Make the champion before the present one champion again, without a gate.")
 @click.option("--gate.level", "level", help="Level of the paired test.")
 @click.option("--gate.min_images", "min_images", help="Validation images that the test needs at least.")
 @_source

@@ -40,6 +40,12 @@ def fields_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return click.command(name, cls=FieldsCommand, context_settings=passing)
 
 
+def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option that `mlflow run -P name=true` can give as well, which hands every parameter a value."""
+    kind = click.BOOL
+    return click.option(name, is_flag=False, flag_value="true", default=default, type=kind, metavar="[BOOL]", help=text)
+
+
 def load_experiment(
     reference: str, arguments: Sequence[str], short: Mapping[str, str | None] | None = None
 ) -> ExperimentConfig:
@@ -65,14 +71,17 @@ def load_experiment(
     return config
 
 
-def connect(config: ExperimentConfig) -> tuple[MlflowClient, FashionMNIST]:
-    """Reach the tracking store and load the data; both may refuse the request before anything is written."""
+def connect(config: ExperimentConfig) -> tuple[MlflowClient, FashionMNIST, ExperimentConfig]:
+    """Reach the tracking store, load the data, check the rest: all may refuse the request before anything is written.
+
+    Returns:
+        Client, data, and the experiment with aliases of other models replaced by their versions.
+    """
     from fmnist_exp import connection, data, experiment
 
     client = connection.connect()
     loaded = data.load(config.data, config.seed)
-    experiment.check(config, loaded)
-    return client, loaded
+    return client, loaded, experiment.check(client, config, loaded)
 
 
 def start_run(client: MlflowClient, kind: Kind, config: ExperimentConfig) -> Run:

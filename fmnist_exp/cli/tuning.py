@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
 
 import click
 
 from fmnist_exp.cli.request import connect, fields_command, load_experiment, start_run, ui_command
-
-if TYPE_CHECKING:
-    from fmnist_exp.registry import Registration
 
 
 @fields_command("tune")
@@ -40,7 +36,7 @@ def tune(
 
     space.check(config)
     search = space.search_of(config)
-    client, data = connect(config)
+    client, data, config = connect(config)
     from fmnist_exp import console, tracking
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
@@ -54,19 +50,8 @@ def tune(
         name = opened.study_name
         console.console.print(f"to continue: fmnist-exp tune --experiment {experiment} --study {name}")
         raise KeyboardInterrupt
-    _show_version(result.registration, result.test_accuracy)
-
-
-def _show_version(registration: Registration, test_accuracy: float) -> None:
-    from fmnist_exp.console import console
-    from fmnist_exp.registry import NAME
-
-    aliases = "challenger and champion" if registration.champion else "challenger; the champion stays"
-    console.print(f"registered {NAME} version {registration.version} ({aliases}); test accuracy {test_accuracy:.2%}")
-    console.print(f"gate:  {registration.reason}")
-    console.print(f"look:  {ui_command()}")
-    model = f"models:/{NAME}/{registration.version}"
-    console.print(f"serve: mlflow models serve -m {model} --env-manager local --port 8080")
+    console.show_registration(result.registration, result.test_accuracy)
+    console.console.print(f"look:  {ui_command()}")
 
 
 COMMANDS = (tune,)

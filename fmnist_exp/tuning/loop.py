@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import connection, experiment, gate, registry, tracking
+from fmnist_exp import connection, experiment, gate, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -236,7 +236,6 @@ def _register(
     winner = tracking.Run(parent.client, run_id)
     test_accuracy = experiment.score_winner(winner, parent, model_id, data)
     tags = {
-        "run_id": run_id,
         "study": study.study_name,
         "trial": best.number,
         "val_accuracy": best.user_attrs["val_accuracy"],
@@ -245,6 +244,4 @@ def _register(
         "git_commit": winner.git_commit,
     }
     parent.link_model(model_id)
-    version = registry.register(parent.client, model_id, run_id, tags)
-    parent.tag({"fmnist.version": version.version})
-    return test_accuracy, gate.challenge(parent.client, version, parent, config)
+    return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)

@@ -1,0 +1,61 @@
+"""The fast layers that networks are fitted with, beside the stock ones that they stand for."""
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist_exp import models, runtime
+from fmnist_exp.config import ModelConfig
+
+NETWORKS = [
+    ModelConfig(family="mlp", widths=(16, 8), batch_norm=True),
+    ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, residual=True, pool_first=True),
+    ModelConfig(family="resnet", widths=(4,), batch_norm=True),
+]
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    runtime.prepare(0, "float32")
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.family)
+def test_the_fast_network_learns_the_same(small, config):
+    stock = models.build(config)
+    fast = runtime.accelerate(stock)
+    assert type(fast.layers[-1]) is type(stock.layers[-1])
+    assert "FusedBatchNormalization" in {type(layer).__name__ for layer in fast.layers}
+    fast.set_weights(stock.get_weights())
+    for model in (stock, fast):
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy", jit_compile=False)
+        # two steps: with more of them, what rounding changes grows
+        model.fit(small.train.images[:200], small.train.labels[:200], batch_size=100, shuffle=False, verbose=0)
+    for ours, theirs, weight in zip(fast.get_weights(), stock.get_weights(), stock.weights, strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-4), weight.path  # moving statistics are among them
+    images = small.test.images
+    answer, expected = (model.predict(images, verbose=0) for model in (fast, stock))
+    assert np.allclose(answer, expected, atol=1e-3)
+    stock.set_weights(fast.get_weights())
+    assert np.allclose(stock.predict(images, verbose=0), answer, atol=1e-5)
+
+
+def test_in_bfloat16_only_the_activations_are_short(small):
+    runtime.prepare(0, "bfloat16")
+    fast = runtime.accelerate(models.build(NETWORKS[1]))
+    assert {weight.dtype for weight in fast.weights} == {"float32"}
+    layer = next(layer for layer in fast.layers if type(layer).__name__ == "FusedBatchNormalization")
+    assert layer(np.ones((2, 3, 3, 4), np.float32), training=True).dtype == "bfloat16"
+
+
+def test_a_frozen_layer_keeps_its_statistics(small):
+    fast = runtime.accelerate(models.build(NETWORKS[1]))
+    layer = next(layer for layer in fast.layers if type(layer).__name__ == "FusedBatchNormalization")
+    layer.trainable = False
+    before = layer.get_weights()
+    layer(np.random.default_rng(0).normal(size=(8, 3, 3, 4)), training=True)
+    assert all(np.array_equal(old, new) for old, new in zip(before, layer.get_weights(), strict=True))
+
+
+def test_what_has_nothing_to_gain_stays_as_it_is():
+    model = models.build(ModelConfig(family="mlp"))
+    assert runtime.accelerate(model) is model
