@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test lint format ui serve lock
+.PHONY: help tune test lint format ui serve results lock
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ ui: $(READY) ## look at the runs in a browser: port 5000 of this machine
 
 serve: $(READY) ## serve the champion: port 8080 of this machine
 	$(ACTIVATE) fmnist-exp serve --port 8080
+
+results: $(READY) ## train the published systems and ours, three seeds each, and write docs/results.md (hours; goes on)
+	$(ACTIVATE) python benchmarks/systems.py
 
 lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt

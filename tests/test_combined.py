@@ -66,9 +66,7 @@ def test_the_answer_is_the_mean_over_the_views(averaging, moves, few, tmp_path):
     expected = np.mean([answers(model, view) for view in views], axis=0)
     assert np.allclose(answers(both, few), expected, atol=1e-6)
     assert not np.allclose(answers(both, few), answers(model, few), atol=1e-3)
-    assert np.array_equal(
-        answers(keras.models.load_model(tmp_path / "model.keras", safe_mode=True), few), answers(both, few)
-    )
+    assert np.array_equal(answers(reloaded(both, tmp_path), few), answers(both, few))
     assert np.allclose(exported(both, few, tmp_path), expected, atol=1e-5)
 
 
@@ -82,10 +80,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_members(few, tmp_path):
     assert np.allclose(answers(model, few), expected, atol=1e-6)
     assert not model.trainable_weights
     assert model.count_params() == sum(member.count_params() for member in members)
-    model.save(tmp_path / "model.keras")
-    assert np.allclose(
-        answers(keras.models.load_model(tmp_path / "model.keras", safe_mode=True), few), expected, atol=1e-6
-    )
+    assert np.allclose(answers(reloaded(model, tmp_path), few), expected, atol=1e-6)
     assert np.allclose(exported(model, few, tmp_path), expected, atol=1e-5)
 
 
