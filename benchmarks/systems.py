@@ -148,8 +148,8 @@ HEAD = """# The five published systems, and what this platform makes of them
 Written by `make results` (benchmarks/systems.py), which trains what is missing. One MLflow run per seed ({seeds}); all
 runs share one split, 54,000 images for training and 6,000 for validation, and are scored on the test set once, at
 their end. Accuracies in percent, mean ± standard deviation over seeds; one standard error of a single test score near
-93 % is 0.25 points. Headline is what a system's own README claims; plain Keras is its recipe typed as a notebook. What was added to
-a recipe stands on top of its file in [experiments/](../experiments).
+93 % is 0.25 points. Headline is what a system's own README claims; plain Keras is its recipe typed as a notebook. What
+was added to a recipe stands on top of its file in [experiments/](../experiments).
 
 Machine: {machine}.
 
