@@ -3,7 +3,7 @@
 The network has 32 and 64 filters of 3x3, each with pooling, and a dense layer of 64. Its step is the median over
 epochs of `model.fit` with the platform's batches, nothing augmented. The last table is the whole: the same fit with
 everything on, epochs of both kinds in turn. Keras asks for a batch while the step before it runs, on the same cores.
-Usage: python benchmarks/augmentation.py [--steps 150] [--repeats 7]
+Usage: python benchmarks/augmentation.py [--steps 100] [--repeats 7]
 """
 
 import argparse
@@ -30,7 +30,7 @@ EVERYTHING = {name: value for fields in ON.values() for name, value in fields.it
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150, help="of an epoch of the fit")
+    parser.add_argument("--steps", type=int, default=100, help="of an epoch of the fit")
     parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind; the first two beside do not count")
     arguments = parser.parse_args()
     from fmnist_exp import data, runtime
@@ -58,7 +58,7 @@ def change(split: Any, size: int, fields: dict[str, Any]) -> float:
     config, random = AugmentationConfig(**fields), np.random.default_rng(0)
     one_hot = np.eye(10, dtype=np.float32)[split.labels]
     seconds = []
-    for _ in range(1000):
+    for _ in range(500):
         chosen = random.integers(0, len(split.images), size)
         images, labels = split.images[chosen], one_hot[chosen]
         start = time.perf_counter()
