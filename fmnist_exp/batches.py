@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from fmnist_exp.augment import augment
 from fmnist_exp.config import ExperimentConfig, TrainingConfig
 from fmnist_exp.data import Split
+from fmnist_exp.mixing import mix
 
 if TYPE_CHECKING:
     import keras
+
+COPIED_AT_ONCE = 1000  # images; only memory depends on it, and what the generator draws for whom
 
 
 def targets(split: Split, training: TrainingConfig) -> NDArray[Any]:
@@ -20,14 +23,33 @@ def targets(split: Split, training: TrainingConfig) -> NDArray[Any]:
     return np.eye(10, dtype=np.float32)[split.labels] if training.labels == "one_hot" else split.labels
 
 
+def with_copies(config: ExperimentConfig, split: Split) -> Split:
+    """The images, then `augmentation.copies` changed copies of them all; the seed alone decides how they change."""
+    copies, count = config.augmentation.copies, len(split.images)
+    # a branch of the seed that the epochs, which are numbers beside it, never take
+    random = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(0,)))
+    images = np.empty(((1 + copies) * count, *split.images.shape[1:]), np.uint8)
+    images[:count] = split.images
+    for copy in range(1, copies + 1):
+        for start in range(0, count, COPIED_AT_ONCE):
+            part = split.images[start : start + COPIED_AT_ONCE]
+            first = copy * count + start
+            images[first : first + len(part)] = augment(part, config.augmentation, random)
+    return Split(split.name, images, np.tile(split.labels, 1 + copies))
+
+
 def batches(config: ExperimentConfig, split: Split, epochs_done: int = 0) -> keras.utils.PyDataset:
     """Shuffled, augmented batches: the order and the augmentation depend on seed and epoch alone.
 
+    With `augmentation.copies`, an epoch shows the originals and the copies, as they were made at the start.
     `epochs_done` is where a fit that was cut off goes on.
     """
     from keras.utils import PyDataset
 
-    labels, size = targets(split, config.training), config.training.batch_size
+    changes, size = config.augmentation, config.training.batch_size
+    if changes.copies:
+        split = with_copies(config, split)
+    labels = targets(split, config.training)
 
     class Batches(PyDataset):
         def __init__(self) -> None:
@@ -41,7 +63,10 @@ def batches(config: ExperimentConfig, split: Split, epochs_done: int = 0) -> ker
         def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
             chosen = self.order[index * size : (index + 1) * size]
             random = np.random.default_rng((config.seed, self.epoch, index))
-            return augment(split.images[chosen], config.augmentation, random), labels[chosen]
+            images = split.images[chosen]
+            if not changes.copies:
+                images = augment(images, changes, random)
+            return mix(images, labels[chosen], changes, random)
 
         def on_epoch_end(self) -> None:
             self.epoch += 1

@@ -40,6 +40,17 @@ class AugmentationConfig(Section):
     cutmix: float = Field(0.0, ge=0, le=10, description="paste parts of others; alpha of the Beta law; needs one_hot")
     copies: int = Field(0, ge=0, le=10, description="changed copies of each image beside the originals; 0: on the fly")
 
+    @model_validator(mode="after")
+    def _copies_need_a_transform(self) -> "AugmentationConfig":
+        if self.copies and not self.transforms():
+            raise ValueError("augmentation.copies needs a transform, as augmentation.rotation=10")
+        return self
+
+    def transforms(self) -> dict[str, bool | int | float]:
+        """The fields that change a single image, of those that are on."""
+        others = {"mixup", "cutmix", "copies"}
+        return {name: value for name, value in self if value and name not in others}
+
 
 class ModelConfig(Section):
     """The network. A family ignores the fields that it has no use for."""

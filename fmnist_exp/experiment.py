@@ -102,7 +102,7 @@ def run_experiment(
     with run.artifacts() as folder:
         (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
         _write_model_description(folder, network, config)
-        _write_figures(folder, fitted, data, pictures)
+        _write_figures(folder, fitted, data, pictures, config)
         _write_report(folder, [validation, *([test] if test else [])])
     examples = data.validation.images[:EXAMPLES]
     model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
@@ -193,11 +193,13 @@ def _write_model_description(folder: Any, model: keras.Model, config: Experiment
     tracking.save_figure(folder, "model/diagram.png", figures.model_diagram(models.describe(model), title))
 
 
-def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, pictures: _Pictured) -> None:
+def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, pictures: _Pictured, config: ExperimentConfig) -> None:
     epochs: Sequence[Epoch] = fitted.epochs
     tracking.save_figure(folder, "curves/accuracy.png", figures.curves(epochs, "accuracy", fitted.best))
     tracking.save_figure(folder, "curves/loss.png", figures.curves(epochs, "loss", fitted.best))
     tracking.save_figure(folder, "data/samples.png", figures.samples(data.train.images, data.train.labels))
+    changed = figures.augmented(data.train.images, data.train.labels, config.augmentation, config.seed)
+    tracking.save_figure(folder, "data/augmented.png", changed)
     _write_evaluation(folder, pictures)
 
 

@@ -10,8 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fmnist_exp.augment import augment
+from fmnist_exp.config import AugmentationConfig
 from fmnist_exp.data import CLASS_NAMES
 from fmnist_exp.evaluation import Evaluation
+from fmnist_exp.mixing import cutmix, mixup
 from fmnist_exp.training import Epoch
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ Probabilities = NDArray[np.floating[Any]]
 
 TRAIN, VALIDATION, RIGHT, WRONG = "#8ab6d6", "#1f5f8b", "#2e7d32", "#c62828"
 DPI = 100
+VARIANTS = 8  # of an augmented image
 
 
 def blank(
@@ -49,6 +53,55 @@ def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
     axes.set_xticks([])
     axes.set_title("Training images, ten of each class")
     return figure
+
+
+def augmented(images: Images, labels: NDArray[np.uint8], config: AugmentationConfig, seed: int) -> Figure:
+    """One image of each class a row: as it is, changed eight times, and mixed twice with another if mixing is on."""
+    known, first = np.unique(labels, return_index=True)
+    originals = images[first]
+    random = np.random.default_rng(seed)
+    changed = [augment(originals, config, random) for _ in range(VARIANTS)]
+    mixed = _mixed(originals, known, config, random)
+    cell, wide = 32, 84  # pixels: a picture's place, and that of a mixed one with its words beside it
+    lefts = [0, *(cell * place + 12 for place in range(1, VARIANTS + 1))]
+    lefts += [cell * (VARIANTS + 1) + 24 + wide * place for place in range(len(mixed))]
+    canvas = np.zeros((cell * len(known), lefts[-1] + (wide if mixed else cell)), np.uint8)
+    for left, column in zip(lefts, [originals, *changed, *(pictures for pictures, _ in mixed)], strict=True):
+        for row, image in enumerate(column):
+            canvas[row * cell + 2 : row * cell + 30, left + 2 : left + 30] = image
+    height, width = canvas.shape
+    figure, axes = blank(width / 60 + 1.3, height / 60 + 0.6, left=1.1, bottom=0.2)
+    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
+    for left, (_, captions) in zip(lefts[VARIANTS + 1 :], mixed, strict=True):
+        for row, caption in enumerate(captions):
+            axes.text(left + 32, row * cell + 16, caption, va="center", fontsize=6)
+    axes.set_yticks(np.arange(len(known)) * cell + 16, [CLASS_NAMES[label] for label in known])
+    axes.set_xticks([])
+    axes.set_title(_augmentation(config), loc="left", fontsize=8)
+    return figure
+
+
+def _mixed(
+    originals: Images, labels: NDArray[np.uint8], config: AugmentationConfig, random: np.random.Generator
+) -> list[tuple[Images, list[str]]]:
+    """Two columns of mixed images with what their labels gain, or none: one of each kind where both are on."""
+    columns = []
+    one_hot = np.eye(len(CLASS_NAMES), dtype=np.float32)[labels]
+    kinds = [(change, alpha) for change, alpha in ((mixup, config.mixup), (cutmix, config.cutmix)) if alpha]
+    for change, alpha in (kinds * 2)[:2]:
+        pictures, shares = change(augment(originals, config, random), one_hot, alpha, random)
+        other = shares * (1 - one_hot)  # the row says the image's own class
+        partner = zip(other.max(axis=1), other.argmax(axis=1), strict=True)
+        columns.append((pictures, [f"+ {share:.0%} {CLASS_NAMES[label]}" if share else "" for share, label in partner]))
+    return columns
+
+
+def _augmentation(config: AugmentationConfig) -> str:
+    """What is on, by the names of the fields."""
+    on = [name if value is True else f"{name} {value:g}" for name, value in config.transforms().items()]
+    on += [f"{name} {alpha:g}" for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)) if alpha]
+    copies = f", in {config.copies} copies made beforehand" if config.copies else ""
+    return f"Left as it is, right as it is trained on{copies}\n{', '.join(on) or 'no augmentation'}"
 
 
 def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:

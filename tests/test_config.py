@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmnist_exp import experiment_files
-from fmnist_exp.config import ExperimentConfig, ModelConfig, fields, flatten
+from fmnist_exp.config import AugmentationConfig, ExperimentConfig, ModelConfig, TrainingConfig, fields, flatten
 from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 
 SPACE = {
@@ -91,6 +91,21 @@ def test_one_dropout_and_number_of_convolutions_per_width():
     assert (one.dropouts(), one.convolutions_per_block()) == ((0.3,) * 3, (4,) * 3)
 
 
+@pytest.mark.parametrize("others", [{}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_copies_need_something_that_changes_them(others):
+    with pytest.raises(pydantic.ValidationError, match=r"augmentation\.copies needs a transform"):
+        AugmentationConfig(copies=1, **others)
+    assert AugmentationConfig(copies=1, shear=3).transforms() == {"shear": 3}
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_needs_one_hot_labels(name):
+    mixing = AugmentationConfig(**{name: 0.2})
+    with pytest.raises(pydantic.ValidationError, match=rf"augmentation\.{name} needs training\.labels=one_hot"):
+        ExperimentConfig(augmentation=mixing)
+    ExperimentConfig(augmentation=mixing, training=TrainingConfig(labels="one_hot"))
+
+
 # random valid experiments, drawn from the schema's own types and limits
 
 
@@ -129,7 +144,9 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     for leaf in ("dropout", "convolutions"):  # what the schema asks of several fields together
         if isinstance(tree["model"][leaf], tuple):
             tree["model"][leaf] = (tree["model"][leaf] * 4)[: len(tree["model"]["widths"])]
-    if tree["training"]["label_smoothing"] or tree["augmentation"]["mixup"] or tree["augmentation"]["cutmix"]:
+    if not any(value for name, value in tree["augmentation"].items() if name not in ("mixup", "cutmix", "copies")):
+        tree["augmentation"]["copies"] = 0
+    if any((tree["training"]["label_smoothing"], tree["augmentation"]["mixup"], tree["augmentation"]["cutmix"])):
         tree["training"]["labels"] = "one_hot"
     if tree["training"]["optimizer"] == "adam":
         tree["training"]["weight_decay"] = 0.0

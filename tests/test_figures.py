@@ -1,12 +1,14 @@
 """Every figure draws, also for the least there is to draw, and its words say the right numbers."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from fmnist_exp import evaluation, figures, study_figures
+from fmnist_exp.config import AugmentationConfig
 from fmnist_exp.study_figures import TrialPoints
 from fmnist_exp.training import Epoch
 
@@ -18,7 +20,7 @@ def words(figure: Figure) -> str:
     assert file.getvalue().startswith(b"\x89PNG")
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     for axes in figure.axes:
-        texts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        texts += [axes.get_title(), axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
         texts += [label.get_text() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
         texts += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
     return "\n".join([*texts, figure.get_suptitle()])
@@ -53,6 +55,52 @@ def test_samples_with_less_than_ten_of_a_class(small):
     assert np.bincount(small.train.labels[chosen])[3] == 4
     figure = figures.samples(small.train.images[chosen], small.train.labels[chosen])
     assert "ten of each class" in words(figure)
+
+
+ALL_ON = AugmentationConfig(
+    horizontal_flip=True, rotation=15, shear=10, zoom=0.2, shift=2, erasing=0.5, mixup=2, cutmix=1
+)
+
+
+def pictures(figure: Figure, place: int) -> np.ndarray:
+    """A column of an augmented figure: 0 is the originals."""
+    (picture,) = figure.axes[0].get_images()
+    sheet = np.asarray(picture.get_array())
+    left = 32 * place + (14 if place else 2)
+    return sheet.reshape(-1, 32, sheet.shape[1])[:, 2:30, left : left + 28]
+
+
+def test_augmented_without_augmentation_shows_what_is_there(small):
+    figure = figures.augmented(small.train.images, small.train.labels, AugmentationConfig(), 0)
+    assert "no augmentation" in words(figure)
+    assert "Ankle boot" in words(figure)
+    first = small.train.images[[np.flatnonzero(small.train.labels == label)[0] for label in range(10)]]
+    assert all(np.array_equal(pictures(figure, place), first) for place in range(figures.VARIANTS + 1))
+
+
+def test_augmented_shows_what_is_on(small):
+    figure = figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    said = words(figure)
+    names = "horizontal_flip, rotation 15, shear 10, zoom 0.2, shift 2, erasing 0.5, mixup 2, cutmix 1"
+    assert names in said
+    assert "copies" not in said
+    columns = [pictures(figure, place) for place in range(figures.VARIANTS + 1)]
+    assert all((a != b).any() for a, b in itertools.combinations(columns, 2))
+    assert len(figure.axes[0].texts) == 20
+    assert "% " in said
+    again = figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    assert np.array_equal(pictures(again, 5), columns[5])
+
+
+@pytest.mark.parametrize("fields", [{"mixup": 1.0}, {"cutmix": 1.0}, {"shift": 2, "copies": 2}])
+def test_augmented_with_few_classes(small, fields):
+    chosen = np.isin(small.train.labels, (2, 7))
+    config = AugmentationConfig(**fields)
+    figure = figures.augmented(small.train.images[chosen], small.train.labels[chosen], config, 3)
+    said = words(figure)
+    assert "Pullover" in said
+    assert "Dress" not in said
+    assert ("2 copies" in said) == ("copies" in fields)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])

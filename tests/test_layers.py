@@ -27,7 +27,7 @@ LAYERS = [
     ["figures"],
     ["training", "evaluation", "comparison", "calibration"],
     ["batches"],
-    ["data", "augment", "models", "corruptions"],
+    ["data", "augment", "mixing", "models", "corruptions"],
     ["csv_images", "experiment_files", "connection"],
     ["data_sources"],
     ["config"],

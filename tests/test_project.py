@@ -22,6 +22,7 @@ RUN_ARTIFACTS = {
     "evaluation/predictions.png",
     "evaluation/mistakes.png",
     "data/samples.png",
+    "data/augmented.png",
     "model/summary.txt",
     "model/diagram.png",
 }

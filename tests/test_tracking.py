@@ -48,6 +48,7 @@ ARTIFACTS = {
     "evaluation/predictions.png",
     "evaluation/mistakes.png",
     "data/samples.png",
+    "data/augmented.png",
     "model/summary.txt",
     "model/diagram.png",
 }
