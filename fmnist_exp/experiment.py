@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist_exp import connection, evaluation, figures, models, runtime, tracking, training
+from fmnist_exp import checkpoints, connection, evaluation, figures, models, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.training import Epoch, Fit, Listener
@@ -68,12 +68,12 @@ def run_experiment(
     runtime.prepare(config.seed, config.training.precision)
     tracking.log_start(run, config, data)
     model = models.build(config.model)
-    fitted = fit(model, config, data, [tracking.EpochLog(run), *listeners])
+    keeping = [checkpoints.CheckpointLog(run)] if config.training.checkpoint else []
+    fitted = fit(model, config, data, [tracking.EpochLog(run), *keeping, *listeners])
     model = _in_float32(model, config)
     validation, validation_pictures = _score(model, data.validation)
     test, pictures = _score(model, data.test) if score_test else (None, validation_pictures)
     with run.artifacts() as folder:
-        (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
         _write_model_description(folder, model, config)
         _write_figures(folder, fitted, data, pictures)
         _write_report(folder, [validation, *([test] if test else [])])
@@ -90,6 +90,8 @@ def run_experiment(
     run.metrics(summary, 0, model_id, data.validation)  # step 0: one value, which the UI draws as a bar
     if test:
         _log_test(run, test, model_id, data)
+    if config.training.checkpoint:
+        checkpoints.discard(run)
     return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
 
 
