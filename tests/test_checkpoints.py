@@ -1,12 +1,13 @@
 """Checkpoints among a run's artifacts, and runs that go on: through the functions, and as a user does it."""
 
-import contextlib
+import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from click.testing import CliRunner
 
 from fmnist_exp import checkpoints, connection, experiment, experiment_files, tracking, training
 from fmnist_exp.cli import main
+from fmnist_exp.cli import training as command
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import Outcome
-from fmnist_exp.training import Listener
 from fmnist_exp.training_state import Checkpoint
 
 PROJECT = Path(__file__).parent.parent
@@ -41,24 +42,9 @@ CONFIG = experiment_files.override(
 PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
-class Cut(Listener):
-    """Cuts a run off once two epochs are kept."""
-
-    def __init__(self) -> None:
-        self.kept = 0
-
-    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self.kept += 1
-        if self.kept == 2:
-            raise KeyboardInterrupt
-
-
-def train(data: FashionMNIST, *listeners: Listener, **options: Any) -> tuple[str, Outcome | None]:
-    outcome = None
-    run = tracking.start_run(connection.connect(), "train", CONFIG.name, CONFIG.name)
-    with contextlib.suppress(KeyboardInterrupt), tracking.closing(run):
-        outcome = experiment.run_experiment(CONFIG, data, run, listeners, score_test=False, **options)
-    return run.id, outcome
+def train(data: FashionMNIST) -> tuple[str, Outcome]:
+    with tracking.closing(tracking.start_run(connection.connect(), "train", CONFIG.name, CONFIG.name)) as run:
+        return run.id, experiment.run_experiment(CONFIG, data, run, score_test=False)
 
 
 def names(run_id: str) -> set[str]:
@@ -76,8 +62,22 @@ def histories(run_id: str) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def cut(shared_store, small) -> str:
-    """A run that was interrupted after its second epoch."""
-    return train(small, Cut())[0]
+    """A run that was interrupted after its second epoch; its id is what the command said last."""
+    printed = io.StringIO()
+    keep = checkpoints.CheckpointLog.on_checkpoint
+
+    def keep_and_interrupt(log: checkpoints.CheckpointLog, checkpoint: Checkpoint) -> None:
+        keep(log, checkpoint)
+        if len(checkpoint.state().epochs) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(checkpoints.CheckpointLog, "on_checkpoint", keep_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            command._run(connection.connect(), CONFIG, small)
+    said = re.search(r"to continue: fmnist-exp train --resume (\w+)\n$", printed.getvalue())
+    assert said, printed.getvalue()
+    return said[1]
 
 
 def test_a_run_that_is_cut_off_leaves_its_experiment_the_best_model_and_two_states(cut):
@@ -140,27 +140,18 @@ def test_a_run_goes_on_and_ends_complete_in_itself(cut, small):
         fit = partial(training.fit, start=interrupted.state)
         outcome = experiment.run_experiment(CONFIG, small, run, score_test=False, fit=fit)
     assert histories(run.id) == histories(unbroken)
-    assert outcome.validation == expected.validation
+    assert outcome.validation.metrics() == expected.validation.metrics()
     assert names(run.id) == names(unbroken) == {"best.keras"}
     old, new = client.get_run(cut), client.get_run(run.id)
     assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
     assert old.data.tags["fmnist.error"] == f"interrupted; continued by run {run.id}"
     assert new.data.tags["fmnist.resumes"] == cut
     assert new.data.metrics["fit_seconds"] > interrupted.state.seconds
-    assert f"the run has no state to go on from; interrupted; continued by run {run.id}" in refused(cut)
-    assert "the run finished" in refused(run.id)
-
-
-def test_the_best_epochs_file_is_the_model(shared_store, small):
-    run_id, outcome = train(small)
-    best = keras.saving.load_model(file_of(run_id, "best.keras"))
+    best = keras.saving.load_model(file_of(run.id, "best.keras"))
     measured = best.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
     assert measured["accuracy"] == pytest.approx(outcome.validation.accuracy)
-
-
-def test_without_checkpoints_nothing_is_kept(shared_store, small, monkeypatch):
-    monkeypatch.setattr("test_checkpoints.CONFIG", experiment_files.override(CONFIG, {"training.checkpoint": False}))
-    assert names(train(small)[0]) == set()
+    assert f"the run has no state to go on from; interrupted; continued by run {run.id}" in refused(cut)
+    assert "the run finished" in refused(run.id)
 
 
 def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
@@ -185,56 +176,55 @@ OPTIONS = "--experiment mlp --training.checkpoint true --training.epochs 6 --tra
 OPTIONS += " --model.widths [16] --data.validation_fraction 0.5 --training.batch_size 500 --model.dropout 0.2"
 
 
-def start(folder: Path, uri: str, *arguments: str) -> subprocess.Popen[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment = {**clean, "PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": uri}
-    log = (folder / "log").open("a")
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=log, stderr=log, text=True)
+class User:
+    """Stands in a folder with a store of its own, and starts commands there."""
 
+    def __init__(self, folder: Path, new_database: Callable[[Path, str], str]) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.uri = new_database(folder, str(folder / "mlruns"))
+        self.client = mlflow.MlflowClient(self.uri)
 
-def wait_for_epochs(client: mlflow.MlflowClient, process: subprocess.Popen[str], count: int) -> str:
-    """Until the only run of the store has a state after that many epochs."""
-    for _ in range(600):
-        assert process.poll() is None
-        for run in client.search_runs(["0"]):
-            if len(client.get_metric_history(run.info.run_id, "val_accuracy")) >= count:
-                return str(run.info.run_id)
-        time.sleep(0.05)
-    raise AssertionError("no epoch within half a minute")
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment = {**clean, "PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": self.uri}
+        with (self.folder / "log").open("a") as log:
+            return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def run_after_epoch(self, count: int, process: subprocess.Popen[bytes]) -> str:
+        """Wait until that epoch's metrics are there; the id of the run."""
+        while process.poll() is None:
+            for run in self.client.search_runs(["0"]):
+                if len(self.client.get_metric_history(run.info.run_id, "val_accuracy")) >= count:
+                    return str(run.info.run_id)
+            time.sleep(0.05)
+        raise AssertionError(self.log())
+
+    def measured(self, run: Any) -> dict[str, list[tuple[int, float]]]:
+        """Every metric's history, but for the times."""
+        names = set(run.data.metrics) - {"fit_seconds", "images_per_second", "epoch_seconds"}
+        histories = {name: self.client.get_metric_history(run.info.run_id, name) for name in names}
+        return {name: [(entry.step, entry.value) for entry in history] for name, history in histories.items()}
 
 
 def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeypatch):
-    folders = {name: tmp_path / name for name in ("unbroken", "killed")}
-    uris = {}
-    for name, folder in folders.items():
-        folder.mkdir()
-        uris[name] = new_database(folder, str(folder / "mlruns"))
-    unbroken = start(folders["unbroken"], uris["unbroken"], *OPTIONS.split())
-    killed = start(folders["killed"], uris["killed"], *OPTIONS.split())
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uris["killed"])
-    client = mlflow.MlflowClient(uris["killed"])
-    old = wait_for_epochs(client, killed, 3)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(30)
-    assert client.get_run(old).info.status == "RUNNING"
-    assert start(folders["killed"], uris["killed"], "--resume", old).wait(120) == 0, (
-        folders["killed"] / "log"
-    ).read_text()
-    assert unbroken.wait(120) == 0, (folders["unbroken"] / "log").read_text()
-    assert re.search(rf"going on after epoch [23] of run {old}", (folders["killed"] / "log").read_text())
-    (new,) = client.search_runs(["0"], f"tags.`fmnist.resumes` = '{old}'")
-    (whole,) = mlflow.MlflowClient(uris["unbroken"]).search_runs(["0"])
-    assert (client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")
-    times = {"fit_seconds", "images_per_second", "epoch_seconds"}
-    assert {k: v for k, v in new.data.metrics.items() if k not in times} == {
-        k: v for k, v in whole.data.metrics.items() if k not in times
-    }
-    expected = mlflow.MlflowClient(uris["unbroken"])
-    for name in PER_EPOCH:
-        assert [(m.step, m.value) for m in client.get_metric_history(new.info.run_id, name)] == [
-            (m.step, m.value) for m in expected.get_metric_history(whole.info.run_id, name)
-        ]
-    kept = folders["killed"] / "mlruns" / new.info.run_id / "artifacts" / "checkpoint"
-    kept = kept if kept.exists() else folders["killed"] / "mlruns" / "0" / new.info.run_id / "artifacts" / "checkpoint"
+    patient, hasty = User(tmp_path / "patient", new_database), User(tmp_path / "hasty", new_database)
+    with hasty.start(*OPTIONS.split()) as killed:
+        old = hasty.run_after_epoch(3, killed)
+        killed.kill()
+    assert hasty.client.get_run(old).info.status == "RUNNING"
+    with hasty.start("--resume", old) as resumed:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", patient.uri)  # meanwhile, here
+        CliRunner().invoke(main, ["train", *OPTIONS.split()], catch_exceptions=False, standalone_mode=False)
+        assert resumed.wait(300) == 0, hasty.log()
+    assert re.search(rf"going on after epoch [2-6] of run {old}", hasty.log())
+    (new,) = hasty.client.search_runs(["0"], f"tags.`fmnist.resumes` = '{old}'")
+    (whole,) = patient.client.search_runs(["0"])
+    assert (hasty.client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")
+    assert hasty.measured(new) == patient.measured(whole)
+    kept = hasty.folder / "mlruns" / "0" / new.info.run_id / "artifacts" / "checkpoint"
     assert [file.name for file in kept.iterdir()] == ["best.keras"]
     assert keras.saving.load_model(kept / "best.keras").count_params() == new.data.metrics["parameters"]
