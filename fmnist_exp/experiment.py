@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist_exp import connection, evaluation, figures, models, origins, runtime, tracking, training
+from fmnist_exp import checkpoints, connection, evaluation, figures, models, origins, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.models import combined
@@ -94,13 +95,14 @@ def run_experiment(
     runtime.prepare(config.seed, config.training.precision)
     tracking.log_start(run, config, data)
     model = _build(config, run)
-    fitted = fit(model, config, data, [tracking.EpochLog(run), *listeners])
+    keeping = [checkpoints.CheckpointLog(run, partial(_to_log, config=config))] if config.training.checkpoint else []
+    fitted = fit(model, config, data, [tracking.EpochLog(run), *keeping, *listeners])
+    runtime.set_precision("float32")
     network = _to_log(model, config)
     model = combined.averaged(network, config.model)
     validation, validation_pictures = _score(model, data.validation)
     test, pictures = _score(model, data.test) if score_test else (None, validation_pictures)
     with run.artifacts() as folder:
-        (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
         _write_model_description(folder, network, config)
         _write_figures(folder, fitted, data, pictures, config)
         _write_report(folder, [validation, *([test] if test else [])])
@@ -117,6 +119,8 @@ def run_experiment(
     run.metrics(summary, 0, model_id, data.validation)  # step 0: one value, which the UI draws as a bar
     if test:
         _log_test(run, test, model_id, data)
+    if config.training.checkpoint:
+        checkpoints.discard(run)
     return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
 
 
@@ -178,8 +182,8 @@ def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
     """The same weights, without an optimizer's, in stock layers that compute in float32."""
     if config.model.members:
         return model
-    runtime.set_precision("float32")
-    plain = models.build(config.model)
+    with runtime.precision_of("float32"):
+        plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain
 

@@ -59,6 +59,19 @@ def set_precision(precision: Literal["float32", "bfloat16"]) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
 
 
+@contextmanager
+def precision_of(precision: Literal["float32", "bfloat16"]) -> Iterator[None]:
+    """Layers that the block builds compute in `precision`; those of a fit that goes on around it do as before."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    set_precision(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def accelerate(model: keras.Model) -> keras.Model:
     """The same network for fitting, with fresh weights, its batch normalisation on TensorFlow's fused kernel.
 

@@ -12,9 +12,9 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.connection import first_line, without_secrets
@@ -107,6 +107,15 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             self.client.log_artifacts(self.id, folder)
+
+    def delete_artifact(self, path: str) -> None:
+        """Delete an artifact, if the store can: what it cannot delete is left."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        address = self.client.get_run(self.id).info.artifact_uri
+        store: Any = get_artifact_repository(address, tracking_uri=self.client.tracking_uri)
+        with suppress(Exception):  # each store has errors of its own, and no run may fail of this
+            store.delete_artifacts(path)
 
     def model(self, model: keras.Model, examples: NDArray[np.uint8], params: Mapping[str, object]) -> str:
         """Log the model as `model` and return its id. `examples` are real images that its two faces are compared on."""
@@ -206,7 +215,9 @@ class EpochLog(Listener):
 
 
 def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
-    """Log what is known before the first epoch: every field, library versions, the datasets."""
+    """Log what is known before the first epoch: the experiment, every field, library versions, the datasets."""
+    with run.artifacts() as folder:  # here already, so that a run which is killed can be run again, or go on
+        (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
     versions = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
     run.params({**flatten(config), **versions})
     run.inputs(data, {"training": data.train, "validation": data.validation})

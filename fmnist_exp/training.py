@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from fmnist_exp.averaging import averaging
 from fmnist_exp.batches import batches, targets
 from fmnist_exp.config import ExperimentConfig, TrainingConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.training_state import Checkpoint, State, keeper
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +41,9 @@ class Listener:
         """An epoch is done; True asks to stop the fit after it."""
         return False
 
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """All that follows from an epoch is decided: the fit could go on from here another time."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -59,29 +64,37 @@ def check(training: TrainingConfig, data: FashionMNIST) -> None:
         )
 
 
-def fit(model: keras.Model, config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener] = ()) -> Fit:
+def fit(
+    model: keras.Model,
+    config: ExperimentConfig,
+    data: FashionMNIST,
+    listeners: Sequence[Listener] = (),
+    start: State | None = None,
+) -> Fit:
     """Train `model` in place and leave the best epoch's weights in it.
 
-    A model without trainable weights is only measured, as one epoch.
+    A model without trainable weights is only measured, as one epoch. With `start` the fit goes on where an earlier one
+    was cut off and comes to the same end, to the last bit on the same CPU. Listeners hear of the earlier epochs first,
+    and `seconds` is the sum of both parts, without the epoch that was lost in between.
 
     Raises:
         WorkError: the loss became infinite or not a number.
     """
-    training = config.training
-    feed = batches(config, data.train)
+    training, start = config.training, start or State()
+    done = len(start.epochs)
+    feed = batches(config, data.train, epochs_done=done)
     steps = len(feed)
     _compile(model, training, steps)
-    recorder = _recorder(data, listeners, steps)
-    start = time.perf_counter()
+    recorder = _recorder(data, listeners, steps, start)
     if model.trainable_weights:
         # fmt: off
-        model.fit(feed, epochs=training.epochs, verbose=0, shuffle=False,
+        model.fit(feed, initial_epoch=done, epochs=done if start.stopped else training.epochs, verbose=0, shuffle=False,
                   validation_data=(data.validation.images, targets(data.validation, training)),
-                  validation_batch_size=VALIDATION_BATCH, callbacks=_callbacks(training, recorder))
+                  validation_batch_size=VALIDATION_BATCH, callbacks=_callbacks(training, recorder, listeners, start))
         # fmt: on
     else:
         recorder.measure_once(model, targets(data.train, training), targets(data.validation, training))
-    seconds = time.perf_counter() - start
+    seconds = recorder.seconds()
     best = _best(recorder.epochs, training.monitor)
     speed = len(recorder.epochs) * steps * training.batch_size / max(recorder.step_seconds, 1e-9)
     return Fit(tuple(recorder.epochs), best, seconds, speed, recorder.stopped)
@@ -116,15 +129,16 @@ def _optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimiz
         total = steps * training.epochs
         climb = int(training.warmup * total)
         rate = optimizers.schedules.CosineDecay(rate / 25, total - climb, warmup_target=rate, warmup_steps=climb)
+    average: dict[str, Any] = {"use_ema": True, "ema_momentum": training.ema} if training.ema else {}
     if training.optimizer == "sgd":
         decay = training.weight_decay or None
-        return optimizers.SGD(rate, momentum=training.momentum, nesterov=True, weight_decay=decay)
+        return optimizers.SGD(rate, momentum=training.momentum, nesterov=True, weight_decay=decay, **average)
     if training.optimizer == "adamw":
-        return optimizers.AdamW(rate, weight_decay=training.weight_decay)
-    return optimizers.Adam(rate)
+        return optimizers.AdamW(rate, weight_decay=training.weight_decay, **average)
+    return optimizers.Adam(rate, **average)
 
 
-def _callbacks(training: TrainingConfig, recorder: Any) -> list[Any]:
+def _callbacks(training: TrainingConfig, recorder: Any, listeners: Sequence[Listener], start: State) -> list[Any]:
     from keras import callbacks
 
     patience = training.patience or training.epochs
@@ -132,20 +146,33 @@ def _callbacks(training: TrainingConfig, recorder: Any) -> list[Any]:
     plateau = callbacks.ReduceLROnPlateau(
         training.monitor, factor=training.plateau_factor, patience=training.plateau_patience
     )
-    # the recorder first: it must see the learning rate that the epoch had
-    return [recorder, stopping, *([plateau] if training.schedule == "plateau" else [])]
+    # the recorder first: it must see the learning rate that the epoch had; the averages before who keeps the best
+    averages = [averaging()] if training.ema else []
+    working = [recorder, *averages, stopping, *([plateau] if training.schedule == "plateau" else [])]
+
+    def tell(checkpoint: Checkpoint) -> None:
+        for listener in listeners:
+            listener.on_checkpoint(checkpoint)
+
+    return [*working, keeper(start, working, recorder, tell)]
 
 
-def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int) -> Any:
+def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, start: State) -> Any:
     """The Keras callback that turns Keras' logs into Epochs and tells the listeners."""
     from keras.callbacks import Callback
 
     class Recorder(Callback):
         def __init__(self) -> None:
             super().__init__()
-            self.epochs: list[Epoch] = []
-            self.stopped = False
-            self.step_seconds = 0.0
+            self.epochs = [Epoch(number, metrics) for number, metrics in enumerate(start.epochs, 1)]
+            self.stopped = start.stopped_by_listener
+            self.step_seconds = start.step_seconds
+            self.begin = time.perf_counter() - start.seconds
+            for epoch in self.epochs:
+                self.tell(epoch)
+
+        def seconds(self) -> float:
+            return time.perf_counter() - self.begin
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch_start = time.perf_counter()
@@ -177,9 +204,12 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int) -> 
             self.epochs.append(Epoch(len(self.epochs) + 1, metrics))
             if not math.isfinite(metrics["val_loss"]):
                 raise WorkError(f"the validation loss became {metrics['val_loss']} in epoch {len(self.epochs)}")
-            # every listener hears of the epoch, also when an earlier one asks to stop
-            if any([listener.on_epoch(self.epochs[-1]) for listener in listeners]):
+            if self.tell(self.epochs[-1]):
                 self.stopped = self.model.stop_training = True
+
+        def tell(self, epoch: Epoch) -> bool:
+            # every listener hears of the epoch, also when an earlier one asks to stop
+            return any([listener.on_epoch(epoch) for listener in listeners])
 
         def measure_once(self, model: keras.Model, train_labels: NDArray[Any], val_labels: NDArray[Any]) -> None:
             self.set_model(model)

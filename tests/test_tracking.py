@@ -37,6 +37,7 @@ CONFIG = experiment_files.override(
         "training.batch_size": 50,
         "training.learning_rate": 3e-3,
         "training.schedule": "one_cycle",
+        "training.checkpoint": True,
     },
 )
 ARTIFACTS = {
@@ -51,6 +52,7 @@ ARTIFACTS = {
     "data/augmented.png",
     "model/summary.txt",
     "model/diagram.png",
+    "checkpoint/best.keras",
 }
 PER_EPOCH = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
 AT_THE_END = {*("best_epoch", "best_val_accuracy", "best_val_loss", "fit_seconds", "images_per_second", "parameters")}

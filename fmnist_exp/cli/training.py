@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import click
 
 from fmnist_exp import experiment_files
@@ -14,14 +17,27 @@ from fmnist_exp.cli.request import (
     switch,
     ui_command,
 )
-from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.errors import RequestError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from fmnist_exp.checkpoints import Interrupted
+    from fmnist_exp.config import ExperimentConfig
+    from fmnist_exp.data import FashionMNIST
+
+DEFAULT = "cnn"
 
 _experiment = click.option(
     "--experiment",
-    default="cnn",
+    default=DEFAULT,
     show_default=True,
     help="A path, a name in experiments/, or runs:/RUN_ID/experiment.yaml.",
+)
+_resume = click.option(
+    "--resume",
+    metavar="RUN_ID",
+    help="Go on with a run that was killed, from its last epoch; it must have had training.checkpoint=true.",
 )
 
 
@@ -30,20 +46,22 @@ _register = switch("--register", "Register the model as a version, which then tr
 
 @fields_command("main")
 @_experiment
+@_resume
 @_register
 @click.pass_context
-def main(ctx: click.Context, experiment: str, register: bool) -> None:
+def main(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
     """Run one experiment (the same as train)."""
-    _train(load_experiment(experiment, ctx.args), register)
+    _train_or_go_on(ctx, experiment, resume, register)
 
 
 @fields_command("train")
 @_experiment
+@_resume
 @_register
 @click.pass_context
-def train(ctx: click.Context, experiment: str, register: bool) -> None:
-    """Run one experiment."""
-    _train(load_experiment(experiment, ctx.args), register)
+def train(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
+    """Run one experiment, or go on with one."""
+    _train_or_go_on(ctx, experiment, resume, register)
 
 
 @fields_command("mlp")
@@ -93,18 +111,54 @@ def baseline(ctx: click.Context) -> None:
     console.console.print(f"run {run.id}; compare runs with: {ui_command()}")
 
 
+def _train_or_go_on(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
+    if resume is None:
+        _train(load_experiment(experiment, ctx.args), register)
+        return
+    if experiment != DEFAULT:  # `mlflow run` passes the default on, so it cannot be told from nothing
+        raise RequestError("--resume goes on with the run's own experiment; leave --experiment out")
+    overrides = parse_fields(ctx.args)
+    from fmnist_exp import checkpoints, connection
+
+    interrupted = checkpoints.find(connection.connect(), resume)
+    client, data, config = connect(checkpoints.config_of(interrupted, overrides))
+    checkpoints.check_data(interrupted, data)
+    _run(client, config, data, register, interrupted)
+
+
 def _train(config: ExperimentConfig, register: bool) -> None:
     client, data, config = connect(config)
-    from fmnist_exp import console, gate, tracking
+    _run(client, config, data, register)
+
+
+def _run(
+    client: MlflowClient,
+    config: ExperimentConfig,
+    data: FashionMNIST,
+    register: bool,
+    interrupted: Interrupted | None = None,
+) -> None:
+    from fmnist_exp import checkpoints, console, gate, tracking, training
     from fmnist_exp.experiment import run_experiment
 
     registration = None
-    with tracking.closing(start_run(client, "train", config)) as run:
-        with console.RunDisplay(config.name, config.training.epochs) as display:
-            outcome = run_experiment(config, data, run, [display], score_test=True)
-        console.show_outcomes({config.name: outcome})
-        if register:
-            registration = gate.enter(outcome.model_id, run.id, outcome.tags(run, data), run, config)
+    run = start_run(client, "train", config)
+    fit = partial(training.fit, start=interrupted.state if interrupted else None)
+    try:
+        with tracking.closing(run):
+            if interrupted:
+                checkpoints.take_over(interrupted, run)
+                done = len(interrupted.state.epochs)
+                console.console.print(f"going on after epoch {done} of run {interrupted.run.id}")
+            with console.RunDisplay(config.name, config.training.epochs) as display:
+                outcome = run_experiment(config, data, run, [display], score_test=True, fit=fit)
+            console.show_outcomes({config.name: outcome})
+            if register:
+                registration = gate.enter(outcome.model_id, run.id, outcome.tags(run, data), run, config)
+    except KeyboardInterrupt:
+        if config.training.checkpoint and checkpoints.can_go_on(run):
+            console.console.print(f"to continue: fmnist-exp train --resume {run.id}")
+        raise
     if registration:
         console.show_registration(registration)
     console.console.print(f"run {run.id}; compare runs with: {ui_command()}")
