@@ -108,20 +108,24 @@ def run_experiment(
         _write_report(folder, [validation, *([test] if test else [])])
     examples = data.validation.images[:EXAMPLES]
     model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
-    summary = {
-        "best_epoch": fitted.best.number,
-        "best_val_accuracy": fitted.best.metrics["val_accuracy"],
-        "best_val_loss": fitted.best.metrics["val_loss"],
-        "fit_seconds": fitted.seconds,
-        "images_per_second": fitted.images_per_second,
-        "parameters": model.count_params(),
-    }
-    run.metrics(summary, 0, model_id, data.validation)  # step 0: one value, which the UI draws as a bar
+    # step 0: one value, which the UI draws as a bar
+    run.metrics(_summary(fitted, model.count_params()), 0, model_id, data.validation)
     if test:
         _log_test(run, test, model_id, data)
     if config.training.checkpoint:
         checkpoints.discard(run)
     return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
+
+
+def _summary(fitted: Fit, parameters: int) -> dict[str, float]:
+    return {
+        "best_epoch": fitted.best.number,
+        "best_val_accuracy": fitted.best.metrics["val_accuracy"],
+        "best_val_loss": fitted.best.metrics["val_loss"],
+        "fit_seconds": fitted.seconds,
+        "images_per_second": fitted.images_per_second,
+        "parameters": parameters,
+    }
 
 
 def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> float:

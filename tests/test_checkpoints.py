@@ -148,6 +148,7 @@ def test_a_run_goes_on_and_ends_complete_in_itself(cut, small):
     assert new.data.tags["fmnist.resumes"] == cut
     assert new.data.metrics["fit_seconds"] > interrupted.state.seconds
     best = keras.saving.load_model(file_of(run.id, "best.keras"))
+    best.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")  # weights only, no optimizer
     measured = best.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
     assert measured["accuracy"] == pytest.approx(outcome.validation.accuracy)
     assert f"the run has no state to go on from; interrupted; continued by run {run.id}" in refused(cut)

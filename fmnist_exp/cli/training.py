@@ -135,7 +135,7 @@ def _run(
     client: MlflowClient,
     config: ExperimentConfig,
     data: FashionMNIST,
-    register: bool,
+    register: bool = False,
     interrupted: Interrupted | None = None,
 ) -> None:
     from fmnist_exp import checkpoints, console, gate, tracking, training
