@@ -23,7 +23,7 @@ tune: $(READY) ## the main job: search on the real images, register the best mod
 	$(ACTIVATE) mlflow run . -e tune --env-manager local
 
 test: lint ## all checks
-	$(ACTIVATE) python -m pytest
+	$(ACTIVATE) python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## the checks that run nothing: style, format, types
 	$(ACTIVATE) ruff check .
