@@ -100,8 +100,9 @@ def _augmentation(config: AugmentationConfig) -> str:
     """What is on, by the names of the fields."""
     on = [name if value is True else f"{name} {value:g}" for name, value in config.transforms().items()]
     on += [f"{name} {alpha:g}" for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)) if alpha]
-    copies = f", in {config.copies} copies made beforehand" if config.copies else ""
-    return f"Left as it is, right as it is trained on{copies}\n{', '.join(on) or 'no augmentation'}"
+    number = "one copy" if config.copies == 1 else f"{config.copies} copies"
+    made = f", in {number} made beforehand" if config.copies else ""
+    return f"Left as it is, right as it is trained on{made}\n{', '.join(on) or 'no augmentation'}"
 
 
 def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
