@@ -174,7 +174,7 @@ def row(name: str, results: Sequence[Result]) -> str:
         f"{metrics[0]['parameters']:,.0f}",
         epochs,
         spread([m["fit_seconds"] for m in metrics], 0),
-        spread([100 * m["best_val_accuracy"] for m in metrics], 2),
+        spread([100 * m.get("averaged_val_accuracy", m["best_val_accuracy"]) for m in metrics], 2),
         spread([100 * m["test_accuracy"] for m in metrics], 2),
     ]
     return f"| `{name}` | {' | '.join(columns)} | {headline} | {plain} | {len(results)} |"

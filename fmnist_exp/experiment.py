@@ -109,7 +109,10 @@ def run_experiment(
     examples = data.validation.images[:EXAMPLES]
     model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
     # step 0: one value, which the UI draws as a bar
-    run.metrics(_summary(fitted, model.count_params()), 0, model_id, data.validation)
+    summary = _summary(fitted, model.count_params())
+    if model is not network:  # the epochs measured it without the averaging
+        summary["averaged_val_accuracy"] = validation.accuracy
+    run.metrics(summary, 0, model_id, data.validation)
     if test:
         _log_test(run, test, model_id, data)
     if config.training.checkpoint:

@@ -60,6 +60,16 @@ def test_an_ensemble_is_one_model_that_names_its_members(members, small):
     assert outcome.parameters == 2 * (784 * 16 + 16 + 16 * 10 + 10)
 
 
+def test_averaged_answers_are_scored_and_logged_as_one_model(members, small):
+    outcome = run(small, model__averaging="flip")
+    found = connection.connect().get_run(outcome.run_id)
+    assert found.data.metrics["averaged_val_accuracy"] == outcome.validation.accuracy
+    images = small.test.images[:50]
+    both = answers(f"runs:/{outcome.run_id}", np.concatenate([images, images[:, :, ::-1]]))
+    assert np.allclose(both[:50], both[50:], atol=1e-6)  # an image and its mirror image are one to it
+    assert "averaged_val_accuracy" not in connection.connect().get_run(members[0][6:]).data.metrics
+
+
 def test_an_ensemble_becomes_a_version_through_the_gate(members, small):
     config = experiment_files.override(ExperimentConfig(), TINY | {"model.members": members})
     client = connection.connect()
