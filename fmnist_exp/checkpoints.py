@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_exp import connection, experiment_files, training_state
+from fmnist_exp import connection, experiment_files, origins, training_state
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import Run
@@ -85,9 +85,7 @@ def find(client: MlflowClient, run_id: str) -> Interrupted:
         )
     name = f"runs:/{run_id}/experiment.yaml"
     config = experiment_files.parse(connection.download_text(name), name)
-    inputs = found.inputs.dataset_inputs if found.inputs else []
-    digests = {entry.tags[0].value: entry.dataset.digest for entry in inputs if entry.tags}
-    return Interrupted(Run(client, run_id), config, state, digests)
+    return Interrupted(Run(client, run_id), config, state, origins.digests(found))
 
 
 def config_of(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:

@@ -70,7 +70,7 @@ def test_averaged_answers_are_scored_and_logged_as_one_model(members, small):
     assert "averaged_val_accuracy" not in connection.connect().get_run(members[0][6:]).data.metrics
 
 
-def test_an_ensemble_becomes_a_version_through_the_gate(members, small):
+def test_an_ensemble_becomes_a_version(members, small):
     config = experiment_files.override(ExperimentConfig(), TINY | {"model.members": members})
     client = connection.connect()
     config = experiment.check(client, config, small)
