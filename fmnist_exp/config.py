@@ -112,10 +112,12 @@ class TrainingConfig(Section):
 
     epochs: int = Field(10, ge=1, le=1000, description="passes over the training images, at most")
     batch_size: int = Field(128, ge=1, le=60_000, description="images per step")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd has Nesterov momentum")
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
+        "adam", description="sgd has Nesterov momentum; muon is for convolutions, and slow for wide dense layers"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the peak, where the schedule has one")
-    momentum: float = Field(0.9, ge=0, le=0.999, description="sgd only")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled; adamw and sgd only")
+    momentum: float = Field(0.9, ge=0, le=0.999, description="sgd and muon only")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled; not for adam")
     schedule: Literal["constant", "one_cycle", "plateau"] = Field("constant", description="of the learning rate")
     warmup: float = Field(0.25, ge=0, le=0.9, description="part of the steps that one_cycle climbs")
     plateau_patience: int = Field(2, ge=1, le=100, description="epochs without progress before plateau cuts the rate")
@@ -136,7 +138,7 @@ class TrainingConfig(Section):
         if self.label_smoothing and self.labels != "one_hot":
             raise ValueError("training.label_smoothing needs training.labels=one_hot")
         if self.weight_decay and self.optimizer == "adam":
-            raise ValueError("training.weight_decay needs training.optimizer=adamw or sgd")
+            raise ValueError("training.weight_decay needs training.optimizer=adamw, sgd or muon")
         return self
 
 

@@ -15,6 +15,7 @@ from fmnist_exp.batches import batches, targets
 from fmnist_exp.config import ExperimentConfig, TrainingConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.muon import muon
 from fmnist_exp.training_state import Checkpoint, State, keeper
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def _optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimiz
     if training.optimizer == "sgd":
         decay = training.weight_decay or None
         return optimizers.SGD(rate, momentum=training.momentum, nesterov=True, weight_decay=decay, **average)
+    if training.optimizer == "muon":
+        return muon(rate, training.momentum, training.weight_decay, **average)
     if training.optimizer == "adamw":
         return optimizers.AdamW(rate, weight_decay=training.weight_decay, **average)
     return optimizers.Adam(rate, **average)

@@ -457,7 +457,7 @@ def test_shipped_searches_are_valid(name):
         ({"data.validation_fraction": {"low": 0.1, "high": 0.2}}, "cannot be searched"),
         ({"model.dropout": {"low": 0, "high": 1.5}}, "model.dropout=1.5: must be at least 0 and at most 0.95"),
         ({"model.dropout": {"low": 0.1, "high": 0.5}}, "the experiment's own model.dropout=0.0 is outside its space"),
-        ({"training.optimizer": {"choices": ["adam", "x"]}}, "training.optimizer='x': must be one of adam, adamw, sgd"),
+        ({"training.optimizer": {"choices": ["adam", "x"]}}, "training.optimizer='x': must be one of adam, adamw, sgd, muon"),
         ({"model.widths": {"depth": [1, 2], "low": 8, "high": 24, "step": 8}}, "own model.widths=(32,) is outside"),
         ({"model.widths": {"depth": [2, 3], "low": 8, "high": 32, "step": 8}}, "own model.widths=(32,) is outside"),
     ],
