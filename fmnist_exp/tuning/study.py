@@ -14,7 +14,7 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import space
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
 
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued, as may the gate
@@ -82,7 +82,7 @@ def running(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def cut_off(study: Study, trial: FrozenTrial) -> None:
+def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     """End a running trial that nobody will finish, and put its setting back in the queue."""
     study.set_user_attr(CUT_OFF, [*study.user_attrs.get(CUT_OFF, []), trial.number])
     study.tell(trial.number, state=TrialState.FAIL)
