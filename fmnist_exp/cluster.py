@@ -8,6 +8,7 @@ scheduler's events, answers come back through its variables: the driver waits fo
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import queue
 import signal
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Worker
+    from distributed import Client, Future, LocalCluster, Worker
 
 CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
@@ -53,7 +54,8 @@ class Line:
         from distributed import get_client, get_worker
 
         self._worker = get_worker()
-        self.place = str(self._worker.address)  # where the job runs
+        self.place = str(self._worker.name)  # where the job runs, the same after its process was replaced
+        self.address = str(self._worker.address)
         self._client = get_client()
         self._session = session
         self._job = job
@@ -190,18 +192,22 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     with (
         dask.config.set(settings),
         _environment_restored(),
+        _quiet(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
-            silence_logs=60,  # above CRITICAL: what happens to workers, the driver says
+            silence_logs=logging.CRITICAL,
             security=True,  # other users of this machine reach the port, but cannot talk
             preload="fmnist_exp.cluster",
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield Cluster(client, workers)
+        try:
+            yield Cluster(client, workers)
+        finally:
+            _kill(cluster)
 
 
 @contextmanager
@@ -238,6 +244,7 @@ def remote(address: str, workers: int | None) -> Iterator[Cluster]:
 def dask_setup(worker: Worker) -> None:
     """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)
 
 
@@ -253,6 +260,27 @@ def _address(execution: str, number: int) -> str:
 def _error(error: BaseException) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _kill(processes: LocalCluster) -> None:
+    """End local workers at once: nothing in them is wanted any more, and asked to end they take four seconds."""
+    for nanny in processes.workers.values():
+        nanny.auto_restart = False
+        if pid := nanny.pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of Dask's own in the log: the driver says what happens to workers."""
+    dask = logging.getLogger("distributed")
+    before = dask.handlers, dask.propagate
+    dask.handlers, dask.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        dask.handlers, dask.propagate = before
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def tune(
     with _explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
         opened = open_study(config, name, storage)
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
-        with tracking.closing(start_run(client, "tune", config)) as run, console.SearchDisplay() as display:
+        parent = start_run(client, "tune", config, {"fmnist.study": name})
+        with tracking.closing(parent) as run, console.SearchDisplay() as display:
             result = run_search(config, data, opened, run, display, crew=staff, lease=held)
     console.show_search(result)
     if result.registration is None or result.test_accuracy is None:

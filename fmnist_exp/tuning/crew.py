@@ -59,6 +59,7 @@ class _Direct:
     """A line to a driver in the same process."""
 
     place = "driver"
+    address = ""
 
     def __init__(self, job: str, hear: Hear) -> None:
         self._job = job

@@ -158,10 +158,12 @@ class Driver:
         if entry.run is not None:
             recovery.discard(entry.run.client, entry.run.id)
         search, parent = self.search, self.search.parent
-        entry.run = tracking.start_run(parent.client, "trial", f"trial {number}", search.config.name, parent)
+        tags = {"fmnist.study": self.study.study_name, "fmnist.trial": str(number)}
+        entry.run = tracking.start_run(
+            parent.client, "trial", f"trial {number}", search.config.name, parent, more_tags=tags
+        )
         entry.trial.set_user_attr("run_id", entry.run.id)
         entry.trial.set_user_attr("worker", message.body["place"])
-        entry.run.tag({"fmnist.study": self.study.study_name, "fmnist.trial": number})
         entry.run.metrics({"trial": number})
         if entry.executions == 1:
             chosen = flatten(entry.config)

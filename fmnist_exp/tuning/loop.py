@@ -71,10 +71,7 @@ def tune(
     search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + limits.timeout * 60)
     parent.tag({"fmnist.study": study.study_name})
     tracking.log_start(parent, config, data)
-    _adopt(study, parent)
-    driver = Driver(search, crew or Alone(data), objective, watcher, lease)
-    watcher.on_search(driver.finished, limits.n_trials, search.deadline)
-    interrupted = _drive(driver)
+    interrupted = run_trials(search, crew or Alone(data), watcher, objective, lease)
     ranked = studies.ranked(study)
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={limits.timeout:g} minutes")
@@ -93,9 +90,18 @@ def tune(
     )
 
 
-def _drive(driver: Driver) -> bool:
-    """Let the driver work; whatever ends it, leave no trial open. Returns whether it was interrupted."""
-    study, parent = driver.study, driver.search.parent
+def run_trials(
+    search: Search, crew: Crew, watcher: Watcher, objective: Objective = trial.train, lease: Lease | None = None
+) -> bool:
+    """Take over what is there and run trials until the budget is spent; whatever ends that, leave none open.
+
+    Returns:
+        Whether it was interrupted.
+    """
+    study, parent = search.study, search.parent
+    _adopt(study, parent)
+    driver = Driver(search, crew, objective, watcher, lease)
+    watcher.on_search(driver.finished, driver.n_trials, search.deadline)
     try:
         driver.work()
     except KeyboardInterrupt:

@@ -37,6 +37,7 @@ class Line(Protocol):
     """How a trial talks with the driver; cluster.Line, or a function call."""
 
     place: str  # where the trial runs
+    address: str  # of the process, in Task.hosts
 
     def say(self, kind: str, **body: Any) -> None:
         """Tell the driver."""
@@ -94,7 +95,7 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
 
 def run_on_worker(task: Task, line: Line) -> None:
     """Run the trial with this worker's own copy of the data, which must be the driver's."""
-    siblings = list(task.hosts.values()).count(task.hosts.get(line.place, ""))
+    siblings = list(task.hosts.values()).count(task.hosts.get(line.address, ""))
     runtime.limit_threads(max(1, runtime.cores() // max(1, siblings)))
     try:
         data = _load(task.place)
