@@ -34,13 +34,15 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
             study_name=name,
             direction="maximize",
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=config.seed),
             pruner=optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor),
         )
     except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
     _claim(study, config)
+    # a study that goes on would draw its first settings a second time with the same seed
+    seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=seed)
     return study
 
 
