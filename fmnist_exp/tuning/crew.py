@@ -73,10 +73,11 @@ class _Direct:
 
 
 class Workers:
-    """Runs trials in the processes of a Dask cluster, one in each."""
+    """Runs trials in the processes of a Dask cluster, one in each, with the threads that are each one's share."""
 
-    def __init__(self, processes: cluster.Cluster) -> None:
+    def __init__(self, processes: cluster.Cluster, threads: int | None = None) -> None:
         self._processes = processes
+        self._threads = threads  # of each worker; None: its host's cores, divided by the workers there
 
     @property
     def size(self) -> int:
@@ -85,7 +86,7 @@ class Workers:
 
     def start(self, task: Task) -> None:
         """Queue the task for the next free worker."""
-        task = dataclasses.replace(task, hosts=self._processes.hosts())
+        task = dataclasses.replace(task, hosts=self._processes.hosts(), threads=self._threads)
         self._processes.start(str(task.number), trial.run_on_worker, task)
 
     def work(self, hear: Hear, seconds: float) -> None:
@@ -119,8 +120,9 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
     if count == 1:
         yield Alone(data)
         return
-    with cluster.local(count, max(1, runtime.cores() // count)) as processes:
-        yield Workers(processes)
+    threads = max(1, runtime.cores() // count)
+    with cluster.local(count, threads) as processes:
+        yield Workers(processes, threads)
 
 
 def _examine(processes: cluster.Cluster, place: Place) -> None:

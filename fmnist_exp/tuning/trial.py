@@ -66,6 +66,7 @@ class Task:
     objective: Objective
     place: Place
     hosts: Mapping[str, str] = field(default_factory=dict)  # worker's address → host: they share its cores
+    threads: int | None = None  # of a worker, where it is not to share them out by itself
 
 
 def train(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
@@ -96,7 +97,7 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
 def run_on_worker(task: Task, line: Line) -> None:
     """Run the trial with this worker's own copy of the data, which must be the driver's."""
     siblings = list(task.hosts.values()).count(task.hosts.get(line.address, ""))
-    runtime.limit_threads(max(1, runtime.cores() // max(1, siblings)))
+    runtime.limit_threads(task.threads or max(1, runtime.cores() // max(1, siblings)))
     try:
         data = _load(task.place)
     except (RequestError, WorkError) as error:
