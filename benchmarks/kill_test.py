@@ -1,8 +1,8 @@
 """A search whose workers and drivers are killed again and again: is every trial finished exactly once?
 
-Runs the real command, `fmnist-exp tune --experiment tune_mlp` with short trials, in a folder of its own. At random times
-a worker process or the driver gets SIGKILL; a driver that is gone is started again by the same command. After so many
-kills the search may end in peace. Then the study and the tracking store are looked through.
+Runs the real command, `fmnist-exp tune --experiment tune_mlp` with short trials, in a folder of its own. At random
+times a worker process or the driver gets SIGKILL; a driver that is gone is started again by the same command.
+After so many kills the search may end in peace. Then the study and the tracking store are looked through.
 
     python benchmarks/kill_test.py                  # 40 trials, 30 kills: about 15 minutes on 2 quiet cores
     python benchmarks/kill_test.py --trials 4 --kills 2
