@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     import keras
@@ -129,3 +131,17 @@ def disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextmanager
+def explaining_full_disk(study: str) -> Iterator[None]:
+    """Raise WorkError, one sentence, for whatever error the block raises because a disk is full."""
+    try:
+        yield
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise WorkError(
+            f"the disk is full ({first_line(error)}); make room and run the command again with --study {study}: all"
+            " trials that ended are kept"
+        ) from error

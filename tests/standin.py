@@ -88,7 +88,8 @@ def search(
     client = connection.connect()
     data = images.load(config.data, config.seed)
     place = trial.place_of(config, data)
-    with crew.hire(workers, scheduler, data, place) as staff, lease.hold(storage, study) as held:
+    full, hired = connection.explaining_full_disk(study), crew.hire(workers, scheduler, data, place)
+    with full, hired as staff, lease.hold(storage, study) as held:
         opened = studies.open_study(config, study, storage)
         with tracking.closing(
             tracking.start_run(client, "tune", study, config.name, more_tags={"fmnist.study": study})

@@ -1,5 +1,6 @@
 """Searches in several processes: real Dask workers, a real MLflow store, real kills; only the training is left out."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -166,7 +166,7 @@ def test_timeout_holds_within_an_epoch(shared_store):
 # drivers that are killed, interrupted, or two
 
 
-@contextmanager
+@contextlib.contextmanager
 def driver(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The stand-in search as a process group of its own, killed at the end if it is still there."""
     command = [sys.executable, str(STANDIN), *arguments]
@@ -252,6 +252,38 @@ def test_a_scheduler_that_does_not_answer(shared_store):
         standin.search(standin.configure(), "nobody", scheduler="tcp://127.0.0.1:1")
     assert time.monotonic() - begin < 20
     assert "nobody" not in optuna.get_all_study_names(STORAGE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_ends_the_search_with_one_sentence_and_nothing_is_lost(tmp_path, new_database, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk)], check=True)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(disk, str(disk / "mlruns")))
+        monkeypatch.chdir(disk)
+        arguments = "full", "--n_trials", "4", "--workers", "1"
+        with driver(*arguments, EPOCH_SECONDS="0.1") as first:
+            read_until(first, "end 0")
+            filler = disk / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(2**12))
+            printed, _ = first.communicate(timeout=120)
+            assert first.returncode == 1, printed
+            last = printed.splitlines()[-1]  # before it, MLflow logs what its database said
+            assert re.match(r"the disk is full \(.*\); make room and run the command again with --study full", last)
+        filler.unlink()
+        with driver(*arguments, EPOCH_SECONDS="0.01") as second:
+            printed, _ = second.communicate(timeout=120)
+            assert second.returncode == 0, printed
+        full = Found("full")
+        full.check_nothing_is_open()
+        assert len(full.counted) == 4
+        assert full.trials[0].state.name == "COMPLETE"
+    finally:
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 # the lease

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
 from fmnist_exp.cli.request import connect, fields_command, load_experiment, start_run, ui_command
-from fmnist_exp.errors import WorkError
 
 
 @fields_command("tune")
@@ -50,13 +47,13 @@ def tune(
     search = space.search_of(config)
     client, data, config = connect(config)
     name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    from fmnist_exp import console, tracking
+    from fmnist_exp import connection, console, tracking
     from fmnist_exp.tuning import crew, lease, trial
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
     hired = crew.hire(workers, scheduler, data, trial.place_of(config, data))
-    with _explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
+    with connection.explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
         opened = open_study(config, name, storage)
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
         parent = start_run(client, "tune", config, {"fmnist.study": name})
@@ -68,22 +65,6 @@ def tune(
         raise KeyboardInterrupt
     console.show_registration(result.registration, result.test_accuracy)
     console.console.print(f"look:  {ui_command()}")
-
-
-@contextmanager
-def _explaining_full_disk(study: str) -> Iterator[None]:
-    """Say in one sentence that the disk is full, wherever that was noticed first."""
-    from fmnist_exp import connection
-
-    try:
-        yield
-    except Exception as error:
-        if not connection.disk_is_full(error):
-            raise
-        raise WorkError(
-            f"the disk is full ({connection.first_line(error)}); make room and run the command again with"
-            f" --study {study}: all trials that ended are kept"
-        ) from error
 
 
 COMMANDS = (tune,)
