@@ -191,7 +191,6 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     }
     with (
         dask.config.set(settings),
-        _environment_restored(),
         _quiet(),
         LocalCluster(
             n_workers=workers,
@@ -273,23 +272,14 @@ def _kill(processes: LocalCluster) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of Dask's own in the log: the driver says what happens to workers."""
+    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
     dask = logging.getLogger("distributed")
     before = dask.handlers, dask.propagate
+    added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
     dask.handlers, dask.propagate = [logging.NullHandler()], False
     try:
         yield
     finally:
         dask.handlers, dask.propagate = before
-
-
-@contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Dask writes the environment of its workers into this process's own."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            if name in ("OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"):
-                del os.environ[name]
+        for name in added & set(os.environ):
+            del os.environ[name]
