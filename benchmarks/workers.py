@@ -21,8 +21,9 @@ SETTING = {"search.reduction_factor": "10", "search.min_epochs": "1000"}  # no r
 
 def measure(workers: int, trials: int, overrides: dict[str, str]) -> float:
     """Trials per hour."""
-    from fmnist_exp import cluster, connection, experiment_files, tracking
+    from fmnist_exp import connection, experiment_files, tracking
     from fmnist_exp import data as images
+    from fmnist_exp.cluster import hiring
     from fmnist_exp.tuning import crew, trial
     from fmnist_exp.tuning import study as studies
     from fmnist_exp.tuning.driver import Search
@@ -48,7 +49,7 @@ def measure(workers: int, trials: int, overrides: dict[str, str]) -> float:
         study = studies.open_study(config, "workers", "sqlite:///studies.db")
         place = trial.place_of(config, data)
         parent = tracking.start_run(connection.connect(), "tune", "workers", config.name)
-        with cluster.local(workers, threads=1) as processes:  # both with one thread a worker
+        with hiring.local(workers, threads=1) as processes:  # both with one thread a worker
             alone = crew.Workers(processes, threads=1)
             run_trials(Search(config, study, parent, place, time.monotonic() + 36_000), alone, clock)
     return (trials - workers) / (clock.ends[-1] - clock.ends[workers - 1]) * 3600

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from fmnist_exp import cluster, runtime
-from fmnist_exp.cluster import Hear, Message
+from fmnist_exp.cluster import Hear, Message, hiring
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import trial
@@ -112,7 +112,7 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
         RequestError: the scheduler does not answer, or one of its workers cannot run the trials.
     """
     if scheduler is not None:
-        with cluster.remote(scheduler, workers) as processes:
+        with hiring.remote(scheduler, workers) as processes:
             _examine(processes, place)
             yield Workers(processes)
         return
@@ -121,7 +121,7 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
         yield Alone(data)
         return
     threads = max(1, runtime.cores() // count)
-    with cluster.local(count, threads) as processes:
+    with hiring.local(count, threads) as processes:
         yield Workers(processes, threads)
 
 

@@ -1,4 +1,4 @@
-"""The only module that imports Dask: jobs run in worker processes, here or on a cluster, and talk with their driver.
+"""The only package that imports Dask: jobs run in worker processes, here or on a cluster, and talk with their driver.
 
 A job may run more than once, since Dask starts it again elsewhere when its worker dies. Each execution has a name of
 its own, which all its messages carry, so that the driver can tell them apart. Messages go to the driver through the
@@ -18,13 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import WorkError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster, Worker
+    from distributed import Client, Future
 
-CONNECT_SECONDS = 5
-WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 PATIENCE = 60  # seconds without an answer after which a worker takes its driver for dead
 STOP: Mapping[str, Any] = {"stop": True}
 
@@ -171,82 +169,6 @@ class Cluster:
             raise WorkError("the Dask scheduler is gone; the same command goes on with the study")
 
 
-@contextmanager
-def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Worker processes on this machine, which end with this process; each is to compute with so many threads."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    settings: dict[str, Any] = {
-        "distributed.scheduler.allowed-failures": 2,
-        "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler: no job dies with another
-        "distributed.scheduler.work-stealing": False,
-        "distributed.scheduler.active-memory-manager.start": False,
-        "distributed.worker.profile.enabled": False,
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.admin.system-monitor.gil.enabled": False,
-        "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": threads, "MALLOC_TRIM_THRESHOLD_": 65536},
-    }
-    with (
-        dask.config.set(settings),
-        _quiet(),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            security=True,  # other users of this machine reach the port, but cannot talk
-            preload="fmnist_exp.cluster",
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        try:
-            yield Cluster(client, workers)
-        finally:
-            _kill(cluster)
-
-
-@contextmanager
-def remote(address: str, workers: int | None) -> Iterator[Cluster]:
-    """The workers of a running scheduler, all of them unless `workers` says fewer.
-
-    Raises:
-        RequestError: it does not answer within seconds, has no workers, or workers that run several jobs at once.
-    """
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
-        raise RequestError(
-            f"the Dask scheduler {address} does not answer; start one with `dask scheduler` and give its tcp:// address"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-        except TimeoutError as error:
-            raise RequestError(
-                f"the Dask scheduler {address} has no workers; start some with `dask worker {address} --nthreads 1`"
-            ) from error
-        found = Cluster(client, workers)
-        for worker, threads in found.threads().items():
-            if threads != 1:
-                raise RequestError(
-                    f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
-                )
-        yield found
-
-
-def dask_setup(worker: Worker) -> None:
-    """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("distributed").handlers = [logging.NullHandler()]
-    os.environ.pop("MLFLOW_RUN_ID", None)
-
-
 def _execute(session: str, job: str, function: Callable[..., None], argument: Any) -> None:
     with suppress(DriverGone):
         function(argument, Line(session, job))
@@ -259,27 +181,3 @@ def _address(execution: str, number: int) -> str:
 def _error(error: BaseException) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def _kill(processes: LocalCluster) -> None:
-    """End local workers at once: nothing in them is wanted any more, and asked to end they take four seconds."""
-    for nanny in processes.workers.values():
-        nanny.auto_restart = False
-        if pid := nanny.pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
-    dask = logging.getLogger("distributed")
-    before = dask.handlers, dask.propagate
-    added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
-    dask.handlers, dask.propagate = [logging.NullHandler()], False
-    try:
-        yield
-    finally:
-        dask.handlers, dask.propagate = before
-        for name in added & set(os.environ):
-            del os.environ[name]
