@@ -8,13 +8,10 @@ scheduler's events, answers come back through its variables: the driver waits fo
 from __future__ import annotations
 
 import itertools
-import logging
-import os
 import queue
-import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
