@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
+
+FULL = "No space left on device", "database or disk is full", "could not extend file"  # the system, SQLite, PostgreSQL
 
 
 def connect() -> MlflowClient:
@@ -45,6 +50,34 @@ def connect() -> MlflowClient:
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
     return client
+
+
+def client() -> MlflowClient:
+    """A client of the store in use, unchecked."""
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def address() -> str:
+    """Address of the store in use, as other processes of this machine can use it too."""
+    import mlflow
+
+    uri = str(mlflow.get_tracking_uri())
+    file = uri.removeprefix("sqlite:///")
+    return uri if file == uri else f"sqlite:///{Path(file).absolute()}"
+
+
+def use(uri: str) -> None:
+    """Have this process use the store at `uri`. Raises RequestError if it cannot be used from here."""
+    import mlflow
+
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise RequestError(
+            f"the tracking store {uri} is a file of another machine; start `mlflow server` and set MLFLOW_TRACKING_URI"
+        )
+    mlflow.set_tracking_uri(uri)
+    connect()
 
 
 def _check_writable(database: Path) -> None:
@@ -86,3 +119,29 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line and without secrets."""
     text = str(error).strip()
     return without_secrets(text.splitlines()[0] if text else type(error).__name__)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is what caused an error, however many libraries have wrapped it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = str(error)
+        if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def explaining_full_disk(study: str) -> Iterator[None]:
+    """Raise WorkError, one sentence, for whatever error the block raises because a disk is full."""
+    try:
+        yield
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise WorkError(
+            f"the disk is full ({first_line(error)}); make room and run the command again with --study {study}: all"
+            " trials that ended are kept"
+        ) from error

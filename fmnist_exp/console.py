@@ -15,14 +15,15 @@ from rich.table import Table
 
 from fmnist_exp.experiment import Outcome
 from fmnist_exp.registry import NAME, Registration
-from fmnist_exp.training import Epoch
-from fmnist_exp.tuning.loop import TrialSummary, TuneResult, Watcher
+from fmnist_exp.training import Epoch, Listener
+from fmnist_exp.tuning.loop import TuneResult
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
-class RunDisplay(Watcher):
+class RunDisplay(Listener):
     """Shows a fit: a bar over all its steps in a terminal, and a line per epoch everywhere."""
 
     def __init__(self, name: str, epochs: int) -> None:
@@ -59,12 +60,13 @@ class RunDisplay(Watcher):
 
 
 class SearchDisplay(Watcher):
-    """Shows a search: trial, best so far, pruned, time left; a line per finished trial."""
+    """Shows a search: best so far, pruned, time left, and a bar per running trial; a line per finished trial."""
 
     def __init__(self) -> None:
         self.bar = _bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
         self.task: TaskID = self.bar.add_task("starting", left="", total=None)
-        self.done = self.pruned = self.n_trials = self.epochs = 0
+        self.trials: dict[int, TaskID] = {}  # those that run
+        self.done = self.pruned = self.n_trials = 0
         self.best: TrialSummary | None = None
         self.start = self.deadline = 0.0
         self.ended = 0  # trials ended in this session
@@ -83,13 +85,24 @@ class SearchDisplay(Watcher):
             console.print(f"the study goes on: {done} of {n_trials} trials are there")
 
     def on_trial(self, number: int, settings: Mapping[str, Any], epochs: int) -> None:  # noqa: D102
-        self.number, self.epochs = number, epochs
-        self._show(0.0)
+        self.trials[number] = self.bar.add_task("", left=_settings(settings), total=epochs)
+        self.on_progress(number, 0.0)
 
-    def on_step(self, epoch: int, step: int, steps: int) -> None:  # noqa: D102
-        self._show((epoch - 1 + step / steps) / self.epochs)
+    def on_progress(self, number: int, epochs: float) -> None:  # noqa: D102
+        if number in self.trials:
+            task = self.trials[number]
+            total = self.bar.tasks[self.bar.task_ids.index(task)].total or 1
+            epoch = min(int(epochs) + 1, int(total))
+            self.bar.update(task, description=f"  trial {number}: epoch {epoch}/{total:.0f}", completed=epochs)
+        self._show()
+
+    def on_retry(self, number: int, reason: str) -> None:  # noqa: D102
+        console.print(f"trial {number:>3} runs again: {reason}")
+        self.on_progress(number, 0.0)
 
     def on_trial_end(self, trial: TrialSummary) -> None:  # noqa: D102
+        if trial.number in self.trials:
+            self.bar.remove_task(self.trials.pop(trial.number))
         self.done += 1
         self.ended += 1
         self.pruned += trial.state == "PRUNED"
@@ -105,10 +118,12 @@ class SearchDisplay(Watcher):
         console.print(
             f"trial {trial.number:>3} {state:<8} {outcome}  {trial.seconds:.0f} s  {_settings(trial.settings)}"
         )
+        self._show()
 
-    def _show(self, part: float) -> None:
+    def _show(self) -> None:
         best = f"best {self.best.val_accuracy:.2%} (trial {self.best.number})" if self.best else "no trial complete yet"
-        text = f"trial {min(self.done + 1, self.n_trials)}/{self.n_trials}  {best}  {self.pruned} pruned"
+        text = f"{self.done}/{self.n_trials} trials  {best}  {self.pruned} pruned"
+        part = sum(task.percentage / 100 for task in self.bar.tasks if task.id != self.task)
         self.bar.update(self.task, description=text, completed=self.done + part, left=self._left(part))
 
     def _left(self, part: float) -> str:

@@ -5,14 +5,39 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import keras
+
+
+_threads: int | None = None  # of TensorFlow; None: one per core
+
+
+def host() -> str:
+    """This machine's name."""
+    return platform.node()
+
+
+def cores() -> int:
+    """The cores that this process may use, by its affinity and its control group's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # "max 100000", or so many microseconds in each 100,000
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, int(quota) // int(period)))
+    return count
+
+
+def limit_threads(count: int) -> None:
+    """Have TensorFlow compute with `count` threads. Without effect once it has started."""
+    global _threads
+    _threads = count
 
 
 def start_keras() -> None:
@@ -30,6 +55,9 @@ def start_keras() -> None:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
+            if _threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(_threads)
+                tf.config.threading.set_inter_op_parallelism_threads(_threads)
             tf.config.list_logical_devices()  # the search for devices is what prints
             tf.get_logger().setLevel(logging.ERROR)  # it warns that each model's predict is traced anew, as it must be
 

@@ -159,7 +159,13 @@ class Run:
 
 
 def start_run(
-    client: MlflowClient, kind: Kind, name: str, experiment: str, parent: Run | None = None, run_id: str | None = None
+    client: MlflowClient,
+    kind: Kind,
+    name: str,
+    experiment: str,
+    parent: Run | None = None,
+    run_id: str | None = None,
+    more_tags: Mapping[str, str] | None = None,
 ) -> Run:
     """Start a run, or take over `run_id`, with MLflow's own source and git tags.
 
@@ -170,10 +176,12 @@ def start_run(
         experiment: name of the experiment, tag `fmnist.experiment`.
         parent: the run becomes its child.
         run_id: a run that exists, as `mlflow run` makes one.
+        more_tags: which the run has from its first moment, since a kill may follow.
     """
     from mlflow.tracking.context.registry import resolve_tags
 
-    tags = resolve_tags({"fmnist.kind": kind, "fmnist.experiment": experiment, "mlflow.runName": name})
+    own = {"fmnist.kind": kind, "fmnist.experiment": experiment, "mlflow.runName": name, **(more_tags or {})}
+    tags = resolve_tags(own)
     if run_id is None:
         tags |= {"mlflow.parentRunId": parent.id} if parent else {}
         tags = {key: without_secrets(value) for key, value in tags.items()}
@@ -181,7 +189,7 @@ def start_run(
         run = Run(client, client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
     else:
         run = Run(client, run_id)
-        run.tag({key: tags[key] for key in ("fmnist.kind", "fmnist.experiment", "mlflow.runName")})
+        run.tag(own)
     if parent is None and KIND_TAG not in client.get_experiment(run.experiment_id).tags:
         client.set_experiment_tag(run.experiment_id, KIND_TAG, "custom_model_development")
     return run

@@ -33,6 +33,7 @@ LAYERS = [
     ["config"],
     ["search_config"],
     ["section"],
+    ["cluster"],
     ["runtime", "errors"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -41,6 +42,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OWNERS = {
     "tensorflow": {"runtime"},
     "optuna": {"tuning"},
+    "dask": {"cluster"},
+    "distributed": {"cluster"},
     "mlflow": {
         "tracking",
         "checkpoints",
@@ -139,7 +142,18 @@ def test_what_is_served_imports_nothing_of_ours():
 
 
 def test_the_command_line_starts_without_heavy_libraries():
-    heavy = ("keras", "tensorflow", "mlflow", "matplotlib", "optuna", "sklearn", "pandas", "onnxruntime", "plotly")
+    heavy = (
+        "keras",
+        "tensorflow",
+        "mlflow",
+        "matplotlib",
+        "optuna",
+        "sklearn",
+        "pandas",
+        "onnxruntime",
+        "plotly",
+        "distributed",
+    )
     code = f"import sys, fmnist_exp.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -18,7 +18,8 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.search_config import Choice, Layers, Range
 from fmnist_exp.tuning import space
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.loop import TrialSummary, TuneResult, Watcher, tune
+from fmnist_exp.tuning.loop import TuneResult, tune
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
 STORAGE = "sqlite:///studies.db"  # in the store's folder, where the tests work
 SPACE = {
@@ -310,7 +311,7 @@ def test_a_database_that_cannot_be_used(shared_store, storage):
 class Interrupting(Watcher):
     """Ctrl-C at the first step."""
 
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
+    def on_progress(self, number: int, epochs: float) -> None:
         raise KeyboardInterrupt
 
 

@@ -84,12 +84,15 @@ def connect(config: ExperimentConfig) -> tuple[MlflowClient, FashionMNIST, Exper
     return client, loaded, experiment.check(client, config, loaded)
 
 
-def start_run(client: MlflowClient, kind: Kind, config: ExperimentConfig) -> Run:
+def start_run(
+    client: MlflowClient, kind: Kind, config: ExperimentConfig, more_tags: Mapping[str, str] | None = None
+) -> Run:
     """Start the command's run, or take over the one that `mlflow run` made for it."""
     from fmnist_exp import tracking
 
     # taken out of the environment: child processes must not write into this run
-    return tracking.start_run(client, kind, config.name, config.name, run_id=os.environ.pop("MLFLOW_RUN_ID", None))
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    return tracking.start_run(client, kind, config.name, config.name, run_id=run_id, more_tags=more_tags)
 
 
 def parse_fields(arguments: Sequence[str]) -> dict[str, str]:

@@ -26,9 +26,18 @@ from fmnist_exp.cli.request import connect, fields_command, load_experiment, sta
     show_default=True,
     help="Database of the studies, as SQLAlchemy writes it; in FMNIST_EXP_STORAGE a password stays out of the logs.",
 )
+@click.option("--workers", type=click.IntRange(1, 1024), help="Trials at once. Default: one per core, or all workers.")
+@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://…, whose workers run the trials.")
 @click.pass_context
 def tune(
-    ctx: click.Context, experiment: str, n_trials: str | None, timeout: str | None, study: str | None, storage: str
+    ctx: click.Context,
+    experiment: str,
+    n_trials: str | None,
+    timeout: str | None,
+    study: str | None,
+    storage: str,
+    workers: int | None,
+    scheduler: str | None,
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
@@ -37,17 +46,21 @@ def tune(
     space.check(config)
     search = space.search_of(config)
     client, data, config = connect(config)
-    from fmnist_exp import console, tracking
+    name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    from fmnist_exp import connection, console, tracking
+    from fmnist_exp.tuning import crew, lease, trial
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
-    opened = open_study(config, study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}", storage)
-    console.console.print(f"study {opened.study_name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
-    with tracking.closing(start_run(client, "tune", config)) as run, console.SearchDisplay() as display:
-        result = run_search(config, data, opened, run, display)
+    hired = crew.hire(workers, scheduler, data, trial.place_of(config, data))
+    with connection.explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
+        opened = open_study(config, name, storage)
+        console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
+        parent = start_run(client, "tune", config, {"fmnist.study": name})
+        with tracking.closing(parent) as run, console.SearchDisplay() as display:
+            result = run_search(config, data, opened, run, display, crew=staff, lease=held)
     console.show_search(result)
     if result.registration is None or result.test_accuracy is None:
-        name = opened.study_name
         console.console.print(f"to continue: fmnist-exp tune --experiment {experiment} --study {name}")
         raise KeyboardInterrupt
     console.show_registration(result.registration, result.test_accuracy)

@@ -14,7 +14,7 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import space
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
 
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued, as may the gate
@@ -34,13 +34,15 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
             study_name=name,
             direction="maximize",
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=config.seed),
             pruner=optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor),
         )
     except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
     _claim(study, config)
+    # a study that goes on would draw its first settings a second time with the same seed
+    seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=seed)
     return study
 
 
@@ -82,7 +84,7 @@ def running(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def cut_off(study: Study, trial: FrozenTrial) -> None:
+def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     """End a running trial that nobody will finish, and put its setting back in the queue."""
     study.set_user_attr(CUT_OFF, [*study.user_attrs.get(CUT_OFF, []), trial.number])
     study.tell(trial.number, state=TrialState.FAIL)

@@ -1,0 +1,119 @@
+"""Workers for a search: processes of this machine, or those of a running Dask scheduler."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from fmnist_exp.cluster import Cluster
+from fmnist_exp.errors import RequestError
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster, Worker
+
+CONNECT_SECONDS = 5
+WORKERS_SECONDS = 30  # a scheduler may be there before its workers
+
+
+@contextmanager
+def local(workers: int, threads: int) -> Iterator[Cluster]:
+    """Worker processes on this machine, which end with this process; each is to compute with so many threads."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": 2,
+        "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler: no job dies with another
+        "distributed.scheduler.work-stealing": False,
+        "distributed.scheduler.active-memory-manager.start": False,
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.admin.system-monitor.gil.enabled": False,
+        "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": threads, "MALLOC_TRIM_THRESHOLD_": 65536},
+    }
+    with (
+        dask.config.set(settings),
+        _quiet(),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            security=True,  # other users of this machine reach the port, but cannot talk
+            preload="fmnist_exp.cluster.hiring",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        try:
+            yield Cluster(client, workers)
+        finally:
+            _kill(cluster)
+
+
+@contextmanager
+def remote(address: str, workers: int | None) -> Iterator[Cluster]:
+    """The workers of a running scheduler, all of them unless `workers` says fewer.
+
+    Raises:
+        RequestError: it does not answer within seconds, has no workers, or workers that run several jobs at once.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+        raise RequestError(
+            f"the Dask scheduler {address} does not answer; start one with `dask scheduler` and give its tcp:// address"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+        except TimeoutError as error:
+            raise RequestError(
+                f"the Dask scheduler {address} has no workers; start some with `dask worker {address} --nthreads 1`"
+            ) from error
+        found = Cluster(client, workers)
+        for worker, threads in found.threads().items():
+            if threads != 1:
+                raise RequestError(
+                    f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
+                )
+        yield found
+
+
+def dask_setup(worker: Worker) -> None:
+    """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").handlers = [logging.NullHandler()]
+    os.environ.pop("MLFLOW_RUN_ID", None)
+
+
+def _kill(processes: LocalCluster) -> None:
+    """End local workers at once: nothing in them is wanted any more, and asked to end they take four seconds."""
+    for nanny in processes.workers.values():
+        nanny.auto_restart = False
+        if pid := nanny.pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
+    dask = logging.getLogger("distributed")
+    before = dask.handlers, dask.propagate
+    added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
+    dask.handlers, dask.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        dask.handlers, dask.propagate = before
+        for name in added & set(os.environ):
+            del os.environ[name]

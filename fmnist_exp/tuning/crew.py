@@ -1,0 +1,134 @@
+"""Where a search's trials run: one after another in this process, or several at once in workers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from fmnist_exp import cluster, runtime
+from fmnist_exp.cluster import Hear, Message, hiring
+from fmnist_exp.data import FashionMNIST
+from fmnist_exp.errors import RequestError
+from fmnist_exp.tuning import trial
+from fmnist_exp.tuning.trial import Place, Task
+
+
+class Crew(Protocol):
+    """Runs tasks. `size`: how many at once."""
+
+    @property
+    def size(self) -> int:
+        """How many tasks may be in progress."""
+
+    def start(self, task: Task) -> None:
+        """Have the task run."""
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        """Let the tasks go on until one of them says something, `seconds` at most; `hear` gets it, and answers."""
+
+    def drop(self, number: int) -> None:
+        """Forget a trial's task; it is stopped when it next asks."""
+
+
+class Alone:
+    """Runs one trial at a time, in this process."""
+
+    size = 1
+
+    def __init__(self, data: FashionMNIST) -> None:
+        self._data = data
+        self._task: Task | None = None
+
+    def start(self, task: Task) -> None:
+        """Keep the task for `work`."""
+        self._task = task
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        """Run the task to its end, however long that takes."""
+        task, self._task = self._task, None
+        if task is not None:
+            trial.run_here(task, _Direct(str(task.number), hear), self._data)
+
+    def drop(self, number: int) -> None:
+        """Nothing of it is left."""
+
+
+class _Direct:
+    """A line to a driver in the same process."""
+
+    place = "driver"
+    address = ""
+
+    def __init__(self, job: str, hear: Hear) -> None:
+        self._job = job
+        self._hear = hear
+
+    def say(self, kind: str, **body: Any) -> None:
+        self._hear(Message(self._job, "here", 0, kind, body))
+
+    def ask(self, kind: str, **body: Any) -> Mapping[str, Any]:
+        return self._hear(Message(self._job, "here", 0, kind, body)) or cluster.STOP
+
+
+class Workers:
+    """Runs trials in the processes of a Dask cluster, one in each, with the threads that are each one's share."""
+
+    def __init__(self, processes: cluster.Cluster, threads: int | None = None) -> None:
+        self._processes = processes
+        self._threads = threads  # of each worker; None: its host's cores, divided by the workers there
+
+    @property
+    def size(self) -> int:
+        """How many workers there are, or may be used."""
+        return self._processes.size
+
+    def start(self, task: Task) -> None:
+        """Queue the task for the next free worker."""
+        task = dataclasses.replace(task, hosts=self._processes.hosts(), threads=self._threads)
+        self._processes.start(str(task.number), trial.run_on_worker, task)
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        """Hear of the trials in the order of their messages."""
+        self._processes.work(hear, seconds)
+
+    def drop(self, number: int) -> None:
+        """Cancel it if it waits, stop it at the end of its epoch if it runs."""
+        self._processes.drop(str(number))
+
+
+@contextmanager
+def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: Place) -> Iterator[Crew]:
+    """The workers for a search, for as long as the block lasts.
+
+    Args:
+        workers: how many; None: one per core, or all that the scheduler has.
+        scheduler: address of a running Dask scheduler; None: processes of this machine.
+        data: the driver's, for trials in its own process.
+        place: what each worker must have.
+
+    Raises:
+        RequestError: the scheduler does not answer, or one of its workers cannot run the trials.
+    """
+    if scheduler is not None:
+        with hiring.remote(scheduler, workers) as processes:
+            _examine(processes, place)
+            yield Workers(processes)
+        return
+    count = workers or runtime.cores()
+    if count == 1:
+        yield Alone(data)
+        return
+    threads = max(1, runtime.cores() // count)
+    with hiring.local(count, threads) as processes:
+        yield Workers(processes, threads)
+
+
+def _examine(processes: cluster.Cluster, place: Place) -> None:
+    survey: Callable[[Place], str] = trial.examine
+    for address, complaint in processes.survey(survey, place).items():
+        if complaint.startswith(("ModuleNotFoundError", "AttributeError", "ImportError")):
+            complaint = f"fmnist_exp is missing or of another version there ({complaint})"
+        if complaint:
+            raise RequestError(f"the Dask worker {address} cannot run the trials: {complaint}")

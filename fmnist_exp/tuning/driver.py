@@ -1,0 +1,232 @@
+"""The driver of a search: asks the study for trials, keeps the crew busy, hears what they measure, tells the study.
+
+Only the driver touches the study. A trial may run more than once, when its worker dies; each execution gets a run of
+its own, and only the newest one is listened to.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from fmnist_exp import tracking
+from fmnist_exp.cluster import STOP, Answer, Message
+from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.errors import WorkError
+from fmnist_exp.tuning import recovery, space
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.trial import Task
+from fmnist_exp.tuning.watching import Watcher, summary
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+    from fmnist_exp.tracking import Run
+    from fmnist_exp.tuning.crew import Crew
+    from fmnist_exp.tuning.lease import Lease
+    from fmnist_exp.tuning.trial import Objective, Place
+
+FAILURES_IN_A_ROW = 5
+EXECUTIONS = 3  # of one trial, when its workers die
+TICK_SECONDS = 1.0
+GO: Mapping[str, Any] = {"stop": False}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a driver works on. `deadline` in time.monotonic's seconds."""
+
+    config: ExperimentConfig
+    study: Study
+    parent: Run
+    place: Place
+    deadline: float
+
+
+@dataclass
+class _Running:
+    """A trial in progress."""
+
+    trial: Trial
+    config: ExperimentConfig
+    executions: int = 0  # begun
+    execution: str = ""  # the one that counts
+    run: Run | None = None
+    epochs: int = 0  # reported to the study
+
+
+class Driver:
+    """Runs trials until the budget is spent. Raises WorkError when it makes no sense to go on."""
+
+    def __init__(self, search: Search, crew: Crew, objective: Objective, watcher: Watcher, lease: Lease | None) -> None:
+        self.search = search
+        self.study = search.study
+        self.crew = crew
+        self.objective = objective
+        self.watcher = watcher
+        self.lease = lease
+        self.running: dict[int, _Running] = {}
+        self.finished = len(studies.finished(search.study))  # counted once: it takes longer with every trial
+        self.n_trials = space.search_of(search.config).n_trials
+        self.failures = 0
+
+    def work(self) -> None:
+        """Keep as many trials in progress as the crew has hands, until none is left to start or to wait for."""
+        while True:
+            while self._wants_more():
+                self._start()
+            if not self.running:
+                return
+            self.crew.work(self._hear, min(TICK_SECONDS, max(0.01, self.search.deadline - time.monotonic())))
+            if self.lease is not None:
+                self.lease.check()
+            if self._is_late():
+                self._cut_waiting()
+
+    def stop(self) -> None:
+        """Have the crew stop all trials, the latest at the end of their epochs; nobody listens to them any more."""
+        for number in list(self.running):
+            self._forget(number)
+
+    def _wants_more(self) -> bool:
+        room = len(self.running) < min(self.crew.size, self.n_trials - self.finished)
+        return room and not self._is_late()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.search.deadline
+
+    def _start(self) -> None:
+        trial = self.study.ask()
+        chosen = space.suggest(trial, self.search.config)
+        self.running[trial.number] = _Running(trial, chosen)
+        self._submit(trial.number)
+
+    def _submit(self, number: int) -> None:
+        config = self.running[number].config
+        self.crew.start(Task(number, config, self.objective, self.search.place))
+
+    def _cut_waiting(self) -> None:
+        """The time is over: what no worker has begun, none shall begin."""
+        for number, entry in list(self.running.items()):
+            if not entry.execution:
+                self._forget(number)
+                self._close_run(entry, "KILLED", "the time was over")
+                studies.cut_off(self.study, entry.trial)
+
+    def _hear(self, message: Message) -> Answer | None:
+        """What an execution says changes the study, or nothing if another one has taken its place."""
+        number = int(message.job)
+        entry = self.running.get(number)
+        if message.kind == "unfit":
+            raise WorkError(str(message.body["reason"]))
+        if entry is None:
+            return STOP
+        if message.kind in ("died", "broken"):
+            self._retry(number, entry, message)
+            return None
+        if message.kind == "start":
+            return self._begin(number, entry, message)
+        if message.execution != entry.execution:
+            return STOP
+        if message.kind == "progress":
+            self.watcher.on_progress(number, message.body["epochs"])
+            return None
+        if message.kind == "epoch":
+            return self._report(number, entry, message.body["epoch"], message.body["val_accuracy"])
+        if message.kind == "end":
+            self._end(number, entry, message.body["stopped"], message.body["known"])
+        elif message.body["full"]:
+            raise OSError(message.body["reason"])
+        else:
+            self._fail(number, entry, message.body["reason"])
+        return None
+
+    def _begin(self, number: int, entry: _Running, message: Message) -> Answer:
+        """A worker is about to run the trial: the first to do so, or the next after one that died."""
+        if entry.executions == EXECUTIONS:
+            self._fail(number, entry, f"its worker died {EXECUTIONS} times: killed, or over its memory limit")
+            return STOP
+        if entry.executions:
+            self.watcher.on_retry(number, "its worker died")
+        entry.executions += 1
+        entry.execution = message.execution
+        if entry.run is not None:
+            recovery.discard(entry.run.client, entry.run.id)
+        search, parent = self.search, self.search.parent
+        tags = {"fmnist.study": self.study.study_name, "fmnist.trial": str(number)}
+        entry.run = tracking.start_run(
+            parent.client, "trial", f"trial {number}", search.config.name, parent, more_tags=tags
+        )
+        entry.trial.set_user_attr("run_id", entry.run.id)
+        entry.trial.set_user_attr("worker", message.body["place"])
+        entry.run.metrics({"trial": number})
+        if entry.executions == 1:
+            chosen = flatten(entry.config)
+            settings = {name: chosen[name] for name in space.search_of(search.config).space}
+            self.watcher.on_trial(number, settings, entry.config.training.epochs)
+        return {**GO, "run_id": entry.run.id}
+
+    def _report(self, number: int, entry: _Running, epoch: int, val_accuracy: float) -> Answer:
+        """Report an epoch, once: the same setting and seed measure the same when a trial is run again."""
+        pruned = False
+        if epoch > entry.epochs:
+            entry.epochs = epoch
+            entry.trial.report(val_accuracy, epoch)
+            pruned = entry.trial.should_prune()
+        self.watcher.on_progress(number, float(epoch))
+        return {"stop": pruned or self._is_late()}
+
+    def _end(self, number: int, entry: _Running, stopped: bool, known: Mapping[str, Any]) -> None:
+        for name, value in known.items():
+            entry.trial.set_user_attr(name, value)
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        value = None if stopped else float(known["val_accuracy"])
+        self._tell(number, entry, state, value)
+
+    def _fail(self, number: int, entry: _Running, reason: str) -> None:
+        entry.trial.set_user_attr("error", reason)
+        self._tell(number, entry, TrialState.FAIL, None, reason)
+        self.failures += 1
+        if self.failures == FAILURES_IN_A_ROW:
+            raise WorkError(f"{self.failures} trials failed in a row; the last one: {reason}")
+
+    def _tell(self, number: int, entry: _Running, state: TrialState, value: float | None, reason: str = "") -> None:
+        """Tell the study, then close the run: after a kill in between, recovery.settle does what is left."""
+        if state == TrialState.COMPLETE and not math.isfinite(value or 0.0):
+            state, value = TrialState.FAIL, None
+        entry.trial.set_user_attr(recovery.OUTCOME, {"state": state.name, "value": value})
+        told = self.study.tell(entry.trial, value, state)
+        self._forget(number)
+        self.finished += 1
+        if state != TrialState.FAIL:
+            self.failures = 0
+        if entry.run is not None:
+            entry.run.tag({"fmnist.trial_state": state.name})
+        self._close_run(entry, recovery.STATUS[state], reason)
+        self.watcher.on_trial_end(summary(self.search.config, told))
+
+    def _close_run(self, entry: _Running, status: tracking.Status, reason: str) -> None:
+        if entry.run is not None:
+            entry.run.status = status
+            if reason:
+                entry.run.tag({"fmnist.error": reason})
+            entry.run.close()
+
+    def _retry(self, number: int, entry: _Running, message: Message) -> None:
+        """Dask gave the job up, which may be sooner than we do, or the worker could not even begin it."""
+        if message.kind == "broken":
+            raise WorkError(f"a worker could not run trial {number}: {message.body['reason']}")
+        if entry.executions == EXECUTIONS:
+            self._fail(number, entry, f"its worker died {EXECUTIONS} times: killed, or over its memory limit")
+            return
+        entry.execution = ""
+        self._submit(number)
+
+    def _forget(self, number: int) -> None:
+        del self.running[number]
+        self.crew.drop(number)
