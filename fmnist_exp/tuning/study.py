@@ -11,13 +11,14 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import space
+from fmnist_exp.tuning import samplers, space
 
 if TYPE_CHECKING:
     from optuna import Study
 
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
-BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued, as may the gate
+# may differ when a study is continued, as may the gate
+BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
 
 
 def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
@@ -32,15 +33,14 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            direction="maximize",
+            directions=samplers.directions(search),
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=config.seed),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor),
         )
     except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
     _claim(study, config)
+    samplers.equip(study, config)
     return study
 
 
