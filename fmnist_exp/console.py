@@ -134,6 +134,8 @@ def show_search(result: TuneResult) -> None:
         table.add_row(*row, f"{trial.parameters:,}", f"{trial.seconds:.0f}", _settings(trial.settings))
     console.print(table)
     console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
+    if result.front:
+        console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")
 
 
 def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:

@@ -14,7 +14,7 @@ from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.training import Epoch, Listener
-from fmnist_exp.tuning import report, space
+from fmnist_exp.tuning import objectives, report, space
 from fmnist_exp.tuning import study as studies
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class TuneResult:
     states: Mapping[str, int]
     test_accuracy: float | None = None
     registration: Registration | None = None
+    front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
 
 
 def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run, watcher: Watcher) -> TuneResult:
@@ -102,6 +103,7 @@ def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         test_accuracy=test_accuracy,
         registration=registration,
+        front=tuple(trial.number for trial in objectives.front(study)),
     )
 
 
@@ -140,10 +142,13 @@ def _run_trial(
             run.metrics({"trial": trial.number})
             outcome = experiment.run_experiment(chosen, data, run, [pruner, watcher], score_test=False)
             state = TrialState.PRUNED if outcome.fit.stopped_by_listener else TrialState.COMPLETE
-            _remember(trial, outcome)
+            found = objectives.measure(space.search_of(config), outcome, data.validation.images)
+            _remember(trial, outcome, found)
+            run.metrics({name: value for name, value in found.items() if name == "prediction_seconds"})
             run.status = "KILLED" if state == TrialState.PRUNED else "FINISHED"
             run.tag({"fmnist.trial_state": state.name})
-            study.tell(trial, outcome.fit.best.metrics["val_accuracy"] if state == TrialState.COMPLETE else None, state)
+            values = objectives.values(space.search_of(config), found)
+            study.tell(trial, values if state == TrialState.COMPLETE else None, state)
     except Exception as error:  # whatever broke this setting, the search goes on with the next
         reason = connection.first_line(error)
         trial.set_user_attr("error", reason)
@@ -161,15 +166,14 @@ class _Pruner(Listener):
         self.deadline = deadline
 
     def on_epoch(self, epoch: Epoch) -> bool:
-        self.trial.report(epoch.metrics["val_accuracy"], epoch.number)
-        return self.trial.should_prune() or time.monotonic() > self.deadline
+        pruned = objectives.report(self.trial, epoch.number, epoch.metrics["val_accuracy"])
+        return pruned or time.monotonic() > self.deadline
 
 
-def _remember(trial: Trial, outcome: Outcome) -> None:
+def _remember(trial: Trial, outcome: Outcome, found: Mapping[str, float]) -> None:
     """Keep with the trial what a later session needs, so that it need not ask MLflow."""
-    trial.set_user_attr("model_id", outcome.model_id)
-    trial.set_user_attr("val_accuracy", outcome.fit.best.metrics["val_accuracy"])
-    trial.set_user_attr("parameters", outcome.parameters)
+    for name, value in {"model_id": outcome.model_id, "best_epoch": outcome.fit.best.number, **found}.items():
+        trial.set_user_attr(name, value)
 
 
 def _frozen(study: Study, number: int) -> FrozenTrial:
@@ -184,7 +188,7 @@ def summary(config: ExperimentConfig, trial: FrozenTrial) -> TrialSummary:
         state=trial.state.name,
         settings=studies.settings(config, trial),
         run_id=known.get("run_id", ""),
-        epochs=len(trial.intermediate_values),
+        epochs=len(trial.intermediate_values) or len(known.get(objectives.CURVE, [])),
         val_accuracy=known.get("val_accuracy"),
         parameters=known.get("parameters"),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
@@ -220,10 +224,12 @@ def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
     ranked = studies.ranked(study)
     with parent.artifacts() as folder:
         (folder / "experiment.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        report.write(study, folder)
+        report.write(study, space.search_of(config), folder)
     if ranked:
         best = ranked[0]
         parent.tag({"fmnist.best_trial": best.number, "fmnist.best_run": best.user_attrs["run_id"]})
+        if front := objectives.front(study):
+            parent.tag({"fmnist.front": " ".join(str(trial.number) for trial in front)})
         parent.metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
         parent.params({f"best.{name}": value for name, value in studies.settings(config, best).items()})
 

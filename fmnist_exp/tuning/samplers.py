@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.study import StudyDirection
 
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.search_config import SearchConfig
@@ -29,9 +30,10 @@ def equip(study: Study, config: ExperimentConfig) -> None:
     study.pruner = _pruner(search)
 
 
-def directions(search: SearchConfig) -> list[str]:
+def directions(search: SearchConfig) -> list[StudyDirection]:
     """Which way each objective is better."""
-    return ["maximize" if name == "val_accuracy" else "minimize" for name in search.objectives]
+    better = {"val_accuracy": StudyDirection.MAXIMIZE}
+    return [better.get(name, StudyDirection.MINIMIZE) for name in search.objectives]
 
 
 def _sampler(search: SearchConfig, seed: int) -> BaseSampler:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import samplers, space
+from fmnist_exp.tuning import objectives, samplers, space
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -91,8 +91,7 @@ def cut_off(study: Study, trial: FrozenTrial) -> None:
 
 def ranked(study: Study) -> list[FrozenTrial]:
     """Trials with a logged model: the complete ones first, each group by falling validation accuracy."""
-    trials = [trial for trial in finished(study) if "model_id" in trial.user_attrs]
-    return sorted(trials, key=lambda trial: (trial.state != TrialState.COMPLETE, -trial.user_attrs["val_accuracy"]))
+    return sorted((trial for trial in finished(study) if "model_id" in trial.user_attrs), key=objectives.order)
 
 
 def settings(config: ExperimentConfig, trial: FrozenTrial) -> dict[str, Any]:
