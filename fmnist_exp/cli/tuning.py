@@ -38,11 +38,14 @@ def tune(
     search = space.search_of(config)
     client, data, config = connect(config)
     from fmnist_exp import console, tracking
+    from fmnist_exp.tuning import warm_start
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
     opened = open_study(config, study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}", storage)
     console.console.print(f"study {opened.study_name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
+    if taken := opened.user_attrs.get(warm_start.TAKEN):
+        console.console.print(f"warm start: {taken} of study {search.warm_start} come first")
     with tracking.closing(start_run(client, "tune", config)) as run, console.SearchDisplay() as display:
         result = run_search(config, data, opened, run, display)
     console.show_search(result)

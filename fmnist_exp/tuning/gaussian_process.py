@@ -129,8 +129,9 @@ def _expected_improvement(places: Row, worth: Row, running: Row, rows: Row) -> R
             process = GaussianProcessRegressor(process.kernel_, optimizer=None)
             process.fit(np.concatenate([places, running]), np.concatenate([worth, guessed]))
     mean, deviation = process.predict(rows, return_std=True)
-    deviation = np.maximum(deviation, 1e-9)
-    gain = mean - worth.max()
+    # of the function, not of a noisy look at it: with the noise, places seen before would look unknown
+    deviation = np.sqrt(np.maximum(deviation**2 - process.kernel_.k2.noise_level, 1e-12))
+    gain = mean - process.predict(places).max()
     improvement: Row = gain * norm.cdf(gain / deviation) + deviation * norm.pdf(gain / deviation)
     return improvement
 

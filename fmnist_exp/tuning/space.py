@@ -7,6 +7,7 @@ it or not: with the same parameters in every trial, multivariate TPE can use all
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,26 @@ def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
 
 def defaults(config: ExperimentConfig) -> dict[str, Any]:
     """The experiment's own values as Optuna's parameters, for the first trial."""
-    own = flatten(config)
-    parameters: dict[str, Any] = {}
+    return parameters(config, flatten(config))
+
+
+def parameters(config: ExperimentConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the searched fields, by dotted name, as Optuna's parameters."""
+    found: dict[str, Any] = {}
     for name, space in search_of(config).space.items():
         if isinstance(space, Layers):
-            widths = list(own[name])
-            parameters[f"{name}.depth"] = len(widths)
+            widths = list(values[name])
+            found[f"{name}.depth"] = len(widths)
             widths += [low for low, _ in space.limits()[len(widths) :]]  # not used at this depth
-            parameters |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
+            found |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
         else:
-            parameters[name] = json.dumps(own[name]) if isinstance(space, Choice) else own[name]
-    return parameters
+            found[name] = json.dumps(values[name]) if isinstance(space, Choice) else values[name]
+    return found
+
+
+def holds(config: ExperimentConfig, values: Mapping[str, Any]) -> bool:
+    """Whether the values of the searched fields, by dotted name, lie in the space."""
+    return all(_holds(space, values[name]) for name, space in search_of(config).space.items())
 
 
 def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
@@ -102,11 +112,18 @@ def _corners(space: Range | Choice | Layers) -> list[Any]:
     return [[limit[side] for limit in space.limits()[:depth]] for depth in space.depth for side in (0, 1)]
 
 
+def _on_step(space: Range, value: float) -> bool:
+    steps = (value - space.low) / (space.step or 1)
+    return space.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
+
+
 def _holds(space: Range | Choice | Layers, value: Any) -> bool:
     if isinstance(space, Choice):
         return json.dumps(value) in [json.dumps(choice) for choice in space.choices]
     if isinstance(space, Range):
-        return isinstance(value, int | float) and space.low <= value <= space.high
+        return isinstance(value, int | float) and space.low <= value <= space.high and _on_step(space, value)
+    if not isinstance(value, list | tuple):
+        return False
     in_depth = space.depth[0] <= len(value) <= space.depth[1]
     layers = zip(value, space.limits(), strict=False)
     return in_depth and all(low <= w <= high and (w - low) % space.step == 0 for w, (low, high) in layers)
