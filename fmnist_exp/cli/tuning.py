@@ -32,9 +32,10 @@ def tune(
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
-    from fmnist_exp.tuning import space
+    from fmnist_exp.tuning import refit, space
 
     space.check(config)
+    refit.check(config)
     search = space.search_of(config)
     client, data, config = connect(config)
     from fmnist_exp import console, tracking

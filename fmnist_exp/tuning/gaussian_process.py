@@ -133,6 +133,9 @@ def _expected_improvement(places: Row, worth: Row, running: Row, rows: Row) -> R
     deviation = np.sqrt(np.maximum(deviation**2 - process.kernel_.k2.noise_level, 1e-12))
     gain = mean - process.predict(places).max()
     improvement: Row = gain * norm.cdf(gain / deviation) + deviation * norm.pdf(gain / deviation)
+    known = np.concatenate([places, running]) if len(running) else places
+    seen = (np.abs(rows[:, None] - known[None]).max(axis=2) < 1e-9).any(axis=1)  # where a second look teaches little
+    improvement[seen] = -np.inf
     return improvement
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import connection, experiment, gate, tracking
+from fmnist_exp import connection, experiment, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.training import Epoch, Listener
-from fmnist_exp.tuning import objectives, report, space
+from fmnist_exp.tuning import objectives, report, retention, space, winner
 from fmnist_exp.tuning import study as studies
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fmnist_exp.experiment import Outcome
     from fmnist_exp.registry import Registration
     from fmnist_exp.tracking import Run
+    from fmnist_exp.tuning.retention import Retention
 
 FAILURES_IN_A_ROW = 5
 
@@ -56,6 +57,9 @@ class Watcher(Listener):
     def on_trial_end(self, trial: TrialSummary) -> None:
         """A trial ended, in whatever state."""
 
+    def on_ending(self, step: str) -> None:
+        """The trials are done; `step` says what is being done with the winner."""
+
 
 @dataclass(frozen=True)
 class TuneResult:
@@ -67,6 +71,7 @@ class TuneResult:
     states: Mapping[str, int]
     test_accuracy: float | None = None
     registration: Registration | None = None
+    retention: Retention | None = None
     front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
 
 
@@ -92,9 +97,13 @@ def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={search.timeout:g} minutes")
     _log_study(config, study, parent)
-    test_accuracy, registration = None, None
+    test_accuracy, registration, kept = None, None, None
     if not interrupted:
-        test_accuracy, registration = _register(config, study, ranked[0], data, parent)
+        try:  # what follows the trials may take long too, and goes on as they do
+            test_accuracy, registration = winner.register(config, study, ranked[0], data, parent, watcher.on_ending)
+            kept = _retain(config, study, parent)
+        except KeyboardInterrupt:
+            parent.kill()
     states = [trial.state.name for trial in studies.finished(study)]
     return TuneResult(
         study=study.study_name,
@@ -103,6 +112,7 @@ def tune(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         test_accuracy=test_accuracy,
         registration=registration,
+        retention=kept,
         front=tuple(trial.number for trial in objectives.front(study)),
     )
 
@@ -220,6 +230,15 @@ def _cut_off(study: Study, client: MlflowClient) -> None:
             client.set_tag(run_id, "fmnist.trial_state", "FAIL")
 
 
+def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | None:
+    keep = space.search_of(config).keep
+    if keep is None:
+        return None
+    kept = retention.apply(study, keep, parent.client)
+    parent.tag({"fmnist.weights_kept": " ".join(map(str, kept.kept))})
+    return kept
+
+
 def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
     ranked = studies.ranked(study)
     with parent.artifacts() as folder:
@@ -232,22 +251,3 @@ def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
             parent.tag({"fmnist.front": " ".join(str(trial.number) for trial in front)})
         parent.metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
         parent.params({f"best.{name}": value for name, value in studies.settings(config, best).items()})
-
-
-def _register(
-    config: ExperimentConfig, study: Study, best: FrozenTrial, data: FashionMNIST, parent: Run
-) -> tuple[float, Registration]:
-    """Score the winner on the test set, register it, and let it try the gate."""
-    run_id, model_id = best.user_attrs["run_id"], best.user_attrs["model_id"]
-    winner = tracking.Run(parent.client, run_id)
-    test_accuracy = experiment.score_winner(winner, parent, model_id, data)
-    tags = {
-        "study": study.study_name,
-        "trial": best.number,
-        "val_accuracy": best.user_attrs["val_accuracy"],
-        "test_accuracy": test_accuracy,
-        "data_digest": data.train.digest,
-        "git_commit": winner.git_commit,
-    }
-    parent.link_model(model_id)
-    return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)
