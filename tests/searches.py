@@ -1,5 +1,6 @@
 """Small searches that several test files run: MLPs of one or two layers on some hundred real images."""
 
+import datetime
 import typing
 
 import mlflow
@@ -12,6 +13,7 @@ from fmnist_exp.data import FashionMNIST
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.loop import TuneResult, Watcher, tune
 
+NOON = datetime.datetime(2026, 1, 1, 12)
 STORAGE = "sqlite:///studies.db"  # in the store's folder, where the tests work
 SPACE = {
     "model.dropout": {"low": 0.0, "high": 0.5},
@@ -62,7 +64,7 @@ class Searched:
 
 def ended(number: int, params: dict, kinds: dict, values: list[float] | None, **more: typing.Any) -> FrozenTrial:
     """A trial as a search leaves it, without the work."""
-    given = {"state": TrialState.COMPLETE, "attrs": {}, "curve": {}, "start": None, "end": None} | more
+    given = {"state": TrialState.COMPLETE, "attrs": {}, "curve": {}, "start": NOON, "end": NOON} | more
     attrs = {"val_accuracy": values[0], "model_id": f"m-{number}"} if values else {}
     return FrozenTrial(
         number=number,

@@ -122,19 +122,12 @@ def test_the_winner_is_fitted_again_with_each_seed(searched):
     trial = searched.client.get_run(best.run_id)
     first, second, together = searched.children("train")
     for seed, run in enumerate((first, second)):
-        own = searched.client.get_run(best.run_id).data.params
-        fixed = {
-            "data.validation_fraction": "0.0",
-            "seed": str(seed),
-            "training.epochs": run.data.params["training.epochs"],
-        }
+        own, epochs = trial.data.params, f"{trial.data.metrics['best_epoch']:.0f}"
+        fixed = {"data.validation_fraction": "0.0", "seed": str(seed), "training.epochs": epochs}
         names = [name for name in flatten(ExperimentConfig()) if name not in fixed]
         assert {name: run.data.params[name] for name in names} == {name: own[name] for name in names}
         assert {name: run.data.params[name] for name in fixed} == fixed
         assert run.data.tags[refit.OF] == best.run_id
-    assert (
-        first.data.params["training.epochs"] == f"{searched.client.get_run(best.run_id).data.metrics['best_epoch']:.0f}"
-    )
     assert together.data.params["model.members"] == str([f"runs:/{run.info.run_id}" for run in (first, second)])
     assert len(searched.children("trial")) == 2
 

@@ -198,7 +198,7 @@ def test_the_parent_has_the_best_values(found):
 
 def test_the_parents_artifacts(found):
     paths = {entry.path for entry in found.client.list_artifacts(found.parent.info.run_id, "study")}
-    names = ("history", "importances", "parallel_coordinates", "slices", "learning_curves")
+    names = ("history", "importances", "parallel_coordinates", "slices", "learning_curves", "timeline")
     complete = [trial for trial in found.result.ranked if trial.state == "COMPLETE"]
     drawn = [name for name in names if name != "importances" or len(complete) > 2]
     assert paths == {"study/trials.csv", "study/figures.html", *(f"study/{name}.png" for name in drawn)}
