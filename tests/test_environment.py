@@ -58,8 +58,9 @@ def test_every_line_of_the_lock_is_one_version_with_hashes(file: str) -> None:
 
 def test_the_locks_agree() -> None:
     runtime, *others = LOCKS.values()
-    for name, lock in [(name, lock) for lock in others for name in runtime.keys() & lock.keys()]:
-        assert {str(pin) for pin, _ in lock[name]} <= {str(pin) for pin, _ in runtime[name]}
+    shared = [(name, lock[name]) for lock in others for name in runtime.keys() & lock.keys()]
+    for name, pins in shared:
+        assert {str(pin) for pin, _ in pins} <= {str(pin) for pin, _ in runtime[name]}
 
 
 def test_mlflow_and_conda_install_the_lock_and_nothing_else() -> None:
