@@ -38,6 +38,7 @@ def tune(
     refit.check(config)
     search = space.search_of(config)
     client, data, config = connect(config)
+    space.check_effect(config)
     from fmnist_exp import console, tracking
     from fmnist_exp.tuning import warm_start
     from fmnist_exp.tuning.loop import tune as run_search

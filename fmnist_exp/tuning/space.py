@@ -20,6 +20,8 @@ from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 if TYPE_CHECKING:
     from optuna import Trial
 
+# fields of the model that leave its layers as they are
+OUTSIDE = ("model.averaging", "model.frozen", "model.members", "model.warm_start")
 Parameters = Mapping[str, Any]  # Optuna's name → value
 
 
@@ -41,8 +43,27 @@ def check(config: ExperimentConfig) -> None:
             raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
         for value in _corners(space):
             _override(config, {name: value})
+        if isinstance(space, Range) and _is_whole(name) and (space.step or 1) % 1:
+            raise RequestError(f"search.space: {name} is a whole number, so its step ({space.step:g}) must be one too")
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+
+
+def check_effect(config: ExperimentConfig) -> None:
+    """Raise RequestError if a field of the model is searched that its family has no use for.
+
+    It is built with the field's first and last value, the other searched fields once as they are, once at their first
+    and once at their last values: where no pair differs, the search would look for nothing.
+    """
+    corners = {name: _corners(space) for name, space in search_of(config).space.items()}
+    ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
+    for name, values in corners.items():
+        if name.startswith("model.") and name not in OUTSIDE:
+            pairs = [[_override(config, {**base, name: value}).model for value in values] for base in ({}, *ends)]
+            if all(models.same_network(first, other) for first, *others in pairs for other in others):
+                raise RequestError(
+                    f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
+                )
 
 
 def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
@@ -91,7 +112,7 @@ def holds(config: ExperimentConfig, values: Mapping[str, Any]) -> bool:
 
 def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
     """The experiment with these values; lists with one value per layer follow a change of the depth."""
-    if "model.widths" in overrides:
+    if isinstance(overrides.get("model.widths"), list | tuple):  # a wrong space may give a number
         depth = len(overrides["model.widths"])
         for name in ("dropout", "convolutions"):
             own = getattr(config.model, name)
