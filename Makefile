@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test lint format ui serve results lock
+.PHONY: help tune test lint format ui serve results race lock
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -43,9 +43,14 @@ serve: $(READY) ## serve the champion: port 8080 of this machine
 results: $(READY) ## train the published systems and ours, three seeds each, and write docs/results.md (hours; goes on)
 	$(ACTIVATE) python benchmarks/systems.py
 
+race: $(READY) ## this platform's search against four others, three times ten minutes each (hours; goes on)
+	$(ACTIVATE) uv pip install --require-hashes -r requirements-bench.txt
+	$(ACTIVATE) python benchmarks/tune_race.py --publish
+
 lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group dev -c requirements.txt -o requirements-dev.txt
+	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements.txt -o requirements-bench.txt
 
 # Every step checks hashes: pip installs the tools (uv among them), uv the rest. The file comes last, so that what
 # stopped half-way starts again from an empty environment.

@@ -55,8 +55,8 @@ def run_baselines(
                 )
     for name, outcome in outcomes.items():
         prefix = name.replace(" ", "_")
-        accuracy = outcome.test.accuracy if outcome.test else float("nan")
-        parent.metrics({f"{prefix}_val_accuracy": outcome.validation.accuracy, f"{prefix}_test_accuracy": accuracy})
+        for split, evaluated in (("val", outcome.validation), ("test", outcome.test)):
+            parent.metrics({f"{prefix}_{split}_accuracy": evaluated.accuracy} if evaluated else {})
     return outcomes
 
 
@@ -80,6 +80,8 @@ def fit_logistic_regression(
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     metrics = {"learning_rate": 0.0, "epoch_seconds": seconds}
     for prefix, split in (("train", data.train), ("val", data.validation)):
+        if not len(split.images):
+            continue
         measured = model.evaluate(split.images, split.labels, batch_size=1000, verbose=0, return_dict=True)
         metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
     epoch = Epoch(1, metrics)

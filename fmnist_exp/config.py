@@ -21,10 +21,21 @@ class DataConfig(Section):
     """Where the images come from, and how they are divided."""
 
     source: str | None = Field(None, description="folder with the IDX or CSV files; empty: find the data")
-    validation_fraction: float = Field(0.1, ge=0.01, le=0.5, description="part of the 60,000 kept for validation")
+    validation_fraction: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="part of the 60,000 kept for validation, 0.01 or more; 0: none",
+    )
     split_seed: int | None = Field(
         None, ge=0, le=2**32 - 1, description="of the split alone, so that runs with other seeds share it; empty: seed"
     )
+
+    @model_validator(mode="after")
+    def _enough_or_none(self) -> "DataConfig":
+        if 0 < self.validation_fraction < 0.01:
+            raise ValueError("data.validation_fraction must be 0 or at least 0.01 and at most 0.5")
+        return self
 
 
 class AugmentationConfig(Section):
@@ -166,6 +177,18 @@ class ExperimentConfig(Section):
         for name in ("mixup", "cutmix"):
             if getattr(self.augmentation, name) and self.training.labels != "one_hot":
                 raise ValueError(f"augmentation.{name} needs training.labels=one_hot")
+        return self
+
+    @model_validator(mode="after")
+    def _without_validation(self) -> "ExperimentConfig":
+        """Without validation images every epoch is run, and the last one is kept: nothing may depend on them."""
+        if self.data.validation_fraction:
+            return self
+        plateau = "training.schedule=plateau" if self.training.schedule == "plateau" else ""
+        watching = {"training.patience": self.training.patience, "training.checkpoint": self.training.checkpoint}
+        wants = [plateau, *(name for name, value in watching.items() if value), "search" if self.search else ""]
+        if name := next(filter(None, wants), None):
+            raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {name} needs")
         return self
 
     def to_yaml(self) -> str:

@@ -17,6 +17,7 @@ from fmnist_exp.experiment import Outcome
 from fmnist_exp.registry import NAME, Registration
 from fmnist_exp.training import Epoch, Listener
 from fmnist_exp.tuning.loop import TuneResult
+from fmnist_exp.tuning.retention import Retention
 from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
@@ -50,10 +51,11 @@ class RunDisplay(Listener):
 
     def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
         m = epoch.metrics
+        held_out = f"  validation {m['val_loss']:.4f} {m['val_accuracy']:.2%}" if "val_loss" in m else ""
         console.print(
             f"{self.name}: epoch {epoch.number:>{len(str(self.epochs))}}/{self.epochs}"
             f"  train {m['train_loss']:.4f} {m['train_accuracy']:.2%}"
-            f"  validation {m['val_loss']:.4f} {m['val_accuracy']:.2%}"
+            f"{held_out}"
             f"  rate {m['learning_rate']:.2e}  {m['epoch_seconds']:.1f} s"
         )
         return False
@@ -120,6 +122,9 @@ class SearchDisplay(Watcher):
         )
         self._show()
 
+    def on_ending(self, step: str) -> None:  # noqa: D102
+        console.print(step)
+
     def _show(self) -> None:
         best = f"best {self.best.val_accuracy:.2%} (trial {self.best.number})" if self.best else "no trial complete yet"
         text = f"{self.done}/{self.n_trials} trials  {best}  {self.pruned} pruned"
@@ -149,6 +154,18 @@ def show_search(result: TuneResult) -> None:
         table.add_row(*row, f"{trial.parameters:,}", f"{trial.seconds:.0f}", _settings(trial.settings))
     console.print(table)
     console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
+    if result.front:
+        console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")
+    if result.retention:
+        show_retention(result.retention)
+
+
+def show_retention(retention: Retention) -> None:
+    """Whose weights stayed, and why others did that should not have."""
+    kept = ", ".join(map(str, retention.kept))
+    console.print(f"weights: deleted of {retention.deleted} trials, kept of {kept}")
+    if retention.reason:
+        console.print(f"weights: not all deleted; {retention.reason}")
 
 
 def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
@@ -158,7 +175,7 @@ def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
         table.add_column(name, justify="left" if name == "model" else "right")
     for name, outcome in outcomes.items():
         test = f"{outcome.test.accuracy:.2%}" if outcome.test else ""
-        validation = f"{outcome.validation.accuracy:.2%}"
+        validation = f"{outcome.validation.accuracy:.2%}" if outcome.validation else ""
         table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", validation, test)
     console.print(table)
 

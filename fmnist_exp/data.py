@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class FashionMNIST:
-    """The three splits, and where they came from in the first place."""
+    """The three splits, and where they came from in the first place; `validation` may be empty."""
 
     train: Split
     validation: Split
@@ -87,6 +87,8 @@ def split_indices(
     labels: Bytes, fraction: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:  # training, validation; both ascending
     """Draw the validation images at random, each class in proportion: scikit-learn's split takes 1 s to import."""
+    if not fraction:
+        return np.arange(len(labels)), np.arange(0)
     random = np.random.default_rng(seed)
     share = np.bincount(labels, minlength=10) * fraction
     taken = np.floor(share).astype(int)

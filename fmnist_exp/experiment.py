@@ -25,26 +25,25 @@ if TYPE_CHECKING:
 
 FitFunction = Callable[["keras.Model", ExperimentConfig, FashionMNIST, Sequence[Listener]], Fit]
 
-EXAMPLES = 64  # validation images on which the two faces of a logged model are compared
+EXAMPLES = 64  # images, held-out ones where there are any, on which the two faces of a logged model are compared
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `test` is None unless the run was scored on the test set."""
+    """What a run came to. `validation` is None without images held out, `test` unless the run was scored on it."""
 
     run_id: str
     model_id: str
     parameters: int
     fit: Fit
-    validation: Evaluation
+    validation: Evaluation | None
     test: Evaluation | None
 
     def tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
         """What a version made of this run says of itself."""
         test = {"test_accuracy": self.test.accuracy} if self.test else {}
-        return {"val_accuracy": self.validation.accuracy, **test, "data_digest": data.train.digest} | {
-            "git_commit": run.git_commit
-        }
+        validation = {"val_accuracy": self.validation.accuracy} if self.validation else {}
+        return {**validation, **test, "data_digest": data.train.digest, "git_commit": run.git_commit}
 
 
 def check(client: MlflowClient, config: ExperimentConfig, data: FashionMNIST) -> ExperimentConfig:
@@ -100,19 +99,25 @@ def run_experiment(
     runtime.set_precision("float32")
     network = _to_log(model, config)
     model = combined.averaged(network, config.model)
-    validation, validation_pictures = _score(model, data.validation)
-    test, pictures = _score(model, data.test) if score_test else (None, validation_pictures)
+    scored = [_score(model, split) for split in (data.validation,) if len(split.images)]
+    scored += [_score(model, data.test)] if score_test else []
+    found = {pictured.split.name: pictured.evaluation for pictured in scored}
+    validation, test = found.get("validation"), found.get("test")
     with run.artifacts() as folder:
         _write_model_description(folder, network, config)
-        _write_figures(folder, fitted, data, pictures, config)
-        _write_report(folder, [validation, *([test] if test else [])])
-    examples = data.validation.images[:EXAMPLES]
+        _write_figures(folder, fitted, data, config)
+        if scored:
+            _write_evaluation(folder, scored[-1])
+            _write_report(folder, list(found.values()))
+    examples = (data.validation if validation else data.train).images[:EXAMPLES]
+    if not scored:
+        model(examples[:1])  # what was never called cannot be exported
     model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
     # step 0: one value, which the UI draws as a bar
     summary = _summary(fitted, model.count_params())
-    if model is not network:  # the epochs measured it without the averaging
+    if model is not network and validation:  # the epochs measured it without the averaging
         summary["averaged_val_accuracy"] = validation.accuracy
-    run.metrics(summary, 0, model_id, data.validation)
+    run.metrics(summary, 0, model_id, data.validation if validation else None)
     if test:
         _log_test(run, test, model_id, data)
     if config.training.checkpoint:
@@ -121,10 +126,9 @@ def run_experiment(
 
 
 def _summary(fitted: Fit, parameters: int) -> dict[str, float]:
-    return {
+    measured = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
+    return measured | {
         "best_epoch": fitted.best.number,
-        "best_val_accuracy": fitted.best.metrics["val_accuracy"],
-        "best_val_loss": fitted.best.metrics["val_loss"],
         "fit_seconds": fitted.seconds,
         "images_per_second": fitted.images_per_second,
         "parameters": parameters,
@@ -140,13 +144,13 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
     if known:
         parent.metrics(known)
         return known["test_accuracy"]
-    evaluated, pictures = _score(connection.load_model(model_id), data.test)
+    pictured = _score(connection.load_model(model_id), data.test)
     with parent.artifacts() as folder:
-        _write_evaluation(folder, pictures)
-        _write_report(folder, [evaluated])
+        _write_evaluation(folder, pictured)
+        _write_report(folder, [pictured.evaluation])
     for scored in (run, parent):
-        _log_test(scored, evaluated, model_id, data)
-    return evaluated.accuracy
+        _log_test(scored, pictured.evaluation, model_id, data)
+    return pictured.evaluation.accuracy
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,9 @@ class _Pictured:
     evaluation: Evaluation
 
 
-def _score(model: keras.Model, split: Split) -> tuple[Evaluation, _Pictured]:
+def _score(model: keras.Model, split: Split) -> _Pictured:
     probabilities = evaluation.predict(model, split.images)
-    evaluated = evaluation.evaluate(probabilities, split.labels, split.name)
-    return evaluated, _Pictured(split, probabilities, evaluated)
+    return _Pictured(split, probabilities, evaluation.evaluate(probabilities, split.labels, split.name))
 
 
 def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
@@ -204,14 +207,13 @@ def _write_model_description(folder: Any, model: keras.Model, config: Experiment
     tracking.save_figure(folder, "model/diagram.png", figures.model_diagram(models.describe(model), title))
 
 
-def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, pictures: _Pictured, config: ExperimentConfig) -> None:
+def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
     epochs: Sequence[Epoch] = fitted.epochs
     tracking.save_figure(folder, "curves/accuracy.png", figures.curves(epochs, "accuracy", fitted.best))
     tracking.save_figure(folder, "curves/loss.png", figures.curves(epochs, "loss", fitted.best))
     tracking.save_figure(folder, "data/samples.png", figures.samples(data.train.images, data.train.labels))
     changed = figures.augmented(data.train.images, data.train.labels, config.augmentation, config.seed)
     tracking.save_figure(folder, "data/augmented.png", changed)
-    _write_evaluation(folder, pictures)
 
 
 def _write_evaluation(folder: Any, pictures: _Pictured) -> None:

@@ -108,6 +108,8 @@ def _sentence(error: ValidationError) -> RequestError:
     name = next((candidate for candidate in known if candidate in fields()), None)
     if first["type"] == "value_error":
         return RequestError(f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"]))
+    if name == "search.space" and first["type"] == "too_short":
+        return RequestError("search.space is empty: name a field to search at least, as in experiments/tune_mlp.yaml")
     if name == "search.space":
         forms = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
         return RequestError(f"search.space: each field takes {forms}; got {first['input']!r}")

@@ -109,10 +109,11 @@ def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
     """`quantity` ("loss" or "accuracy") of training and validation by epoch, the kept epoch marked."""
     figure, axes = blank(6.4, 4)
     numbers = [epoch.number for epoch in epochs]
-    for prefix, label, color in (("train", "training", TRAIN), ("val", "validation", VALIDATION)):
+    splits = [("train", "training", TRAIN), ("val", "validation", VALIDATION)]
+    for prefix, label, color in [split for split in splits if f"{split[0]}_{quantity}" in best.metrics]:
         values = [epoch.metrics[f"{prefix}_{quantity}"] for epoch in epochs]
         axes.plot(numbers, values, color=color, label=label, marker="o", markersize=4)
-    value = best.metrics[f"val_{quantity}"]
+    value = best.metrics.get(f"val_{quantity}", best.metrics[f"train_{quantity}"])
     axes.plot(best.number, value, "o", color=VALIDATION, markersize=10, fillstyle="none")
     axes.annotate(f"kept: {value:.4f}", (best.number, value), xytext=(0, 12), textcoords="offset points", ha="center")
     axes.margins(y=0.15)

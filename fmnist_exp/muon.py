@@ -16,8 +16,8 @@ CLASSES = 10
 def muon(learning_rate: Any, momentum: float, weight_decay: float, **options: Any) -> optimizers.Optimizer:
     """SGD with Nesterov momentum; updates of kernels are replaced by the nearest orthogonal matrix.
 
-    A convolution's kernel (height, width, in, out) counts as a matrix (height · width · in, out); Keras' own Muon leaves
-    it to AdamW. Vectors, depthwise kernels and the ten-class output keep the plain step at the same learning rate.
+    A convolution's kernel (height, width, in, out) counts as a matrix (height · width · in, out), where Keras' own Muon
+    takes AdamW. Vectors, depthwise kernels and the ten-class output keep the plain step at the same learning rate.
     """
     return _kind()(learning_rate, momentum=momentum, nesterov=True, weight_decay=weight_decay or None, **options)
 

@@ -1,7 +1,7 @@
 """The schema of a search: what it varies, and what it may cost."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,9 @@ class Layers(Section):
         return list(zip(lows, highs, strict=True))
 
 
+Objective = Literal["val_accuracy", "parameters", "prediction_seconds"]
+
+
 class SearchConfig(Section):
     """What a search varies, and what it may cost."""
 
@@ -79,4 +82,26 @@ class SearchConfig(Section):
         3, ge=2, le=10, description="successive halving keeps one trial in so many at each rung"
     )
     min_epochs: int = Field(1, ge=1, le=1000, description="epochs before the first rung")
-    startup_trials: int = Field(5, ge=1, le=1000, description="random trials before TPE")
+    startup_trials: int = Field(5, ge=1, le=1000, description="random trials before the sampler learns from them")
+    sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="what chooses a trial's setting")
+    pruner: Literal["successive_halving", "none"] = Field(
+        "successive_halving", description="what stops weak trials; none with several objectives"
+    )
+    objectives: tuple[Objective, ...] = Field(
+        ("val_accuracy",), description="val_accuracy, then what to keep small: parameters, prediction_seconds"
+    )
+    warm_start: str | None = Field(None, description="an earlier study of the storage whose best settings come first")
+    refit: int = Field(0, ge=0, le=20, description="seeds to fit the winner again with, on all 60,000 images")
+    keep: int | None = Field(None, ge=1, le=100_000, description="trials whose weights stay at the end; empty: all")
+
+    @model_validator(mode="after")
+    def _objectives_agree(self) -> "SearchConfig":
+        if self.objectives[:1] != ("val_accuracy",):
+            raise ValueError("search.objectives must begin with val_accuracy, which decides what is registered")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("search.objectives names one objective twice")
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError("several search.objectives cannot be pruned; they need search.pruner=none")
+        if len(self.objectives) > 1 and self.refit > 1:
+            raise ValueError("several search.objectives need search.refit=1 or 0: more seeds make an ensemble, as slow")
+        return self

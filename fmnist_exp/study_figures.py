@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PRUNED = "#b9b9b9"
+STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", PRUNED), "FAIL": ("failed", WRONG)}
+WORDS = {"val_accuracy": "validation accuracy", "prediction_seconds": "seconds per prediction, one image"}
+NUMBERED = 60  # trials up to which the timeline has their numbers
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,28 @@ class TrialPoints:
         return max(self.accuracies.values())
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A trial's place on the timeline; `start` and `end` in seconds."""
+
+    number: int
+    worker: str
+    state: str  # COMPLETE, PRUNED, FAIL
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Stretches in order of their starts, and where time without any trial was left out, in seconds."""
+
+    stretches: Sequence[Stretch]
+    cuts: Sequence[float]
+
+
 def learning_curves(trials: Sequence[TrialPoints]) -> Figure:
     """Validation accuracy by epoch of all trials."""
-    figure, axes = blank(8, 5)
+    figure, axes = blank(8, 5, left=0.85)
     best = _best(trials)
     for trial in trials:
         epochs, accuracies = list(trial.accuracies), list(trial.accuracies.values())
@@ -47,13 +69,13 @@ def learning_curves(trials: Sequence[TrialPoints]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_title("Learning curves of all trials")
-    _legend(axes, best)
+    _legend(axes, best, WRONG)
     return figure
 
 
 def history(trials: Sequence[TrialPoints]) -> Figure:
     """Best validation accuracy of each trial in order, and the best so far."""
-    figure, axes = blank(8, 5)
+    figure, axes = blank(8, 5, left=0.85)
     for trial in trials:
         axes.plot(trial.number, trial.best, "x" if trial.pruned else "o", color=PRUNED if trial.pruned else TRAIN)
     complete = [trial for trial in trials if not trial.pruned]
@@ -67,8 +89,8 @@ def history(trials: Sequence[TrialPoints]) -> Figure:
     return figure
 
 
-def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure:
-    """Validation accuracy against each searched parameter."""
+def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str], choices: Mapping[str, Sequence[str]]) -> Figure:
+    """Validation accuracy against each searched parameter; `choices` are the words of those that are no numbers."""
     names = sorted({name for trial in trials for name in trial.parameters})
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -86,6 +108,9 @@ def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure
             axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(values) > 50 * min(values) else (1, 3)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+        elif name in choices:
+            axes.set_xticks(range(len(choices[name])), choices[name])
+            axes.margins(x=0.2)
         elif all(float(value).is_integer() for value in values):
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlabel(name)
@@ -96,7 +121,9 @@ def slices(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure
     return figure
 
 
-def parallel_coordinates(trials: Sequence[TrialPoints], logarithmic: frozenset[str]) -> Figure:
+def parallel_coordinates(
+    trials: Sequence[TrialPoints], logarithmic: frozenset[str], choices: Mapping[str, Sequence[str]]
+) -> Figure:
     """A line per trial through its parameters to its validation accuracy."""
     names = [*sorted({name for trial in trials for name in trial.parameters}), "val_accuracy"]
     table = np.array([[*(trial.parameters[name] for name in names[:-1]), trial.best] for trial in trials])
@@ -110,9 +137,8 @@ def parallel_coordinates(trials: Sequence[TrialPoints], logarithmic: frozenset[s
         axes.axvline(position, color="#555555", linewidth=0.8)
         for place, row in ((0.0, low), (1.0, high)):
             value = 10 ** row[position] if name in logarithmic else row[position]
-            axes.annotate(
-                f"{value:.3g}", (position, place), (0, 4 if place else -12), textcoords="offset points", ha="center"
-            )
+            text = choices[name][round(value)] if name in choices else f"{value:.3g}"
+            axes.annotate(text, (position, place), (0, 4 if place else -12), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(names)), [name.partition(".")[2] or name for name in names])
     axes.set_yticks([])
     axes.set_ylim(-0.1, 1.1)
@@ -120,8 +146,60 @@ def parallel_coordinates(trials: Sequence[TrialPoints], logarithmic: frozenset[s
     return figure
 
 
+def pareto_front(measured: Mapping[int, Mapping[str, float]], front: Sequence[int]) -> Figure:
+    """Accuracy against each other objective; those trials in dark that no other beats in all.
+
+    Args:
+        measured: of each complete trial, by its number, the objectives by name, accuracy first.
+        front: numbers of the trials on the front.
+    """
+    accuracy, *others = next(iter(measured.values()))
+    figure = Figure(figsize=(6.5 * len(others), 5), dpi=DPI, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(others), squeeze=False).flat, others, strict=True):
+        places = {number: (values[name], values[accuracy]) for number, values in measured.items()}
+        axes.plot(*zip(*places.values(), strict=True), "o", color=TRAIN, label="dominated")
+        best = sorted(places[number] for number in front)
+        axes.plot(*zip(*best, strict=True), "o", color=VALIDATION, label="Pareto front")
+        if len(others) == 1:
+            axes.step(*zip(*best, strict=True), where="post", color=VALIDATION)
+        for number in front:
+            axes.annotate(str(number), places[number], (4, 5), textcoords="offset points", fontsize=8)
+        axes.set(xlabel=WORDS.get(name, name), ylabel=WORDS[accuracy])
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter("{x:,.0f}" if name == "parameters" else "{x:g}")
+        axes.legend(loc="lower right")
+        axes.grid(alpha=0.3)
+    figure.suptitle("Pareto front, with the trials' numbers")
+    return figure
+
+
+def timeline(times: Timeline) -> Figure:
+    """Which worker ran which trial when; a dashed line where time without any trial was left out."""
+    workers = sorted({stretch.worker for stretch in times.stretches})
+    height = 0.5 * len(workers)
+    figure, axes = blank(9, height + 1.6, left=min(3.0, 0.4 + 0.08 * max(map(len, workers))), bottom=0.9)
+    for state in [state for state in STATES if any(stretch.state == state for stretch in times.stretches)]:
+        word, color = STATES[state]
+        own = [stretch for stretch in times.stretches if stretch.state == state]
+        rows = [workers.index(stretch.worker) for stretch in own]
+        lefts, widths = [s.start / 60 for s in own], [(s.end - s.start) / 60 for s in own]
+        axes.barh(rows, widths, 0.7, lefts, color=color, edgecolor="white", linewidth=0.5, label=word)
+    for stretch in times.stretches if len(times.stretches) <= NUMBERED else ():
+        middle = (stretch.start + stretch.end) / 120
+        axes.text(middle, workers.index(stretch.worker), str(stretch.number), ha="center", va="center", fontsize=7)
+    for cut in times.cuts:
+        axes.axvline(cut / 60, color="#555555", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(workers)), workers)
+    axes.set_ylim(len(workers) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("minutes" + (", pauses left out" if times.cuts else ""))
+    axes.set_title("Trials by worker")
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.4 / (height + 0.3)), ncols=3, frameon=False)
+    return figure
+
+
 def importances(shares: Mapping[str, float]) -> Figure:
-    """Share of each parameter in the variance of the result (fANOVA)."""
+    """Share of each parameter in what the best trials have in common (PED-ANOVA, Watanabe et al. 2023)."""
     figure, axes = blank(7, 0.45 * len(shares) + 1, left=1.9)
     names = list(shares)[::-1]
     bars = axes.barh(names, [shares[name] for name in names], color=TRAIN)
@@ -136,9 +214,9 @@ def _best(trials: Sequence[TrialPoints]) -> TrialPoints | None:
     return max(complete, key=lambda trial: trial.best, default=None)
 
 
-def _legend(axes: Axes, best: TrialPoints | None) -> None:
+def _legend(axes: Axes, best: TrialPoints | None, cross: str = PRUNED) -> None:
     axes.plot([], [], "o", color=TRAIN, label="complete")
-    axes.plot([], [], "x", color=PRUNED, label="pruned")
+    axes.plot([], [], "x", color=cross, label="pruned")
     if best:
         axes.plot([], [], color=VALIDATION, label=f"best: trial {best.number}, {best.best:.2%}")
     axes.set_ylabel("validation accuracy")

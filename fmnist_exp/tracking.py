@@ -228,7 +228,8 @@ def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
         (folder / "experiment.yaml").write_text(config.model_copy(update={"search": None}).to_yaml(), encoding="utf-8")
     versions = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
     run.params({**flatten(config), **versions})
-    run.inputs(data, {"training": data.train, "validation": data.validation})
+    held_out = {"validation": data.validation} if len(data.validation.images) else {}
+    run.inputs(data, {"training": data.train, **held_out})
 
 
 def save_figure(folder: Path, name: str, figure: Figure) -> None:

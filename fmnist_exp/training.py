@@ -48,7 +48,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit; the model holds the weights of `best`."""
+    """A finished fit; the model holds the weights of `best`, which without validation images is the last epoch."""
 
     epochs: tuple[Epoch, ...]
     best: Epoch
@@ -81,7 +81,7 @@ def fit(
     Raises:
         WorkError: the loss became infinite or not a number.
     """
-    training, start = config.training, start or State()
+    training, start, held_out = config.training, start or State(), len(data.validation.images) > 0
     done = len(start.epochs)
     feed = batches(config, data.train, epochs_done=done)
     steps = len(feed)
@@ -90,8 +90,9 @@ def fit(
     if model.trainable_weights:
         # fmt: off
         model.fit(feed, initial_epoch=done, epochs=done if start.stopped else training.epochs, verbose=0, shuffle=False,
-                  validation_data=(data.validation.images, targets(data.validation, training)),
-                  validation_batch_size=VALIDATION_BATCH, callbacks=_callbacks(training, recorder, listeners, start))
+                  validation_data=(data.validation.images, targets(data.validation, training)) if held_out else None,
+                  validation_batch_size=VALIDATION_BATCH,
+                  callbacks=_callbacks(training, recorder, listeners, start, held_out))
         # fmt: on
     else:
         recorder.measure_once(model, targets(data.train, training), targets(data.validation, training))
@@ -102,7 +103,9 @@ def fit(
 
 
 def _best(epochs: Sequence[Epoch], monitor: str) -> Epoch:
-    """The first of the best epochs, as Keras' EarlyStopping keeps it."""
+    """The first of the best epochs, as Keras' EarlyStopping keeps it; the last one where nothing was held out."""
+    if monitor not in epochs[-1].metrics:
+        return epochs[-1]
     sign = 1 if monitor == "val_accuracy" else -1
     return max(epochs, key=lambda epoch: sign * epoch.metrics[monitor])
 
@@ -141,7 +144,9 @@ def _optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimiz
     return optimizers.Adam(rate, **average)
 
 
-def _callbacks(training: TrainingConfig, recorder: Any, listeners: Sequence[Listener], start: State) -> list[Any]:
+def _callbacks(
+    training: TrainingConfig, recorder: Any, listeners: Sequence[Listener], start: State, held_out: bool
+) -> list[Any]:
     from keras import callbacks
 
     patience = training.patience or training.epochs
@@ -151,7 +156,8 @@ def _callbacks(training: TrainingConfig, recorder: Any, listeners: Sequence[List
     )
     # the recorder first: it must see the learning rate that the epoch had; the averages before who keeps the best
     averages = [averaging()] if training.ema else []
-    working = [recorder, *averages, stopping, *([plateau] if training.schedule == "plateau" else [])]
+    watching = [stopping, *([plateau] if training.schedule == "plateau" else [])] if held_out else []
+    working = [recorder, *averages, *watching]
 
     def tell(checkpoint: Checkpoint) -> None:
         for listener in listeners:
@@ -193,11 +199,12 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
 
         def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
             logs = logs or {}
+            if "val_loss" not in logs:  # no validation, whose start would have told the time
+                self.step_seconds += time.perf_counter() - self.epoch_start
             metrics = {
                 "train_loss": logs["loss"],
                 "train_accuracy": logs["accuracy"],
-                "val_loss": logs["val_loss"],
-                "val_accuracy": logs["val_accuracy"],
+                **{name: logs[name] for name in ("val_loss", "val_accuracy") if name in logs},
                 "learning_rate": float(self.model.optimizer.learning_rate),
                 "epoch_seconds": time.perf_counter() - self.epoch_start,
             }
@@ -205,7 +212,7 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
 
         def record(self, metrics: Mapping[str, float]) -> None:
             self.epochs.append(Epoch(len(self.epochs) + 1, metrics))
-            if not math.isfinite(metrics["val_loss"]):
+            if not math.isfinite(metrics.get("val_loss", 0.0)):
                 raise WorkError(f"the validation loss became {metrics['val_loss']} in epoch {len(self.epochs)}")
             if self.tell(self.epochs[-1]):
                 self.stopped = self.model.stop_training = True
@@ -219,6 +226,8 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
             self.on_epoch_begin(0)
             measured: dict[str, float] = {}
             for prefix, split, labels in (("train", data.train, train_labels), ("val", data.validation, val_labels)):
+                if not len(split.images):
+                    continue
                 result = model.evaluate(split.images, labels, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
                 measured |= {f"{prefix}_loss": result["loss"], f"{prefix}_accuracy": result["accuracy"]}
             self.step_seconds = time.perf_counter() - self.epoch_start

@@ -29,12 +29,13 @@ def locked(file: str) -> dict[str, list[tuple[Requirement, int]]]:
     return pins
 
 
-LOCKS = {file: locked(file) for file in ("requirements.txt", "requirements-dev.txt")}
+LOCKS = {file: locked(file) for file in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")}
 
 
 def declared() -> list[tuple[str, str]]:
     runtime = [("requirements.txt", text) for text in PYPROJECT["project"]["dependencies"]]
-    return runtime + [("requirements-dev.txt", text) for text in PYPROJECT["dependency-groups"]["dev"]]
+    groups = PYPROJECT["dependency-groups"].items()
+    return runtime + [(f"requirements-{group}.txt", text) for group, texts in groups for text in texts]
 
 
 @pytest.mark.parametrize(("file", "text"), declared())
@@ -55,10 +56,11 @@ def test_every_line_of_the_lock_is_one_version_with_hashes(file: str) -> None:
             assert hashes, f"{pin} has no hash"
 
 
-def test_both_locks_agree() -> None:
-    runtime, dev = LOCKS.values()
-    for name in runtime.keys() & dev.keys():
-        assert {str(pin) for pin, _ in dev[name]} <= {str(pin) for pin, _ in runtime[name]}
+def test_the_locks_agree() -> None:
+    runtime, *others = LOCKS.values()
+    shared = [(name, lock[name]) for lock in others for name in runtime.keys() & lock.keys()]
+    for name, pins in shared:
+        assert {str(pin) for pin, _ in pins} <= {str(pin) for pin, _ in runtime[name]}
 
 
 def test_mlflow_and_conda_install_the_lock_and_nothing_else() -> None:

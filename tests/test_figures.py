@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fmnist_exp import evaluation, figures, study_figures
 from fmnist_exp.config import AugmentationConfig
-from fmnist_exp.study_figures import TrialPoints
+from fmnist_exp.study_figures import Stretch, Timeline, TrialPoints
 from fmnist_exp.training import Epoch
 
 
@@ -228,7 +228,7 @@ def test_history(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_slices_has_an_axis_per_parameter(name):
-    figure = study_figures.slices(STUDIES[name], LOGARITHMIC)
+    figure = study_figures.slices(STUDIES[name], LOGARITHMIC, {})
     words(figure)
     scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes if axes.get_xlabel()}
     assert scales == {"training.learning_rate": "log", "model.dropout": "linear"}
@@ -237,13 +237,13 @@ def test_slices_has_an_axis_per_parameter(name):
 
 def test_slices_with_more_parameters_than_columns():
     many = TrialPoints(0, False, {1: 0.5}, {f"p{i}": float(i) for i in range(6)})
-    assert "p5" in words(study_figures.slices([many], frozenset()))
+    assert "p5" in words(study_figures.slices([many], frozenset(), {}))
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_parallel_coordinates_has_a_line_per_trial(name):
     trials = STUDIES[name]
-    figure = study_figures.parallel_coordinates(trials, LOGARITHMIC)
+    figure = study_figures.parallel_coordinates(trials, LOGARITHMIC, {})
     said = words(figure)
     assert all(label in said for label in ("learning_rate", "dropout", "val_accuracy"))
     rates = [t.parameters["training.learning_rate"] for t in trials]
@@ -259,3 +259,41 @@ def test_importances(shares):
     assert all(f"{share:.2f}" in said and name in said for name, share in shares.items())
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == list(shares.values())[::-1]
+
+
+def test_choices_stand_with_their_words():
+    trials = [TrialPoints(n, False, {1: 0.5 + n / 10}, {"training.optimizer": n % 2, "x": n}) for n in range(3)]
+    words_of = {"training.optimizer": ["adam", "sgd"]}
+    for figure in (
+        study_figures.slices(trials, frozenset(), words_of),
+        study_figures.parallel_coordinates(trials, frozenset(), words_of),
+    ):
+        said = words(figure)
+        assert "adam" in said
+        assert "sgd" in said
+
+
+def test_the_front_is_marked_for_each_other_objective():
+    measured = {4: {"val_accuracy": 0.9, "parameters": 50}, 7: {"val_accuracy": 0.8, "parameters": 20}}
+    measured[8] = {"val_accuracy": 0.7, "parameters": 60}
+    figure = study_figures.pareto_front(measured, [4, 7])
+    words(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["4", "7"]
+    front = next(line for line in figure.axes[0].get_lines() if line.get_label() == "Pareto front")
+    assert list(zip(*front.get_data(), strict=True)) == [(20, 0.8), (50, 0.9)]
+    more = {number: {**values, "prediction_seconds": values["parameters"] / 1e6} for number, values in measured.items()}
+    assert [axes.get_xlabel() for axes in study_figures.pareto_front(more, [4, 7]).axes] == [
+        "parameters",
+        "seconds per prediction, one image",
+    ]
+
+
+def test_the_timeline_has_a_bar_per_trial_and_a_row_per_worker():
+    stretches = [Stretch(0, "b", "COMPLETE", 0, 60), Stretch(1, "a", "PRUNED", 30, 90), Stretch(2, "b", "FAIL", 60, 70)]
+    figure = study_figures.timeline(Timeline(stretches, [65.0]))
+    said = words(figure)
+    assert all(text in said for text in ("a", "b", "complete", "pruned", "failed", "minutes, pauses left out"))
+    bars = sorted((bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches)
+    assert [left for left, _ in bars] == pytest.approx([0, 0.5, 1])
+    assert [width for _, width in bars] == pytest.approx([1, 1, 1 / 6])
+    assert "pruned" not in words(study_figures.timeline(Timeline(stretches[:1], [])))  # no word for what is not there

@@ -39,6 +39,8 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
 
     subject = lineage.trace(client, registry.find_uri(client, model))
     data = lineage.load_images(subject, source)
+    if temperature and not len(data.validation.images):
+        raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
     with tracking.closing(_start(client, f"evaluate version {subject.number}")) as run:
         with console.console.status("") as status:
             found = assessment.assess(subject, data, config.seed, temperature=temperature, tell=status.update)

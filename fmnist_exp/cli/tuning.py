@@ -41,14 +41,16 @@ def tune(
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
-    from fmnist_exp.tuning import space
+    from fmnist_exp.tuning import refit, space
 
     space.check(config)
+    refit.check(config)
     search = space.search_of(config)
     client, data, config = connect(config)
+    space.check_effect(config)
     name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from fmnist_exp import connection, console, tracking
-    from fmnist_exp.tuning import crew, lease, trial
+    from fmnist_exp.tuning import crew, lease, trial, warm_start
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
@@ -56,6 +58,8 @@ def tune(
     with connection.explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
         opened = open_study(config, name, storage)
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
+        if taken := opened.user_attrs.get(warm_start.TAKEN):
+            console.console.print(f"warm start: {taken} of study {search.warm_start} come first")
         parent = start_run(client, "tune", config, {"fmnist.study": name})
         with tracking.closing(parent) as run, console.SearchDisplay() as display:
             result = run_search(config, data, opened, run, display, crew=staff, lease=held)

@@ -56,6 +56,16 @@ def build(config: ModelConfig) -> keras.Model:
     return MODELS[config.family](config)
 
 
+def same_network(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether both build the same layers with the same settings."""
+
+    def layers(config: ModelConfig) -> list[tuple[str, str]]:
+        settings = [(type(layer).__name__, layer.get_config()) for layer in build(config).layers]
+        return [(kind, str({**own, "name": ""})) for kind, own in settings]
+
+    return layers(one) == layers(other)
+
+
 def describe(model: keras.Model) -> list[tuple[str, str, int]]:
     """Each layer as (description, output shape, parameters), the input first."""
     rows = [("Input", "28 × 28 uint8", 0)]

@@ -18,7 +18,7 @@ from fmnist_exp import tracking
 from fmnist_exp.cluster import STOP, Answer, Message
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tuning import recovery, space
+from fmnist_exp.tuning import objectives, recovery, space
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.trial import Task
 from fmnist_exp.tuning.watching import Watcher, summary
@@ -176,8 +176,7 @@ class Driver:
         pruned = False
         if epoch > entry.epochs:
             entry.epochs = epoch
-            entry.trial.report(val_accuracy, epoch)
-            pruned = entry.trial.should_prune()
+            pruned = objectives.report(entry.trial, epoch, val_accuracy)
         self.watcher.on_progress(number, float(epoch))
         return {"stop": pruned or self._is_late()}
 
@@ -185,8 +184,8 @@ class Driver:
         for name, value in known.items():
             entry.trial.set_user_attr(name, value)
         state = TrialState.PRUNED if stopped else TrialState.COMPLETE
-        value = None if stopped else float(known["val_accuracy"])
-        self._tell(number, entry, state, value)
+        values = None if stopped else objectives.values(space.search_of(self.search.config), known)
+        self._tell(number, entry, state, values)
 
     def _fail(self, number: int, entry: _Running, reason: str) -> None:
         entry.trial.set_user_attr("error", reason)
@@ -195,12 +194,14 @@ class Driver:
         if self.failures == FAILURES_IN_A_ROW:
             raise WorkError(f"{self.failures} trials failed in a row; the last one: {reason}")
 
-    def _tell(self, number: int, entry: _Running, state: TrialState, value: float | None, reason: str = "") -> None:
+    def _tell(
+        self, number: int, entry: _Running, state: TrialState, values: list[float] | None, reason: str = ""
+    ) -> None:
         """Tell the study, then close the run: after a kill in between, recovery.settle does what is left."""
-        if state == TrialState.COMPLETE and not math.isfinite(value or 0.0):
-            state, value = TrialState.FAIL, None
-        entry.trial.set_user_attr(recovery.OUTCOME, {"state": state.name, "value": value})
-        told = self.study.tell(entry.trial, value, state)
+        if not all(math.isfinite(value) for value in values or []):
+            state, values = TrialState.FAIL, None
+        entry.trial.set_user_attr(recovery.OUTCOME, {"state": state.name, "values": values})
+        told = self.study.tell(entry.trial, values, state)
         self._forget(number)
         self.finished += 1
         if state != TrialState.FAIL:

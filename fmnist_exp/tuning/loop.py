@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fmnist_exp import connection, experiment, gate, tracking
+from fmnist_exp import connection, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tuning import recovery, report, space, trial
+from fmnist_exp.tuning import objectives, recovery, report, retention, space, trial, winner
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.crew import Alone
 from fmnist_exp.tuning.driver import Driver, Search
@@ -20,12 +21,12 @@ from fmnist_exp.tuning.watching import TrialSummary, Watcher, summary
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
 
     from fmnist_exp.registry import Registration
     from fmnist_exp.tracking import Run
     from fmnist_exp.tuning.crew import Crew
     from fmnist_exp.tuning.lease import Lease
+    from fmnist_exp.tuning.retention import Retention
     from fmnist_exp.tuning.trial import Objective
 
 
@@ -39,6 +40,8 @@ class TuneResult:
     states: Mapping[str, int]
     test_accuracy: float | None = None
     registration: Registration | None = None
+    retention: Retention | None = None
+    front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
 
 
 def tune(
@@ -49,7 +52,7 @@ def tune(
     watcher: Watcher,
     *,
     crew: Crew | None = None,
-    objective: Objective = trial.train,
+    objective: Objective | None = None,
     lease: Lease | None = None,
 ) -> TuneResult:
     """Run trials until the study has `search.n_trials` finished ones or `search.timeout` is over; register the best.
@@ -61,7 +64,7 @@ def tune(
         parent: the run whose children the trials become; the caller closes it.
         watcher: hears of every trial.
         crew: where the trials run; None: in this process, one at a time.
-        objective: what a trial does.
+        objective: what a trial does; None: it trains.
         lease: of the study; the search ends when it is lost.
 
     Raises:
@@ -71,14 +74,19 @@ def tune(
     search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + limits.timeout * 60)
     parent.tag({"fmnist.study": study.study_name})
     tracking.log_start(parent, config, data)
-    interrupted = run_trials(search, crew or Alone(data), watcher, objective, lease)
+    trains = partial(trial.train, names=limits.objectives)
+    interrupted = run_trials(search, crew or Alone(data), watcher, objective or trains, lease)
     ranked = studies.ranked(study)
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={limits.timeout:g} minutes")
     _log_study(config, study, parent)
-    test_accuracy, registration = None, None
+    test_accuracy, registration, kept = None, None, None
     if not interrupted:
-        test_accuracy, registration = _register(config, study, ranked[0], data, parent)
+        try:  # what follows the trials may take long too, and goes on as they do
+            test_accuracy, registration = winner.register(config, study, ranked[0], data, parent, watcher.on_ending)
+            kept = _retain(config, study, parent)
+        except KeyboardInterrupt:
+            parent.kill()
     states = [ended.state.name for ended in studies.finished(study)]
     return TuneResult(
         study=study.study_name,
@@ -87,6 +95,8 @@ def tune(
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         test_accuracy=test_accuracy,
         registration=registration,
+        retention=kept,
+        front=tuple(trial.number for trial in objectives.front(study)),
     )
 
 
@@ -133,32 +143,24 @@ def _adopt(study: Study, parent: Run) -> None:
                 ) from error
 
 
+def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | None:
+    keep = space.search_of(config).keep
+    if keep is None:
+        return None
+    kept = retention.apply(study, keep, parent.client)
+    parent.tag({"fmnist.weights_kept": " ".join(map(str, kept.kept))})
+    return kept
+
+
 def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
     ranked = studies.ranked(study)
     with parent.artifacts() as folder:
         (folder / "experiment.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        report.write(study, folder)
+        report.write(study, space.search_of(config), folder)
     if ranked:
         best = ranked[0]
         parent.tag({"fmnist.best_trial": best.number, "fmnist.best_run": best.user_attrs["run_id"]})
+        if front := objectives.front(study):
+            parent.tag({"fmnist.front": " ".join(str(trial.number) for trial in front)})
         parent.metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
         parent.params({f"best.{name}": value for name, value in studies.settings(config, best).items()})
-
-
-def _register(
-    config: ExperimentConfig, study: Study, best: FrozenTrial, data: FashionMNIST, parent: Run
-) -> tuple[float, Registration]:
-    """Score the winner on the test set, register it, and let it try the gate."""
-    run_id, model_id = best.user_attrs["run_id"], best.user_attrs["model_id"]
-    winner = tracking.Run(parent.client, run_id)
-    test_accuracy = experiment.score_winner(winner, parent, model_id, data)
-    tags = {
-        "study": study.study_name,
-        "trial": best.number,
-        "val_accuracy": best.user_attrs["val_accuracy"],
-        "test_accuracy": test_accuracy,
-        "data_digest": data.train.digest,
-        "git_commit": winner.git_commit,
-    }
-    parent.link_model(model_id)
-    return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)

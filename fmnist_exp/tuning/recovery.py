@@ -32,7 +32,7 @@ def settle(study: Study, parent: Run, reason: str) -> None:
     for trial in studies.running(study):
         if OUTCOME in trial.user_attrs:
             outcome = trial.user_attrs[OUTCOME]
-            study.tell(trial.number, outcome["value"], TrialState[outcome["state"]])
+            study.tell(trial.number, outcome["values"], TrialState[outcome["state"]])
             continue
         studies.cut_off(study, trial)
         if run_id := trial.user_attrs.get("run_id"):

@@ -2,84 +2,94 @@
 
 from __future__ import annotations
 
-import html
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp import figures, study_figures
+from fmnist_exp.search_config import SearchConfig
 from fmnist_exp.study_figures import TrialPoints
+from fmnist_exp.tuning import objectives, page, timeline
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from optuna import Study
 
-PAGE = (
-    "plot_optimization_history",
-    "plot_intermediate_values",
-    "plot_parallel_coordinate",
-    "plot_slice",
-)
+COLUMNS = ("number", "state", "value", "datetime_start", "duration", "params", "user_attrs")
+ENOUGH = 3  # complete trials from which on importances say anything
 
 
-def write(study: Study, folder: Path) -> None:
-    """Write study/trials.csv, study/figures.html and a PNG per figure below `folder`."""
+def write(study: Study, search: SearchConfig, folder: Path) -> None:
+    """Write below `folder`: study/trials.csv, study/figures.html, a PNG per figure, and study/pareto_front.csv.
+
+    The last of these only where the search has several objectives.
+    """
     target = folder / "study"
     target.mkdir()
-    table = study.trials_dataframe(attrs=("number", "state", "value", "duration", "params", "user_attrs"))
+    table = _table(study, search)
     table.to_csv(target / "trials.csv", index=False)
-    for name, figure in _figures(study).items():
+    if front := [trial.number for trial in objectives.front(study)]:
+        table.set_index("number").loc[front].to_csv(target / "pareto_front.csv")
+    single = objectives.by_accuracy(study)
+    shares = _importances(single)
+    times = timeline.timeline(study.get_trials(deepcopy=False))
+    drawn = _figures(single, shares) | ({"timeline": study_figures.timeline(times)} if times.stretches else {})
+    if front:
+        drawn["pareto_front"] = study_figures.pareto_front(_measured(study, search), front)
+    for name, figure in drawn.items():
         figure.savefig(target / f"{name}.png", dpi=figures.DPI)
-    (target / "figures.html").write_text(_page(study), encoding="utf-8")
+    (target / "figures.html").write_text(page.compose(study, single, search, times, shares), encoding="utf-8")
 
 
-def _figures(study: Study) -> dict[str, Figure]:
-    """The figures that this many trials allow."""
-    measured = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values and _ended(trial)]
-    points = [_points(trial) for trial in measured]
-    if not points:
+def _table(study: Study, search: SearchConfig) -> pd.DataFrame:
+    """A row per trial. With several objectives, a column `value_NAME` for each."""
+    table = study.trials_dataframe(attrs=COLUMNS).drop(columns=f"user_attrs_{objectives.CURVE}", errors="ignore")
+    return table.rename(columns={f"values_{i}": f"value_{name}" for i, name in enumerate(search.objectives)})
+
+
+def _figures(single: Study, shares: Mapping[str, float]) -> dict[str, Figure]:
+    """The figures of accuracy that this many trials allow."""
+    ended = single.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    trials = [trial for trial in ended if trial.intermediate_values]
+    if not trials:
         return {}
-    logarithmic = frozenset(n for t in measured for n, d in t.distributions.items() if getattr(d, "log", False))
+    points = [_points(trial) for trial in trials]
+    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items()}
+    logarithmic = frozenset(name for name, kind in kinds.items() if getattr(kind, "log", False))
+    choices = {
+        name: [str(json.loads(str(choice))) for choice in kind.choices]
+        for name, kind in kinds.items()
+        if isinstance(kind, CategoricalDistribution)
+    }
     drawn = {
         "history": study_figures.history(points),
         "learning_curves": study_figures.learning_curves(points),
-        "slices": study_figures.slices(points, logarithmic),
-        "parallel_coordinates": study_figures.parallel_coordinates(points, logarithmic),
+        "slices": study_figures.slices(points, logarithmic, choices),
+        "parallel_coordinates": study_figures.parallel_coordinates(points, logarithmic, choices),
     }
-    if _complete(study) > 2:
-        drawn["importances"] = study_figures.importances(optuna.importance.get_param_importances(study))
-    return drawn
+    return drawn | ({"importances": study_figures.importances(shares)} if shares else {})
 
 
-def _ended(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def _complete(study: Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+def _importances(single: Study) -> Mapping[str, float]:
+    """Of each parameter for the accuracy; empty where there are too few trials."""
+    if len(single.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < ENOUGH:
+        return {}
+    return optuna.importance.get_param_importances(single)
 
 
 def _points(trial: FrozenTrial) -> TrialPoints:
     """The trial as the figures want it; a choice stands by its place in the list of choices."""
-    numeric = (FloatDistribution, IntDistribution)
-    parameters = {
-        name: float(trial.params[name] if isinstance(kind, numeric) else kind.to_internal_repr(trial.params[name]))
-        for name, kind in trial.distributions.items()
-    }
+    parameters = {name: kind.to_internal_repr(trial.params[name]) for name, kind in trial.distributions.items()}
     return TrialPoints(trial.number, trial.state == TrialState.PRUNED, trial.intermediate_values, parameters)
 
 
-def _page(study: Study) -> str:
-    """Optuna's interactive figures on one page that needs no network: Plotly's script is in it, once."""
-    names = [*PAGE, *(["plot_param_importances"] if _complete(study) > 2 else [])]
-    parts: list[str] = []
-    for name in names if _complete(study) else []:
-        named = {} if name == "plot_intermediate_values" else {"target_name": "validation accuracy"}
-        figure = getattr(optuna.visualization, name)(study, **named)
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
-    title = f"Study {html.escape(study.study_name)}"
-    style = "<style>body { font-family: sans-serif; margin: 1.5rem }</style>"
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title>{style}<h1>{title}</h1>{''.join(parts)}\n"
+def _measured(study: Study, search: SearchConfig) -> dict[int, dict[str, float]]:
+    """The objectives of each complete trial, by its number."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return {trial.number: dict(zip(search.objectives, trial.values, strict=True)) for trial in complete}

@@ -7,6 +7,7 @@ it or not: with the same parameters in every trial, multivariate TPE can use all
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 if TYPE_CHECKING:
     from optuna import Trial
 
+# fields of the model that leave its layers as they are
+OUTSIDE = ("model.averaging", "model.frozen", "model.members", "model.warm_start")
 Parameters = Mapping[str, Any]  # Optuna's name → value
 
 
@@ -40,8 +43,27 @@ def check(config: ExperimentConfig) -> None:
             raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
         for value in _corners(space):
             _override(config, {name: value})
+        if isinstance(space, Range) and _is_whole(name) and (space.step or 1) % 1:
+            raise RequestError(f"search.space: {name} is a whole number, so its step ({space.step:g}) must be one too")
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+
+
+def check_effect(config: ExperimentConfig) -> None:
+    """Raise RequestError if a field of the model is searched that its family has no use for.
+
+    It is built with the field's first and last value, the other searched fields once as they are, once at their first
+    and once at their last values: where no pair differs, the search would look for nothing.
+    """
+    corners = {name: _corners(space) for name, space in search_of(config).space.items()}
+    ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
+    for name, values in corners.items():
+        if name.startswith("model.") and name not in OUTSIDE:
+            pairs = [[_override(config, {**base, name: value}).model for value in values] for base in ({}, *ends)]
+            if all(models.same_network(first, other) for first, *others in pairs for other in others):
+                raise RequestError(
+                    f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
+                )
 
 
 def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
@@ -66,22 +88,31 @@ def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
 
 def defaults(config: ExperimentConfig) -> dict[str, Any]:
     """The experiment's own values as Optuna's parameters, for the first trial."""
-    own = flatten(config)
-    parameters: dict[str, Any] = {}
+    return parameters(config, flatten(config))
+
+
+def parameters(config: ExperimentConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the searched fields, by dotted name, as Optuna's parameters."""
+    found: dict[str, Any] = {}
     for name, space in search_of(config).space.items():
         if isinstance(space, Layers):
-            widths = list(own[name])
-            parameters[f"{name}.depth"] = len(widths)
+            widths = list(values[name])
+            found[f"{name}.depth"] = len(widths)
             widths += [low for low, _ in space.limits()[len(widths) :]]  # not used at this depth
-            parameters |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
+            found |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
         else:
-            parameters[name] = json.dumps(own[name]) if isinstance(space, Choice) else own[name]
-    return parameters
+            found[name] = json.dumps(values[name]) if isinstance(space, Choice) else values[name]
+    return found
+
+
+def holds(config: ExperimentConfig, values: Mapping[str, Any]) -> bool:
+    """Whether the values of the searched fields, by dotted name, lie in the space."""
+    return all(_holds(space, values[name]) for name, space in search_of(config).space.items())
 
 
 def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
     """The experiment with these values; lists with one value per layer follow a change of the depth."""
-    if "model.widths" in overrides:
+    if isinstance(overrides.get("model.widths"), list | tuple):  # a wrong space may give a number
         depth = len(overrides["model.widths"])
         for name in ("dropout", "convolutions"):
             own = getattr(config.model, name)
@@ -102,11 +133,18 @@ def _corners(space: Range | Choice | Layers) -> list[Any]:
     return [[limit[side] for limit in space.limits()[:depth]] for depth in space.depth for side in (0, 1)]
 
 
+def _on_step(space: Range, value: float) -> bool:
+    steps = (value - space.low) / (space.step or 1)
+    return space.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
+
+
 def _holds(space: Range | Choice | Layers, value: Any) -> bool:
     if isinstance(space, Choice):
         return json.dumps(value) in [json.dumps(choice) for choice in space.choices]
     if isinstance(space, Range):
-        return isinstance(value, int | float) and space.low <= value <= space.high
+        return isinstance(value, int | float) and space.low <= value <= space.high and _on_step(space, value)
+    if not isinstance(value, list | tuple):
+        return False
     in_depth = space.depth[0] <= len(value) <= space.depth[1]
     layers = zip(value, space.limits(), strict=False)
     return in_depth and all(low <= w <= high and (w - low) % space.step == 0 for w, (low, high) in layers)

@@ -11,49 +11,60 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import space
+from fmnist_exp.tuning import objectives, samplers, space, warm_start
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
+    from fmnist_exp.tuning.warm_start import WarmStart
+
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
-BUDGET = ("search.n_trials", "search.timeout")  # may differ when a study is continued, as may the gate
+# may differ when a study is continued, as may the gate
+BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
 
 
 def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
     """Create the study, or load it if the same search made it; its first trial is the experiment's own setting.
 
     Raises:
-        RequestError: the database cannot be used, or another search made the study.
+        RequestError: the database cannot be used, another search made the study, or search.warm_start gives nothing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = space.search_of(config)
     try:
+        warm = warm_start.find(config, storage) if _is_new(name, storage) else None
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            direction="maximize",
+            directions=samplers.directions(search),
             load_if_exists=True,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor),
         )
+    except RequestError:
+        raise
     except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
-    _claim(study, config)
-    # a study that goes on would draw its first settings a second time with the same seed
-    seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
-    study.sampler = optuna.samplers.TPESampler(n_startup_trials=search.startup_trials, seed=seed)
+    _claim(study, config, warm)
+    samplers.equip(study, config)
     return study
 
 
-def _claim(study: Study, config: ExperimentConfig) -> None:
+def _is_new(name: str, storage: str) -> bool:
+    """Whether there is no such study, or one that a kill left before it knew its search."""
+    known = name in optuna.get_all_study_names(storage)
+    return not known or "search" not in optuna.load_study(study_name=name, storage=storage).user_attrs
+
+
+def _claim(study: Study, config: ExperimentConfig, warm: WarmStart | None) -> None:
     """Write the search into a new study; compare it with that of an old one."""
     search = yaml.safe_load(config.to_yaml())
     mine = {key: value for key, value in _flat(search).items() if key not in BUDGET and not key.startswith("gate.")}
     theirs = study.user_attrs.get("search")
     if theirs is None:
+        study.enqueue_trial(space.defaults(config), skip_if_exists=True)
+        if warm:
+            warm.enqueue(study)
         study.set_user_attr("search", mine)
-        study.enqueue_trial(space.defaults(config))
         return
     different = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
     if different:
@@ -93,8 +104,7 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
 
 def ranked(study: Study) -> list[FrozenTrial]:
     """Trials with a logged model: the complete ones first, each group by falling validation accuracy."""
-    trials = [trial for trial in finished(study) if "model_id" in trial.user_attrs]
-    return sorted(trials, key=lambda trial: (trial.state != TrialState.COMPLETE, -trial.user_attrs["val_accuracy"]))
+    return sorted((trial for trial in finished(study) if "model_id" in trial.user_attrs), key=objectives.order)
 
 
 def settings(config: ExperimentConfig, trial: FrozenTrial) -> dict[str, Any]:

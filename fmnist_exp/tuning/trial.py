@@ -18,13 +18,14 @@ from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import Run
 from fmnist_exp.training import Epoch, Listener
+from fmnist_exp.tuning import objectives
 
 PROGRESS_SECONDS = 0.5  # between two reports of steps
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial came to. `known` is kept with the trial in the study: model_id, val_accuracy, parameters."""
+    """What a trial came to. `known` is kept with the trial in the study: model_id, best_epoch, objectives."""
 
     stopped: bool  # by the driver, before its last epoch
     known: Mapping[str, Any]  # plain numbers and texts
@@ -69,14 +70,18 @@ class Task:
     threads: int | None = None  # of a worker, where it is not to share them out by itself
 
 
-def train(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
-    """The objective: the whole experiment, but for the test set."""
+def train(
+    config: ExperimentConfig,
+    data: FashionMNIST,
+    run: Run,
+    listeners: Sequence[Listener],
+    names: Sequence[str] = ("val_accuracy",),
+) -> Measured:
+    """The objective: the whole experiment, but for the test set. `names` are what the search makes good."""
     outcome = experiment.run_experiment(config, data, run, listeners, score_test=False)
-    known = {
-        "model_id": outcome.model_id,
-        "val_accuracy": outcome.fit.best.metrics["val_accuracy"],
-        "parameters": outcome.parameters,
-    }
+    found = objectives.measure(names, outcome, data.validation.images)
+    run.metrics({name: value for name, value in found.items() if name == "prediction_seconds"})
+    known = {"model_id": outcome.model_id, "best_epoch": outcome.fit.best.number, **found}
     return Measured(outcome.fit.stopped_by_listener, known)
 
 

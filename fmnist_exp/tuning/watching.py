@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp.config import ExperimentConfig
+from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Watcher:
     def on_trial_end(self, trial: TrialSummary) -> None:
         """A trial ended, in whatever state."""
 
+    def on_ending(self, step: str) -> None:
+        """The trials are done; `step` says what is being done with the winner."""
+
 
 def summary(config: ExperimentConfig, trial: FrozenTrial) -> TrialSummary:
     """A trial of the study as tables show it."""
@@ -55,7 +59,7 @@ def summary(config: ExperimentConfig, trial: FrozenTrial) -> TrialSummary:
         state=trial.state.name,
         settings=studies.settings(config, trial),
         run_id=known.get("run_id", ""),
-        epochs=len(trial.intermediate_values),
+        epochs=len(trial.intermediate_values) or len(known.get(objectives.CURVE, [])),
         val_accuracy=known.get("val_accuracy"),
         parameters=known.get("parameters"),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,

@@ -1,0 +1,145 @@
+"""What all peers share: tune_cnn's search space and network, typed in stock Keras, and a note of each epoch.
+
+The network is the one that `experiments/tune_cnn.yaml` searches over, layer by layer (a test compares parameters), with
+its optimizer and batch size, in float32. Two recipes: `tutorial` fits as tutorials do, at a constant learning rate and
+on the images as they are; `same` adds what the experiment's file says of training, the one-cycle schedule and flipped
+images. Nothing of the platform is used but the reading of the images.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, regularizers
+
+EPOCHS, BATCH = 5, 128
+BLOCKS = ((16, 48, 1), (32, 96, 2), (64, 128, 2))  # fewest filters, most, convolutions
+STEP = 16  # filters
+DROPOUT, L2, RATE = (0.0, 0.3), (1e-6, 1e-3), (0.03, 0.3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A point of the search space."""
+
+    dropout: float
+    l2: float
+    learning_rate: float
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a peer was asked to do; `seconds` from the start of its process."""
+
+    seconds: float
+    seed: int
+    recipe: str
+    notes: str
+
+    @property
+    def left(self) -> float:
+        return self.seconds - elapsed()
+
+
+def task() -> Task:
+    """Read the command line of a peer."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", choices=("tutorial", "same"), default="tutorial")
+    parser.add_argument("--notes", required=True, help="file that each epoch adds a line to")
+    given = parser.parse_args()
+    keras.utils.set_random_seed(given.seed)
+    return Task(given.seconds, given.seed, given.recipe, given.notes)
+
+
+def elapsed() -> float:
+    """Seconds since the process was started, which is before it imported anything."""
+    return time.time() - float(os.environ["RACE_START"])
+
+
+def images() -> tuple[Any, Any]:
+    """Training and validation images with their labels: the split that the platform has with data.split_seed=0.
+
+    RACE_IMAGES cuts the training images to so many, to try a peer out.
+    """
+    from fmnist_exp import data
+    from fmnist_exp.config import DataConfig
+
+    found = data.load(DataConfig(split_seed=0), 0)
+    most = int(os.environ.get("RACE_IMAGES", len(found.train.images)))
+    return (found.train.images[:most], found.train.labels[:most]), (found.validation.images, found.validation.labels)
+
+
+def draw(random_numbers: random.Random) -> Setting:
+    """A setting at random."""
+    depth = random_numbers.choice((2, 3))
+    widths = tuple(random_numbers.randrange(low, high + 1, STEP) for low, high, _ in BLOCKS[:depth])
+    logs = [np.exp(random_numbers.uniform(*np.log(limits))) for limits in (L2, RATE)]
+    return Setting(random_numbers.uniform(*DROPOUT), *map(float, logs), widths)
+
+
+def build(setting: Setting, recipe: str, epochs: int = EPOCHS, training_images: int = 54_000) -> keras.Model:
+    """The compiled network."""
+    penalty = regularizers.L2(setting.l2)
+
+    def convolution(filters: int) -> Any:
+        options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+        return layers.Conv2D(filters, 3, kernel_regularizer=penalty, **options)
+
+    inputs = keras.Input((28, 28))
+    x = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / (255 * 0.353), offset=-0.286 / 0.353)(inputs))
+    x = layers.RandomFlip("horizontal")(x) if recipe == "same" else x
+    for filters, (_, _, convolutions) in zip(setting.widths, BLOCKS, strict=False):
+        x = layers.MaxPooling2D()(convolution(filters)(x))
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        for _ in range(convolutions - 1):
+            x = layers.Add()([x, layers.ReLU()(layers.BatchNormalization()(convolution(filters)(x)))])
+        x = layers.Dropout(setting.dropout)(x)
+    outputs = layers.Dense(10, activation="softmax", kernel_regularizer=penalty)(layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    rate: Any = setting.learning_rate
+    if recipe == "same":
+        steps = epochs * (training_images // BATCH)
+        climb = steps // 4
+        rate = keras.optimizers.schedules.CosineDecay(rate / 25, steps - climb, warmup_target=rate, warmup_steps=climb)
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+class Notes(keras.callbacks.Callback):
+    """Writes each epoch's time and validation accuracy to a file; ends the fit when the time is over."""
+
+    def __init__(self, asked: Task, trial: Callable[[], int]) -> None:
+        super().__init__()
+        self.asked, self.trial = asked, trial
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        line = {"seconds": elapsed(), "trial": self.trial(), "val_accuracy": float(logs["val_accuracy"])}
+        with open(self.asked.notes, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.asked.left < 0:
+            raise TimeoutError
+
+
+def fit(setting: Setting, asked: Task, trial: int, epochs: int = EPOCHS) -> float:
+    """Fit a setting as tutorials do; the best validation accuracy of an epoch. Raises TimeoutError."""
+    keras.backend.clear_session()
+    training, validation = images()
+    model = build(setting, asked.recipe, epochs, len(training[0]))
+    notes = Notes(asked, lambda: trial)
+    seen = model.fit(
+        *training, batch_size=BATCH, epochs=epochs, validation_data=validation, verbose=0, callbacks=[notes]
+    )
+    return float(max(seen.history["val_accuracy"]))

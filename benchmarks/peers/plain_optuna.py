@@ -1,0 +1,42 @@
+"""A plain Optuna script with MLflow, as tutorials show it: autolog, a nested run per trial, default TPE, no pruning."""
+
+import contextlib
+
+import keras
+import mlflow
+import network
+import optuna
+
+asked = network.task()
+training, validation = network.images()
+mlflow.set_experiment("plain optuna")
+mlflow.keras.autolog()
+
+
+def objective(trial: optuna.Trial) -> float:
+    with mlflow.start_run(nested=True, run_name=f"trial {trial.number}"):
+        depth = trial.suggest_int("depth", 2, 3)
+        widths = [trial.suggest_int(f"width_{i}", *network.BLOCKS[i][:2], step=network.STEP) for i in range(depth)]
+        setting = network.Setting(
+            dropout=trial.suggest_float("dropout", *network.DROPOUT),
+            l2=trial.suggest_float("l2", *network.L2, log=True),
+            learning_rate=trial.suggest_float("learning_rate", *network.RATE, log=True),
+            widths=tuple(widths),
+        )
+        mlflow.log_params(trial.params)
+        keras.backend.clear_session()
+        model = network.build(setting, asked.recipe)
+        seen = model.fit(
+            *training,
+            batch_size=network.BATCH,
+            epochs=network.EPOCHS,
+            validation_data=validation,
+            verbose=0,
+            callbacks=[network.Notes(asked, lambda: trial.number)],
+        )
+        return max(seen.history["val_accuracy"])
+
+
+with mlflow.start_run(run_name="study"), contextlib.suppress(TimeoutError):
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
+    study.optimize(objective, timeout=asked.left)

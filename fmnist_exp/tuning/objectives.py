@@ -1,0 +1,102 @@
+"""What a search makes good: measured after a trial, told to Optuna, and the front where nothing is better in all."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from fmnist_exp import registry
+from fmnist_exp.search_config import SearchConfig
+from fmnist_exp.serving import predictor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+    from fmnist_exp.experiment import Outcome
+
+WARM_UP, TIMED = 20, 200  # predictions
+CURVE = "val_accuracies"  # user attribute of a trial whose study takes no reports
+
+
+def measure(names: Sequence[str], outcome: Outcome, images: NDArray[np.uint8]) -> dict[str, float]:
+    """What a finished trial came to by name, those of `names` among it; `images` are any real ones."""
+    found: dict[str, float] = {
+        "val_accuracy": outcome.fit.best.metrics["val_accuracy"],
+        "parameters": outcome.parameters,
+    }
+    if "prediction_seconds" in names:
+        found["prediction_seconds"] = prediction_seconds(outcome.model_id, images)
+    return found
+
+
+def values(search: SearchConfig, found: Mapping[str, Any]) -> list[float]:
+    """What Optuna is told, in the order of `search.objectives`."""
+    return [float(found[name]) for name in search.objectives]
+
+
+def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
+    """Median seconds of one answer: the logged model on ONNX Runtime, as it serves, asked for one image at a time.
+
+    The median of 200 after 20 to warm up. Other trials on the same machine make it longer: where the number matters,
+    search with one worker. Raises WorkError if the model's files cannot be had.
+    """
+    loaded = predictor._load_pyfunc(str(registry.download(f"models:/{model_id}") / "data"))
+    seconds = []
+    for turn in range(WARM_UP + TIMED):
+        image = images[turn % len(images)][None]
+        start = time.perf_counter()
+        loaded.probabilities(image)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:
+    """Tell Optuna of an epoch; True if it prunes the trial.
+
+    Optuna takes no reports for several objectives and prunes none of their trials: the curve is kept with the trial.
+    """
+    if len(trial.study.directions) == 1:
+        trial.report(val_accuracy, epoch)
+        return trial.should_prune()
+    trial.set_user_attr(CURVE, [*trial.user_attrs.get(CURVE, []), val_accuracy])
+    return False
+
+
+def by_accuracy(study: Study) -> Study:
+    """The study as if accuracy were its only objective, with its curves: what most figures can show.
+
+    With one objective the study itself, else a copy in memory.
+    """
+    if len(study.directions) == 1:
+        return study
+    single = optuna.create_study(study_name=study.study_name, direction="maximize")
+    for trial in study.get_trials():
+        trial.values = trial.values[:1] if trial.values else None
+        trial.intermediate_values = dict(enumerate(trial.user_attrs.get(CURVE, []), start=1))
+        single.add_trial(trial)
+    return single
+
+
+def front(study: Study) -> list[FrozenTrial]:
+    """The complete trials that no other beats in every objective, the most accurate first; none of a single objective.
+
+    The first is the one that is registered.
+    """
+    if len(study.directions) == 1:
+        return []
+    return sorted(study.best_trials, key=order)
+
+
+def order(trial: FrozenTrial) -> tuple[Any, ...]:
+    """Sorts trials with a model: complete ones first, then by accuracy; of equal ones the smaller or faster first."""
+    complete = trial.state == TrialState.COMPLETE
+    others = tuple(trial.values[1:]) if complete else ()
+    return not complete, -trial.user_attrs["val_accuracy"], others

@@ -1,0 +1,58 @@
+"""Which trials keep their weights when a search has ended: the best, the front, and what a version rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fmnist_exp import weights
+from fmnist_exp.errors import WorkError
+from fmnist_exp.tuning import objectives
+from fmnist_exp.tuning import study as studies
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+DELETED = "weights_deleted"  # user attribute of the study: numbers of the trials whose weights are gone
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Trials whose weights stayed, how many were deleted now, and why it stopped there, if it did."""
+
+    kept: tuple[int, ...]
+    deleted: int
+    reason: str = ""
+
+
+def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
+    """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version rests on.
+
+    Done again after it was cut off, it goes on. Where the artifact store refuses it stops, and says why: a search that
+    found and registered its winner has not failed.
+    """
+    ranked = studies.ranked(study)
+    kept = _kept(study, ranked, keep, client)
+    gone = list(study.user_attrs.get(DELETED, []))
+    before, reason = len(gone), ""
+    try:
+        for trial in ranked:
+            if trial.number not in kept and trial.number not in gone:
+                weights.delete(client, trial.user_attrs["model_id"], f"search.keep={keep}")
+                gone.append(trial.number)
+    except WorkError as error:
+        reason = str(error)
+    finally:
+        study.set_user_attr(DELETED, gone)
+    stayed = tuple(trial.number for trial in ranked if trial.number not in gone)
+    return Retention(stayed, len(gone) - before, reason)
+
+
+def _kept(study: Study, ranked: list[FrozenTrial], keep: int, client: MlflowClient) -> set[int]:
+    models, runs = weights.registered(client)
+    resting = [
+        trial for trial in ranked if trial.user_attrs["model_id"] in models or trial.user_attrs["run_id"] in runs
+    ]
+    return {trial.number for trial in (*ranked[:keep], *objectives.front(study), *resting)}
