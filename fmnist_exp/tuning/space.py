@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import models
+from fmnist_exp import models, training
 from fmnist_exp.config import ExperimentConfig, fields, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override, unknown_field
@@ -18,6 +18,8 @@ from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+    from fmnist_exp.data import FashionMNIST
 
 Parameters = Mapping[str, Any]  # Optuna's name → value
 
@@ -42,6 +44,16 @@ def check(config: ExperimentConfig) -> None:
             _override(config, {name: value})
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+
+
+def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:
+    """Raise RequestError for a space with settings that this data cannot serve."""
+    for name, space in search_of(config).space.items():
+        for value in _corners(space) if name.startswith("training.") else []:
+            try:
+                training.check(_override(config, {name: value}).training, data)
+            except RequestError as error:
+                raise RequestError(f"search.space: {error}") from error
 
 
 def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
