@@ -36,8 +36,7 @@ def tune(
 
     space.check(config)
     search = space.search_of(config)
-    client, data, config = connect(config)
-    space.check_data(config, data)
+    client, data, config = connect(config, space.check_data)
     from fmnist_exp import console, tracking
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
