@@ -36,6 +36,14 @@ def start_keras() -> None:
             tf.get_logger().setLevel(logging.ERROR)  # it warns that each model's predict is traced anew, as it must be
 
 
+def on_tensorflow() -> bool:
+    """Whether Keras runs on TensorFlow, as it does unless KERAS_BACKEND says otherwise."""
+    start_keras()
+    import keras
+
+    return bool(keras.backend.backend() == "tensorflow")
+
+
 def prepare(seed: int, precision: str) -> None:
     """Make what follows repeatable: seed Python, NumPy and Keras, forget earlier models, set the precision.
 
