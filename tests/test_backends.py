@@ -1,4 +1,4 @@
-"""The other Keras backend: a run on JAX, in a process of its own, whose model is as good on TensorFlow and ONNX Runtime."""
+"""The other Keras backend: a run on JAX, in a process of its own, whose model is as good on TensorFlow and ONNX."""
 
 import json
 import os
