@@ -28,7 +28,7 @@ def averaging() -> Any:
             weights = self.model.trainable_variables
             self.trained = [np.array(ops.convert_to_numpy(weight)) for weight in weights]
             self.model.optimizer.finalize_variable_values(weights)
-            # copies: on JAX a weight would share its buffer with the optimizer's average, and validation gives buffers up
+            # copies: on JAX a weight would share its buffer with the optimizer's average, and validation gives it up
             for weight in weights:
                 weight.assign(np.array(ops.convert_to_numpy(weight)))
 
