@@ -14,10 +14,10 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test lint format ui serve results race lock
+.PHONY: help tune test lint format ui serve results race bench-train lock
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 tune: $(READY) ## the main job: search on the real images, register the best model
 	$(ACTIVATE) mlflow run . -e tune --env-manager local
@@ -46,6 +46,9 @@ results: $(READY) ## train the published systems and ours, three seeds each, and
 race: $(READY) ## this platform's search against four others, three times ten minutes each (hours; goes on)
 	$(ACTIVATE) uv pip install --require-hashes -r requirements-bench.txt
 	$(ACTIVATE) python benchmarks/tune_race.py --publish
+
+bench-train: $(READY) ## training speed beside plain Keras and the machine's peak (hours, goes on; QUICK=1: 5 minutes)
+	$(ACTIVATE) python benchmarks/train_speed.py $(if $(QUICK),--quick)
 
 lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt

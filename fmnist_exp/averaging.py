@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 
 def averaging() -> Any:
     """The Keras callback that puts the averages into the model for validation, until the next epoch's first step.
@@ -24,8 +26,11 @@ def averaging() -> Any:
 
         def on_test_begin(self, logs: Any = None) -> None:
             weights = self.model.trainable_variables
-            self.trained = [ops.convert_to_numpy(weight) for weight in weights]
+            self.trained = [np.array(ops.convert_to_numpy(weight)) for weight in weights]
             self.model.optimizer.finalize_variable_values(weights)
+            # copies: on JAX a weight would share its buffer with the optimizer's average, and validation gives it up
+            for weight in weights:
+                weight.assign(np.array(ops.convert_to_numpy(weight)))
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             for weight, trained in zip(self.model.trainable_variables, self.trained, strict=False):

@@ -141,7 +141,9 @@ class TrainingConfig(Section):
     )
     ema: float = Field(0.0, ge=0, le=0.9999, description="momentum of the moving average that replaces the weights")
     checkpoint: bool = Field(False, description="keep the best epoch's file, and the state to go on from when killed")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations; weights stay float32")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="of activations, weights stay float32; auto: what is faster, by a few steps of both"
+    )
     steps_per_execution: int = Field(10, ge=1, le=1000, description="steps per call into the compiled graph")
 
     @model_validator(mode="after")

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist_exp import checkpoints, connection, evaluation, figures, models, origins, runtime, tracking, training
+from fmnist_exp import (
+    checkpoints,
+    connection,
+    evaluation,
+    figures,
+    models,
+    origins,
+    precision,
+    runtime,
+    tracking,
+    training,
+)
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.models import combined
@@ -91,6 +102,7 @@ def run_experiment(
     Raises:
         WorkError: the fit broke down, as on a loss that is not a number.
     """
+    config = _settled(config, data, run)
     runtime.prepare(config.seed, config.training.precision)
     tracking.log_start(run, config, data)
     model = _build(config, run)
@@ -123,6 +135,16 @@ def run_experiment(
     if config.training.checkpoint:
         checkpoints.discard(run)
     return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
+
+
+def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> ExperimentConfig:
+    """The experiment with a precision in the place of `auto`: what is logged is what was done, for ever."""
+    if config.training.precision != "auto":
+        return config
+    choice = precision.choose(config, data)
+    run.tag({"fmnist.precision": choice.precision})
+    run.metrics(choice.metrics())
+    return precision.with_precision(config, choice.precision)
 
 
 def _summary(fitted: Fit, parameters: int) -> dict[str, float]:

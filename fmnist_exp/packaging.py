@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -13,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fmnist_exp import requirements, serving
+from fmnist_exp import requirements, runtime, serving
 from fmnist_exp.data import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import predictor
@@ -28,6 +31,15 @@ SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
 FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # none that runs code when it is read
 UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # these carry or call code
 TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
+
+EXPORT = """
+import sys
+import keras
+import numpy as np
+model = keras.saving.load_model(sys.argv[1], compile=False)
+model(np.zeros((1, 28, 28), np.uint8))  # Keras exports what was called once
+model.export(sys.argv[2], format="onnx", verbose=False)
+"""
 
 
 def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> None:
@@ -53,7 +65,10 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         input_example=examples[:1],
         pip_requirements=requirements.locked(SERVING_PACKAGES),
     )
-    _export_onnx(model, folder / "data" / "model.onnx")
+    if runtime.on_tensorflow():
+        _export_onnx(model, folder / "data" / "model.onnx")
+    else:
+        _export_in_another_process(folder / "data")
     (folder / "data" / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
     _copy_code(folder / "code")
     _loosen_python(folder / "python_env.yaml")
@@ -127,6 +142,23 @@ def _export_onnx(model: keras.Model, file: Path) -> None:
         # tf2onnx, as Keras calls it, asks NumPy for a name that NumPy has deprecated
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         model.export(str(file), format="onnx", verbose=False)
+
+
+def _export_in_another_process(folder: Path) -> None:
+    """From model.keras to model.onnx on TensorFlow: Keras' exporters for its other backends need more libraries.
+
+    Raises:
+        WorkError: what the process said last.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(folder / "model.keras"), str(folder / "model.onnx")],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise WorkError(f"the model was not exported to ONNX, which takes TensorFlow whatever Keras runs on: {last}")
 
 
 def _copy_code(folder: Path) -> None:

@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision → Keras' name for it
 
 
 _threads: int | None = None  # of TensorFlow; None: one per core
@@ -62,7 +64,15 @@ def start_keras() -> None:
             tf.get_logger().setLevel(logging.ERROR)  # it warns that each model's predict is traced anew, as it must be
 
 
-def prepare(seed: int, precision: Literal["float32", "bfloat16"]) -> None:
+def on_tensorflow() -> bool:
+    """Whether Keras runs on TensorFlow, as it does unless KERAS_BACKEND says otherwise."""
+    start_keras()
+    import keras
+
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def prepare(seed: int, precision: str) -> None:
     """Make what follows repeatable: seed Python, NumPy and Keras, forget earlier models, set the precision.
 
     The same seed gives the same numbers on the same machine; ops that TensorFlow can only run in an unrepeatable
@@ -80,15 +90,15 @@ def prepare(seed: int, precision: Literal["float32", "bfloat16"]) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def set_precision(precision: Literal["float32", "bfloat16"]) -> None:
-    """Decide in what layers built from now on compute; their weights are float32 either way."""
+def set_precision(precision: str) -> None:
+    """Decide in what layers built from now on compute, float32 or bfloat16; their weights are float32 either way."""
     import keras
 
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    keras.config.set_dtype_policy(POLICIES[precision])
 
 
 @contextmanager
-def precision_of(precision: Literal["float32", "bfloat16"]) -> Iterator[None]:
+def precision_of(precision: str) -> Iterator[None]:
     """Layers that the block builds compute in `precision`; those of a fit that goes on around it do as before."""
     import keras
 

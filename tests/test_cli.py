@@ -47,6 +47,7 @@ def test_help_lists_every_entry_point_and_its_fields(name):
         (["train", "--training.epochz", "3"], ["'training.epochz'", "'training.epochs'"]),
         (["train", "--epochs=3"], ["'epochs'", "'training.epochs'"]),
         (["cnn", "--training.epochs", "0"], ["training.epochs", "at least 1", "at most 1000"]),
+        (["cnn", "--training.precision", "float16"], ["training.precision", "one of auto, float32, bfloat16"]),
         (["cnn", "--model.family", "cn"], ["model.family", "'cnn'"]),
         (["cnn", "--training.epochs"], ["--training.epochs needs a value"]),
         (["cnn", "epochs"], ["unexpected argument 'epochs'"]),
@@ -67,6 +68,21 @@ def test_a_wrong_request_is_one_sentence_and_exit_code_2(arguments, words, tmp_p
     for word in words:
         assert word in answer.stderr
     assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cnn", "--training.batch_size", "54001"],
+        ["tune", "--search.space", "{training.batch_size: {choices: [128, 54001]}}"],
+    ],
+)
+def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(data, arguments, tmp_path):
+    answer = fmnist_exp(*arguments, cwd=tmp_path, env=environment())
+    assert answer.returncode == 2, answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert "training.batch_size=54001: must be at most 54000, the training images" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unreachable_server_is_one_sentence_without_its_password(tmp_path):

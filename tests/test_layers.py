@@ -25,6 +25,7 @@ LAYERS = [
     ["serving", "requirements", "document"],
     ["study_figures", "robustness_figures"],
     ["figures"],
+    ["precision"],
     ["training", "evaluation", "comparison", "calibration"],
     ["batches", "averaging", "training_state"],
     ["data", "augment", "mixing", "models", "corruptions"],

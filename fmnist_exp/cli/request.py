@@ -71,16 +71,27 @@ def load_experiment(
     return config
 
 
-def connect(config: ExperimentConfig) -> tuple[MlflowClient, FashionMNIST, ExperimentConfig]:
-    """Reach the tracking store, load the data, check the rest: all may refuse the request before anything is written.
+def connect(
+    config: ExperimentConfig, check: Callable[[ExperimentConfig, FashionMNIST], None] | None = None
+) -> tuple[MlflowClient, FashionMNIST, ExperimentConfig]:
+    """Load the data, reach the tracking store, check the rest: all may refuse the request before anything is written.
+
+    The store comes after what only needs the data, for an embedded one is made when it is reached.
+
+    Args:
+        config: the experiment.
+        check: raises RequestError for what this data cannot serve, beside `training.check`.
 
     Returns:
         Client, data, and the experiment with aliases of other models replaced by their versions.
     """
-    from fmnist_exp import connection, data, experiment
+    from fmnist_exp import connection, data, experiment, training
 
-    client = connection.connect()
     loaded = data.load(config.data, config.seed)
+    training.check(config.training, loaded)
+    if check:
+        check(config, loaded)
+    client = connection.connect()
     return client, loaded, experiment.check(client, config, loaded)
 
 

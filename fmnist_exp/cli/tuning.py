@@ -46,7 +46,7 @@ def tune(
     space.check(config)
     refit.check(config)
     search = space.search_of(config)
-    client, data, config = connect(config)
+    client, data, config = connect(config, space.check_data)
     space.check_effect(config)
     name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from fmnist_exp import connection, console, tracking

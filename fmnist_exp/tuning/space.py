@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import models
+from fmnist_exp import models, training
 from fmnist_exp.config import ExperimentConfig, fields, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override, unknown_field
@@ -19,6 +19,8 @@ from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+    from fmnist_exp.data import FashionMNIST
 
 # fields of the model that leave its layers as they are
 OUTSIDE = ("model.averaging", "model.frozen", "model.members", "model.warm_start")
@@ -64,6 +66,16 @@ def check_effect(config: ExperimentConfig) -> None:
                 raise RequestError(
                     f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
                 )
+
+
+def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:
+    """Raise RequestError for a space with settings that this data cannot serve."""
+    for name, space in search_of(config).space.items():
+        for value in _corners(space) if name.startswith("training.") else []:
+            try:
+                training.check(_override(config, {name: value}).training, data)
+            except RequestError as error:
+                raise RequestError(f"search.space: {error}") from error
 
 
 def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:

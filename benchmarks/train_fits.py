@@ -1,0 +1,179 @@
+"""The long parts of benchmarks/train_speed.py: whole fits, each in a process of its own, kept in a folder.
+
+What is there, with the experiment as its file stands now, is not fitted again; the peers go on from epoch to epoch.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmnist_exp import experiment_files
+from fmnist_exp.config import ExperimentConfig
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a fit came to."""
+
+    seconds: float  # of fitting: steps, validation, callbacks
+    test_accuracy: float
+    val_accuracy: float
+    mebibytes: float | None = None  # the process' peak
+    wall: float | None = None  # seconds from the process' start to its end
+
+
+def platform(folder: Path, name: str, seed: int, overrides: Sequence[str] = ()) -> Reached | None:
+    """The whole command `fmnist-exp train`, with a tracking store in `folder`."""
+    config = experiment_files.load(name, {"seed": seed, **dict(zip(overrides[::2], overrides[1::2], strict=True))})
+    file = folder / f"{name}-{seed}-{digest(config)}.json"
+    if file.exists():
+        return read(file)
+    fields = [
+        word for name, value in zip(overrides[::2], overrides[1::2], strict=True) for word in (f"--{name}", value)
+    ]
+    wall, mebibytes = command(
+        [sys.executable, "-m", "fmnist_exp", "train", "--experiment", name, "--seed", str(seed), *fields], folder
+    )
+    metrics = newest(folder)
+    write(
+        file,
+        Reached(
+            metrics["fit_seconds"],
+            metrics["test_accuracy"],
+            metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"]),
+            mebibytes,
+            wall,
+        ),
+    )
+    return read(file)
+
+
+def stock(folder: Path, name: str, seed: int) -> Reached | None:
+    """An experiment's recipe in float32, stock layers, `fit` with its defaults."""
+    config = experiment_files.load(name, {"seed": seed, "training.precision": "float32"})
+    file = folder / f"{name}-stock-{seed}-{digest(config)}.json"
+    if not file.exists():
+        command([sys.executable, str(HERE / "train_fits.py"), name, str(seed), str(file)], folder)
+    return read(file)
+
+
+def peer(folder: Path, name: str, seed: int, wanted: float) -> Reached | None:
+    """A recipe of peers/: when it reached `wanted` on the test set after an epoch, or else its own best."""
+    own = folder / f"{name}-{seed}"
+    if not curve(own)["done"]:
+        command([sys.executable, str(HERE / "peers" / f"{name}.py"), str(own), "--seed", str(seed)], folder)
+    return reached(curve(own)["epochs"], wanted)
+
+
+def reached(epochs: Sequence[dict[str, float]], wanted: float) -> Reached | None:
+    """The first epoch that has `wanted`, or the best one; None before the first."""
+    there = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
+    best = there[0] if there else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
+    return Reached(best["seconds"], best["test_accuracy"], best["val_accuracy"]) if best else None
+
+
+def known(folder: Path, name: str, seed: int, kind: str, wanted: float) -> Reached | None:
+    """What is in the folder, without fitting anything; None for what is missing or not done."""
+    if kind == "peer":
+        found = curve(folder / f"{name}-{seed}")
+        return reached(found["epochs"], wanted) if found["done"] else None
+    overrides = {"training.precision": "float32"} if kind == "stock" else {}
+    config = experiment_files.load(name, {"seed": seed, **overrides})
+    return read(folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest(config)}.json")
+
+
+def curve(folder: Path) -> dict[str, Any]:
+    file = folder / "curve.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"epochs": [], "done": False}
+    return found
+
+
+def digest(config: ExperimentConfig) -> str:
+    return hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
+
+
+def command(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Run to its end: seconds, and the peak of its memory in MiB."""
+    print(*arguments, flush=True)
+    start = time.perf_counter()
+    process = subprocess.Popen(arguments, cwd=folder, env=settings(folder), stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}")
+    return time.perf_counter() - start, used.ru_maxrss / 1024
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """The environment of a process that tracks its runs in `folder`."""
+    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**os.environ, **store, "PYTHONPATH": path}
+
+
+def newest(folder: Path) -> dict[str, float]:
+    """The metrics of the newest run in the folder's store."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
+    return dict(runs[0].data.metrics)
+
+
+def read(file: Path) -> Reached | None:
+    return Reached(**json.loads(file.read_text())) if file.exists() else None
+
+
+def write(file: Path, what: Reached) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(vars(what), indent=1))
+    os.replace(new, file)
+
+
+def fit_stock(name: str, seed: int, file: Path) -> None:
+    """The recipe's batches, optimizer, schedule and loss; layers, precision and loop are Keras' own."""
+    from fmnist_exp import averaging, data, evaluation, models, runtime, training
+    from fmnist_exp.batches import batches, targets
+    from fmnist_exp.models import combined
+
+    config = experiment_files.load(name, {"seed": seed, "training.precision": "float32"})
+    loaded = data.load(config.data, seed)
+    runtime.start_keras()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = models.build(config.model)
+    feed = batches(config, loaded.train)
+    loss: Any = keras.losses.SparseCategoricalCrossentropy()
+    if config.training.labels == "one_hot":
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.training.label_smoothing)
+    model.compile(training._optimizer(config.training, len(feed)), loss, metrics=["accuracy"])
+    stopping = keras.callbacks.EarlyStopping(
+        config.training.monitor, patience=config.training.epochs, restore_best_weights=True
+    )
+    start = time.perf_counter()
+    history = model.fit(
+        feed,
+        epochs=config.training.epochs,
+        validation_data=(loaded.validation.images, targets(loaded.validation, config.training)),
+        callbacks=[*([averaging.averaging()] if config.training.ema else []), stopping],
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    answers = evaluation.predict(combined.averaged(model, config.model), loaded.test.images)
+    test_accuracy = float((answers.argmax(axis=1) == loaded.test.labels).mean())
+    write(file, Reached(seconds, test_accuracy, max(history.history["val_accuracy"])))
+
+
+if __name__ == "__main__":
+    fit_stock(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,101 @@
+"""`training.precision: auto` measures both on the network at hand, takes the faster, and writes down what it took."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fmnist_exp import connection, experiment, experiment_files, precision, runtime, tracking
+from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.errors import RequestError
+from fmnist_exp.tuning import space
+
+CONFIG = experiment_files.override(
+    ExperimentConfig(),
+    {
+        "name": "settled",
+        "model.family": "mlp",
+        "model.widths": [16],
+        "model.batch_norm": True,
+        "model.dropout": 0.2,
+        "training.epochs": 1,
+        "training.batch_size": 50,
+        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
+        "training.precision": "auto",
+        "augmentation.horizontal_flip": True,
+    },
+)
+
+
+def test_the_faster_one_is_chosen(small):
+    choice = precision.choose(CONFIG, small)
+    assert choice.images_per_second.keys() == {"float32", "bfloat16"}
+    assert all(0 < speed < math.inf for speed in choice.images_per_second.values())
+    assert choice.images_per_second[choice.precision] == max(choice.images_per_second.values())
+    assert choice.metrics().keys() == {"float32_images_per_second", "bfloat16_images_per_second", "precision_seconds"}
+    assert 0 < choice.seconds == choice.metrics()["precision_seconds"]
+
+
+def test_a_batch_of_all_images_can_be_measured(small):
+    """Four batches of 600 of 600 images: they are shown again."""
+    whole = experiment_files.override(CONFIG, {"training.batch_size": 600, "training.steps_per_execution": 3})
+    assert all(speed > 0 for speed in precision.choose(whole, small).images_per_second.values())
+
+
+def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
+    """Measuring leaves no trace in the numbers: a run with the chosen precision in its file comes to the same ones."""
+    client = connection.connect()
+    with tracking.closing(tracking.start_run(client, "train", "auto", "settled")) as run:
+        first = experiment.run_experiment(CONFIG, small, run, score_test=False)
+    found = client.get_run(run.id)
+    used = found.data.tags["fmnist.precision"]
+    assert used == found.data.params["training.precision"]
+    speeds = {name: found.data.metrics[f"{name}_images_per_second"] for name in ("float32", "bfloat16")}
+    assert speeds[used] == max(speeds.values())
+    logged = experiment_files.parse(connection.download_text(f"runs:/{run.id}/experiment.yaml"), "logged")
+    assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
+    with tracking.closing(tracking.start_run(client, "train", "again", "settled")) as again:
+        second = experiment.run_experiment(logged, small, again, score_test=False)
+    models = [connection.load_model(outcome.model_id) for outcome in (first, second)]
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert "fmnist.precision" not in client.get_run(again.id).data.tags  # nothing was left to be settled
+
+
+def test_what_is_not_trained_needs_no_choice(small):
+    naive = experiment_files.override(CONFIG, {"model.family": "naive", "model.batch_norm": False})
+    choice = precision.choose(naive, small)
+    assert (choice.precision, choice.images_per_second) == ("float32", {})
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(RequestError, match=r"^training\.precision='float16': must be one of auto, float32, bfloat16$"):
+        experiment_files.override(ExperimentConfig(), {"training.precision": "float16"})
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        ("training.precision", {"choices": ["float32", "float64"]}, r"^training\.precision='float64': must be one of"),
+        (
+            "training.batch_size",
+            {"choices": [128, 601]},
+            r"^search\.space: training\.batch_size=601: must be at most 600",
+        ),
+        (
+            "training.batch_size",
+            {"low": 100, "high": 700},
+            r"^search\.space: training\.batch_size=700: must be at most",
+        ),
+    ],
+)
+def test_a_search_of_what_cannot_be_trained_is_refused(small, field, values, message):
+    own = {"training.precision": "float32", "training.batch_size": 128, "search.space": {field: values}}
+    config = experiment_files.override(CONFIG, own)
+    with pytest.raises(RequestError, match=message):
+        (space.check(config), space.check_data(config, small))
+
+
+def test_runtime_knows_no_other_precision():
+    with pytest.raises(KeyError):
+        runtime.prepare(0, "auto")

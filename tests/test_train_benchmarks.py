@@ -1,0 +1,80 @@
+"""What benchmarks/ computes from what it measures, and that its peers are the published networks."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Import a module of benchmarks/, as a script there would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+
+        def load(name: str) -> ModuleType:
+            return importlib.import_module(name)
+
+        yield load
+    for name in [
+        name for name, module in sys.modules.items() if BENCHMARKS in Path(str(module.__dict__.get("__file__"))).parents
+    ]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("deep_cnn_keras", 1_869_258), ("funnel_mlp_keras", 567_434)])
+def test_the_peers_have_the_published_number_of_parameters(benchmark, small, name, parameters):
+    recipe = benchmark(f"peers.{name}")
+    model = recipe.build()
+    assert model.count_params() == parameters
+    assert model(recipe.inputs(small.test.images[:2])).shape == (2, 10)
+
+
+def test_a_moment_is_divided_among_what_runs_in_it(benchmark):
+    """Two operations side by side from 2 to 4; then the executor alone, then a wait for a batch within it."""
+    profile = benchmark("train_profile")
+    events = [
+        profile.Event(0, 10, "ExecutorState::Process"),
+        profile.Event(0, 4, "cnn/conv2d_1/convolution:_MklNativeConv2D"),
+        profile.Event(2, 5, "sgd/Mul_3:Mul"),
+        profile.Event(0, 9, "while/body:While"),  # it runs as long as what is in it
+        profile.Event(7, 10, "IteratorGetNextAsOptionalOp::DoCompute"),
+    ]
+    shares = profile.divided(events)
+    assert shares == {
+        "cnn/conv2d_1/convolution:_MklNativeConv2D": 3,
+        "sgd/Mul_3:Mul": 2,
+        profile.SCHEDULING: 2,
+        profile.WAITING: 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("cnn_1/conv2d_4/convolution:_MklNativeConv2D", "convolutions, forward"),
+        ("gradient_tape/cnn_1/conv2d/convolution/Conv2DBackpropFilter:x", "convolutions, gradient of the weights"),
+        ("gradient_tape/sequential/dense_2/MatMul/MatMul_1:_MklMatMul", "dense layers, backward"),
+        ("gradient_tape/x/batch_normalization/FusedBatchNormGradV3:_Mkl", "normalisation, backward"),
+        ("StatefulPartitionedCall/adam/Sqrt_7:Sqrt", "optimizer"),
+        ("PyFunc:PyFunc", "input: making batches"),
+        ("cnn_1/add_1/Add:AddV2", "shortcuts, reshapes, copies"),
+    ],
+)
+def test_an_operation_has_its_kind(benchmark, name, kind):
+    assert benchmark("train_profile").kind(name) == kind
+
+
+def test_a_peer_counts_until_it_is_good_enough_or_at_its_best(benchmark):
+    fits = benchmark("train_fits")
+    epochs = [
+        {"seconds": 10.0 * number, "val_accuracy": 0.9, "test_accuracy": accuracy}
+        for number, accuracy in enumerate((0.90, 0.925, 0.931, 0.935, 0.92), start=1)
+    ]
+    assert (fits.reached(epochs, 0.93).seconds, fits.reached(epochs, 0.93).test_accuracy) == (30, 0.931)
+    assert fits.reached(epochs, 0.95).seconds == 40
+    assert fits.reached([], 0.93) is None
