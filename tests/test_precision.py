@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fmnist_exp import connection, experiment, experiment_files, precision, runtime, tracking
+from fmnist_exp import connection, experiment, experiment_files, precision, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import space
@@ -40,6 +40,23 @@ def test_a_batch_of_all_images_can_be_measured(small):
     """Four batches of 600 of 600 images: they are shown again."""
     whole = experiment_files.override(CONFIG, {"training.batch_size": 600, "training.steps_per_execution": 3})
     assert all(speed > 0 for speed in precision.choose(whole, small).images_per_second.values())
+
+
+def test_what_it_costs_has_a_limit(data, small, monkeypatch):
+    """Neither large batches nor copies of the images make it long: two calls of the real fit, looked at."""
+    fits, fit = [], training.fit
+
+    def watched(model, config, shown, listeners):
+        fits.append((config, len(shown.train.images)))
+        return fit(model, config, shown, listeners)
+
+    monkeypatch.setattr(training, "fit", watched)
+    large = {"training.batch_size": 50_000, "training.steps_per_execution": 32, "augmentation.copies": 3}
+    precision.choose(experiment_files.override(CONFIG, large), data)
+    few = {"training.batch_size": 400, "training.steps_per_execution": 32, "augmentation.copies": 1}
+    precision.choose(experiment_files.override(CONFIG, few), small)
+    assert [images for _, images in fits] == [4 * 8192] * 2 + [4 * 3 * 400] * 2  # an epoch of `few` has three steps
+    assert not any(config.augmentation.copies or config.augmentation.transforms() for config, _ in fits)
 
 
 def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
