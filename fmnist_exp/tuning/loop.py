@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fmnist_exp import connection, tracking
+from fmnist_exp import connection, precision, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from fmnist_exp.tuning.lease import Lease
     from fmnist_exp.tuning.retention import Retention
     from fmnist_exp.tuning.trial import Objective
+
+
+PRECISION = "precision"  # user attribute of a study: what its `training.precision: auto` stands for
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def tune(
         WorkError: five trials failed in a row, or the time was over before any trial had a model.
     """
     limits = space.search_of(config)
-    search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + limits.timeout * 60)
+    deadline = time.monotonic() + limits.timeout * 60
+    config = _settled(config, data, study, parent)
+    search = Search(config, study, parent, trial.place_of(config, data), deadline)
     parent.tag({"fmnist.study": study.study_name})
     tracking.log_start(parent, config, data)
     trains = partial(trial.train, names=limits.objectives)
@@ -125,6 +130,24 @@ def run_trials(
             recovery.settle(study, parent, f"the search ended: {connection.first_line(error)}")
         raise
     return False
+
+
+def _settled(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run) -> ExperimentConfig:
+    """The search with a precision in the place of `auto`, measured once in a study, before any trial begins.
+
+    Trials that measured for themselves, beside others that compute, could differ in it, from each other and from the
+    winner fitted again.
+    """
+    if config.training.precision != "auto":
+        return config
+    chosen = study.user_attrs.get(PRECISION)
+    if chosen is None:
+        choice = precision.choose(config, data)
+        chosen = choice.precision
+        parent.metrics(choice.metrics())
+        study.set_user_attr(PRECISION, chosen)
+    parent.tag({"fmnist.precision": chosen})
+    return precision.with_precision(config, chosen)
 
 
 def _adopt(study: Study, parent: Run) -> None:
