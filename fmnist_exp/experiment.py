@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fmnist_exp import (
     checkpoints,
     connection,
     evaluation,
-    figures,
     models,
     origins,
     precision,
+    run_files,
     runtime,
     tracking,
     training,
@@ -25,7 +22,8 @@ from fmnist_exp import (
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.models import combined
-from fmnist_exp.training import Epoch, Fit, Listener
+from fmnist_exp.run_files import Pictured
+from fmnist_exp.training import Fit, Listener
 
 if TYPE_CHECKING:
     import keras
@@ -116,11 +114,9 @@ def run_experiment(
     found = {pictured.split.name: pictured.evaluation for pictured in scored}
     validation, test = found.get("validation"), found.get("test")
     with run.artifacts() as folder:
-        _write_model_description(folder, network, config)
-        _write_figures(folder, fitted, data, config)
-        if scored:
-            _write_evaluation(folder, scored[-1])
-            _write_report(folder, list(found.values()))
+        run_files.write_model(folder, network, config)
+        run_files.write_fit(folder, fitted, data, config)
+        run_files.write_evaluations(folder, scored)
     examples = (data.validation if validation else data.train).images[:EXAMPLES]
     if not scored:
         model(examples[:1])  # what was never called cannot be exported
@@ -168,25 +164,15 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
         return known["test_accuracy"]
     pictured = _score(connection.load_model(model_id), data.test)
     with parent.artifacts() as folder:
-        _write_evaluation(folder, pictured)
-        _write_report(folder, [pictured.evaluation])
+        run_files.write_evaluations(folder, [pictured])
     for scored in (run, parent):
         _log_test(scored, pictured.evaluation, model_id, data)
     return pictured.evaluation.accuracy
 
 
-@dataclass(frozen=True)
-class _Pictured:
-    """A split with a model's answers for it: what the pictures of an evaluation need."""
-
-    split: Split
-    probabilities: Any  # (N, 10) float32
-    evaluation: Evaluation
-
-
-def _score(model: keras.Model, split: Split) -> _Pictured:
+def _score(model: keras.Model, split: Split) -> Pictured:
     probabilities = evaluation.predict(model, split.images)
-    return _Pictured(split, probabilities, evaluation.evaluate(probabilities, split.labels, split.name))
+    return Pictured(split, probabilities, evaluation.evaluate(probabilities, split.labels, split.name))
 
 
 def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
@@ -218,35 +204,3 @@ def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
         plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain
-
-
-def _write_model_description(folder: Any, model: keras.Model, config: ExperimentConfig) -> None:
-    lines: list[str] = []
-    model.summary(print_fn=lines.append, line_length=100)
-    (folder / "model").mkdir()
-    (folder / "model" / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    title = f"{config.name}: {model.count_params():,} parameters"
-    tracking.save_figure(folder, "model/diagram.png", figures.model_diagram(models.describe(model), title))
-
-
-def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
-    epochs: Sequence[Epoch] = fitted.epochs
-    tracking.save_figure(folder, "curves/accuracy.png", figures.curves(epochs, "accuracy", fitted.best))
-    tracking.save_figure(folder, "curves/loss.png", figures.curves(epochs, "loss", fitted.best))
-    tracking.save_figure(folder, "data/samples.png", figures.samples(data.train.images, data.train.labels))
-    changed = figures.augmented(data.train.images, data.train.labels, config.augmentation, config.seed)
-    tracking.save_figure(folder, "data/augmented.png", changed)
-
-
-def _write_evaluation(folder: Any, pictures: _Pictured) -> None:
-    images, labels = pictures.split.images, pictures.split.labels
-    answers = np.asarray(pictures.probabilities)
-    tracking.save_figure(folder, "evaluation/confusion_matrix.png", figures.confusion_matrix(pictures.evaluation))
-    tracking.save_figure(folder, "evaluation/predictions.png", figures.predictions(images, labels, answers))
-    tracking.save_figure(folder, "evaluation/mistakes.png", figures.mistakes(images, labels, answers))
-
-
-def _write_report(folder: Any, evaluations: Sequence[Evaluation]) -> None:
-    report: Mapping[str, Any] = {evaluated.split: evaluated.report() for evaluated in evaluations}
-    (folder / "evaluation").mkdir(exist_ok=True)
-    (folder / "evaluation" / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

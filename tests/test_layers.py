@@ -18,7 +18,7 @@ LAYERS = [
     ["gate", "assessment", "smoke", "lineage", "model_card", "weights"],
     ["baseline"],
     ["experiment"],
-    ["checkpoints", "origins"],
+    ["checkpoints", "origins", "run_files"],
     ["registry"],
     ["tracking"],
     ["packaging"],
