@@ -112,25 +112,16 @@ def run_experiment(
     scored = [_score(model, split) for split in (data.validation,) if len(split.images)]
     scored += [_score(model, data.test)] if score_test else []
     found = {pictured.split.name: pictured.evaluation for pictured in scored}
-    validation, test = found.get("validation"), found.get("test")
     with run.artifacts() as folder:
         run_files.write_model(folder, network, config)
         run_files.write_fit(folder, fitted, data, config)
         run_files.write_evaluations(folder, scored)
-    examples = (data.validation if validation else data.train).images[:EXAMPLES]
-    if not scored:
-        model(examples[:1])  # what was never called cannot be exported
-    model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
-    # step 0: one value, which the UI draws as a bar
-    summary = _summary(fitted, model.count_params())
-    if model is not network and validation:  # the epochs measured it without the averaging
-        summary["averaged_val_accuracy"] = validation.accuracy
-    run.metrics(summary, 0, model_id, data.validation if validation else None)
-    if test:
-        _log_test(run, test, model_id, data)
+    model_id = _log_model(run, model, config, data)
+    outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
+    _log_numbers(run, outcome, data, averaged=model is not network)
     if config.training.checkpoint:
         checkpoints.discard(run)
-    return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
+    return outcome
 
 
 def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> ExperimentConfig:
@@ -143,14 +134,23 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> Experime
     return precision.with_precision(config, choice.precision)
 
 
-def _summary(fitted: Fit, parameters: int) -> dict[str, float]:
-    measured = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
-    return measured | {
-        "best_epoch": fitted.best.number,
-        "fit_seconds": fitted.seconds,
-        "images_per_second": fitted.images_per_second,
-        "parameters": parameters,
-    }
+def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
+    examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
+    model(examples[:1])  # what was never called, as nothing was scored, cannot be exported
+    return run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
+
+
+def _log_numbers(run: Run, outcome: Outcome, data: FashionMNIST, *, averaged: bool) -> None:
+    """Log what the run came to, at step 0: one value, which the UI draws as a bar."""
+    fitted, validation = outcome.fit, outcome.validation
+    summary = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
+    summary |= {"best_epoch": fitted.best.number, "fit_seconds": fitted.seconds}
+    summary |= {"images_per_second": fitted.images_per_second, "parameters": outcome.parameters}
+    if averaged and validation:  # the epochs measured it without the averaging
+        summary["averaged_val_accuracy"] = validation.accuracy
+    run.metrics(summary, 0, outcome.model_id, data.validation if validation else None)
+    if outcome.test:
+        _log_test(run, outcome.test, outcome.model_id, data)
 
 
 def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> float:

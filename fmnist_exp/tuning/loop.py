@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,15 @@ class TuneResult:
     front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """What came of the winner, as far as nobody interrupted it."""
+
+    test_accuracy: float | None = None
+    registration: Registration | None = None
+    retention: Retention | None = None
+
+
 def tune(
     config: ExperimentConfig,
     data: FashionMNIST,
@@ -85,22 +94,16 @@ def tune(
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={limits.timeout:g} minutes")
     _log_study(config, study, parent)
-    test_accuracy, registration, kept = None, None, None
-    if not interrupted:
-        try:  # what follows the trials may take long too, and goes on as they do
-            test_accuracy, registration = winner.register(config, study, ranked[0], data, parent, watcher.on_ending)
-            kept = _retain(config, study, parent)
-        except KeyboardInterrupt:
-            parent.kill()
+    ending = _Ending() if interrupted else _end(config, study, data, parent, watcher)
     states = [ended.state.name for ended in studies.finished(study)]
     return TuneResult(
         study=study.study_name,
         run_id=parent.id,
         ranked=tuple(summary(config, ended) for ended in ranked),
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
-        test_accuracy=test_accuracy,
-        registration=registration,
-        retention=kept,
+        test_accuracy=ending.test_accuracy,
+        registration=ending.registration,
+        retention=ending.retention,
         front=tuple(trial.number for trial in objectives.front(study)),
     )
 
@@ -164,6 +167,18 @@ def _adopt(study: Study, parent: Run) -> None:
                     f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it"
                     " was made with, or another study name"
                 ) from error
+
+
+def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run, watcher: Watcher) -> _Ending:
+    """Register the best trial and clean up: it may take long too, and goes on another time as the trials do."""
+    ending = _Ending()
+    try:
+        best = studies.ranked(study)[0]
+        ending = _Ending(*winner.register(config, study, best, data, parent, watcher.on_ending))
+        return replace(ending, retention=_retain(config, study, parent))
+    except KeyboardInterrupt:
+        parent.kill()
+    return ending
 
 
 def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | None:
