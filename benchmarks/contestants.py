@@ -93,16 +93,18 @@ def recipe(began: float, name: str, batch: int) -> None:
 
 
 def stock(began: float, name: str, batch: int) -> None:
-    """An experiment's network in float32, stock layers, Keras' `fit` with its defaults; nothing augmented."""
+    """An experiment's network and optimizer in float32, stock layers, Keras' `fit` as it comes; nothing augmented."""
     from fmnist_exp import experiment_files, models, runtime, training
 
-    config = experiment_files.load(name, {"training.batch_size": batch, "training.precision": "float32"})
+    settings = {"training.precision": "float32", "training.epochs": 1000, "training.learning_rate": 1e-5}
+    config = experiment_files.load(name, {**settings, "training.batch_size": batch})
     runtime.start_keras()
     model = models.build(config.model)
     split = images(config.seed)
     labels = training.targets(split, config.training)
     loss = "categorical_crossentropy" if config.training.labels == "one_hot" else "sparse_categorical_crossentropy"
-    model.compile(optimizer=config.training.optimizer, loss=loss, metrics=["accuracy"])
+    optimizer = training.optimizer(config.training, len(split.images) // batch)
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     stock_fit(began, model, split.images, labels, batch)
 
 

@@ -117,9 +117,9 @@ def result(run: Any) -> Result:
 
 
 def _same(logged: str | None, value: object) -> bool:
-    from fmnist_exp.tracking import _text
+    from fmnist_exp.tracking import param_text
 
-    return logged == _text(value) or logged == json.dumps(value)
+    return logged == param_text(value) or logged == json.dumps(value)
 
 
 def write() -> None:

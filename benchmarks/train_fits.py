@@ -157,7 +157,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     loss: Any = keras.losses.SparseCategoricalCrossentropy()
     if config.training.labels == "one_hot":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.training.label_smoothing)
-    model.compile(training._optimizer(config.training, len(feed)), loss, metrics=["accuracy"])
+    model.compile(training.optimizer(config.training, len(feed)), loss, metrics=["accuracy"])
     stopping = keras.callbacks.EarlyStopping(
         config.training.monitor, patience=config.training.epochs, restore_best_weights=True
     )

@@ -69,8 +69,7 @@ def main() -> None:
     store = arguments.store.resolve()
     store.mkdir(parents=True, exist_ok=True)
     if not arguments.table_only:
-        names = [name for name in arguments.contestants if name != "cnn_fast" or has("cnn_fast")]
-        measured = throughput(names, arguments.rounds, arguments.seconds)
+        measured = throughput(arguments.contestants, arguments.rounds, arguments.seconds)
         write(store, "throughput", {name: vars(found) for name, found in measured.items()})
         write(store, "start", fixed_costs("cnn", store))
         with tempfile.TemporaryDirectory() as folder:
@@ -81,10 +80,6 @@ def main() -> None:
     report_throughput({name: Measured(**found) for name, found in read(store, "throughput").items()})
     report_costs(store)
     report_accuracy(store)
-
-
-def has(experiment: str) -> bool:
-    return (HERE.parent / "experiments" / f"{experiment}.yaml").exists()
 
 
 class Process:
@@ -153,7 +148,7 @@ def fit_all(store: Path) -> None:
     for kind, name, seed in FITS:
         if kind == "peer":
             train_fits.peer(store, name, seed, WANTED)
-        elif has(name):
+        else:
             (train_fits.stock if kind == "stock" else train_fits.platform)(store, name, seed)
         report_accuracy(store)
 
@@ -205,7 +200,7 @@ def report_accuracy(store: Path) -> None:
     found: dict[tuple[str, str], list[Reached]] = {}
     missing = []
     for kind, name, seed in FITS:
-        reached = train_fits.known(store, name, seed, kind, WANTED) if kind == "peer" or has(name) else None
+        reached = train_fits.known(store, name, seed, kind, WANTED)
         if reached:
             found.setdefault((kind, name), []).append(reached)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp import calibration, evaluation, figures, lineage, registry, robustness_figures, tracking
+from fmnist_exp import calibration, evaluation, figures, lineage, registry, robustness_figures
 from fmnist_exp.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fmnist_exp.evaluation import Evaluation
 from fmnist_exp.robustness_figures import Curve
@@ -195,4 +195,4 @@ def _write_figures(folder: Path, found: Assessment, data: FashionMNIST) -> None:
         "robustness/samples.png": robustness_figures.corrupted_samples(samples),
     }
     for name, figure in drawn.items():
-        tracking.save_figure(folder, name, figure)
+        figures.save(folder, name, figure)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fmnist_exp import (
     checkpoints,
     connection,
     evaluation,
-    figures,
     models,
     origins,
     precision,
+    run_files,
     runtime,
     tracking,
     training,
@@ -25,7 +22,8 @@ from fmnist_exp import (
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.models import combined
-from fmnist_exp.training import Epoch, Fit, Listener
+from fmnist_exp.run_files import Pictured
+from fmnist_exp.training import Fit, Listener
 
 if TYPE_CHECKING:
     import keras
@@ -114,27 +112,16 @@ def run_experiment(
     scored = [_score(model, split) for split in (data.validation,) if len(split.images)]
     scored += [_score(model, data.test)] if score_test else []
     found = {pictured.split.name: pictured.evaluation for pictured in scored}
-    validation, test = found.get("validation"), found.get("test")
     with run.artifacts() as folder:
-        _write_model_description(folder, network, config)
-        _write_figures(folder, fitted, data, config)
-        if scored:
-            _write_evaluation(folder, scored[-1])
-            _write_report(folder, list(found.values()))
-    examples = (data.validation if validation else data.train).images[:EXAMPLES]
-    if not scored:
-        model(examples[:1])  # what was never called cannot be exported
-    model_id = run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
-    # step 0: one value, which the UI draws as a bar
-    summary = _summary(fitted, model.count_params())
-    if model is not network and validation:  # the epochs measured it without the averaging
-        summary["averaged_val_accuracy"] = validation.accuracy
-    run.metrics(summary, 0, model_id, data.validation if validation else None)
-    if test:
-        _log_test(run, test, model_id, data)
+        run_files.write_model(folder, network, config)
+        run_files.write_fit(folder, fitted, data, config)
+        run_files.write_evaluations(folder, scored)
+    model_id = _log_model(run, model, config, data)
+    outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
+    _log_numbers(run, outcome, data, averaged=model is not network)
     if config.training.checkpoint:
         checkpoints.discard(run)
-    return Outcome(run.id, model_id, model.count_params(), fitted, validation, test)
+    return outcome
 
 
 def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> ExperimentConfig:
@@ -147,14 +134,23 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> Experime
     return precision.with_precision(config, choice.precision)
 
 
-def _summary(fitted: Fit, parameters: int) -> dict[str, float]:
-    measured = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
-    return measured | {
-        "best_epoch": fitted.best.number,
-        "fit_seconds": fitted.seconds,
-        "images_per_second": fitted.images_per_second,
-        "parameters": parameters,
-    }
+def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
+    examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
+    model(examples[:1])  # what was never called, as nothing was scored, cannot be exported
+    return run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
+
+
+def _log_numbers(run: Run, outcome: Outcome, data: FashionMNIST, *, averaged: bool) -> None:
+    """Log what the run came to, at step 0: one value, which the UI draws as a bar."""
+    fitted, validation = outcome.fit, outcome.validation
+    summary = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
+    summary |= {"best_epoch": fitted.best.number, "fit_seconds": fitted.seconds}
+    summary |= {"images_per_second": fitted.images_per_second, "parameters": outcome.parameters}
+    if averaged and validation:  # the epochs measured it without the averaging
+        summary["averaged_val_accuracy"] = validation.accuracy
+    run.metrics(summary, 0, outcome.model_id, data.validation if validation else None)
+    if outcome.test:
+        _log_test(run, outcome.test, outcome.model_id, data)
 
 
 def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> float:
@@ -168,25 +164,15 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
         return known["test_accuracy"]
     pictured = _score(connection.load_model(model_id), data.test)
     with parent.artifacts() as folder:
-        _write_evaluation(folder, pictured)
-        _write_report(folder, [pictured.evaluation])
+        run_files.write_evaluations(folder, [pictured])
     for scored in (run, parent):
         _log_test(scored, pictured.evaluation, model_id, data)
     return pictured.evaluation.accuracy
 
 
-@dataclass(frozen=True)
-class _Pictured:
-    """A split with a model's answers for it: what the pictures of an evaluation need."""
-
-    split: Split
-    probabilities: Any  # (N, 10) float32
-    evaluation: Evaluation
-
-
-def _score(model: keras.Model, split: Split) -> _Pictured:
+def _score(model: keras.Model, split: Split) -> Pictured:
     probabilities = evaluation.predict(model, split.images)
-    return _Pictured(split, probabilities, evaluation.evaluate(probabilities, split.labels, split.name))
+    return Pictured(split, probabilities, evaluation.evaluate(probabilities, split.labels, split.name))
 
 
 def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
@@ -218,35 +204,3 @@ def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
         plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain
-
-
-def _write_model_description(folder: Any, model: keras.Model, config: ExperimentConfig) -> None:
-    lines: list[str] = []
-    model.summary(print_fn=lines.append, line_length=100)
-    (folder / "model").mkdir()
-    (folder / "model" / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    title = f"{config.name}: {model.count_params():,} parameters"
-    tracking.save_figure(folder, "model/diagram.png", figures.model_diagram(models.describe(model), title))
-
-
-def _write_figures(folder: Any, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
-    epochs: Sequence[Epoch] = fitted.epochs
-    tracking.save_figure(folder, "curves/accuracy.png", figures.curves(epochs, "accuracy", fitted.best))
-    tracking.save_figure(folder, "curves/loss.png", figures.curves(epochs, "loss", fitted.best))
-    tracking.save_figure(folder, "data/samples.png", figures.samples(data.train.images, data.train.labels))
-    changed = figures.augmented(data.train.images, data.train.labels, config.augmentation, config.seed)
-    tracking.save_figure(folder, "data/augmented.png", changed)
-
-
-def _write_evaluation(folder: Any, pictures: _Pictured) -> None:
-    images, labels = pictures.split.images, pictures.split.labels
-    answers = np.asarray(pictures.probabilities)
-    tracking.save_figure(folder, "evaluation/confusion_matrix.png", figures.confusion_matrix(pictures.evaluation))
-    tracking.save_figure(folder, "evaluation/predictions.png", figures.predictions(images, labels, answers))
-    tracking.save_figure(folder, "evaluation/mistakes.png", figures.mistakes(images, labels, answers))
-
-
-def _write_report(folder: Any, evaluations: Sequence[Evaluation]) -> None:
-    report: Mapping[str, Any] = {evaluated.split: evaluated.report() for evaluated in evaluations}
-    (folder / "evaluation").mkdir(exist_ok=True)
-    (folder / "evaluation" / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,13 @@ def blank(
     top = 0.4
     sides = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     return figure, figure.add_axes(sides)
+
+
+def save(folder: Path, name: str, figure: Figure) -> None:
+    """Write `figure` as folder/name, a PNG."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
 
 
 def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp import connection, lineage, packaging, registry, robustness_figures, runtime, smoke, tracking
+from fmnist_exp import connection, figures, lineage, packaging, registry, robustness_figures, runtime, smoke
 from fmnist_exp import data as images
 from fmnist_exp.comparison import Comparison, seen_by_neither
 from fmnist_exp.config import DataConfig, ExperimentConfig, GateConfig
@@ -100,7 +100,7 @@ def decide(client: MlflowClient, match: Match, run: Run, config: GateConfig, *, 
             verdict.comparison.write_images(folder / "gate" / "images.csv")
             title = f"Version {verdict.version} against version {verdict.champion}"
             figure = robustness_figures.comparison(verdict.comparison, title)
-            tracking.save_figure(folder, "gate/comparison.png", figure)
+            figures.save(folder, "gate/comparison.png", figure)
     registry.tag(client, match.version, {**_tags(verdict, config), "gate_run": run.id}, "gate_")
     run.tag({"fmnist.version": verdict.version, "fmnist.gate": verdict.sentence})
     if verdict.crowned:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fmnist_exp.data import FashionMNIST
 
 REFIT_OF = "refit_of"  # tag of a version that was fitted again on all images: the run it was fitted again from
+RUN_REFIT_OF = f"fmnist.{REFIT_OF}"  # the same on the run that fitted it again
 BATCH = 500  # images; a convolution's maps of 10,000 at once would take gigabytes
 
 
@@ -56,8 +57,7 @@ class Lineage:
     @property
     def model_id(self) -> str | None:
         """The logged model behind the version, where it has one."""
-        source = str(self.version.source)
-        return source.removeprefix("models:/") if source.startswith("models:/m-") else None
+        return registry.logged_model(self.version)
 
 
 def trace(client: MlflowClient, version: ModelVersion) -> Lineage:

@@ -31,10 +31,12 @@ def _kind() -> type[optimizers.Optimizer]:
             if not _is_kernel(variable):
                 super().update_step(gradient, variable, learning_rate)
                 return
-            velocity = self.momentums[self._get_variable_index(variable)]
-            self.assign(velocity, self.momentum * velocity + gradient)
-            update = ops.reshape(gradient + self.momentum * velocity, (-1, variable.shape[-1]))  # (fan in, out)
-            self.assign_sub(variable, learning_rate * ops.reshape(orthogonal(update), variable.shape))
+            if self.momentum:  # Keras keeps no velocity for a momentum of 0
+                velocity = self.momentums[self._get_variable_index(variable)]
+                self.assign(velocity, self.momentum * velocity + gradient)
+                gradient = gradient + self.momentum * velocity
+            update = orthogonal(ops.reshape(gradient, (-1, variable.shape[-1])))  # (fan in, out)
+            self.assign_sub(variable, learning_rate * ops.reshape(update, variable.shape))
 
     return Muon
 

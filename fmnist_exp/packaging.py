@@ -171,7 +171,7 @@ def _copy_code(folder: Path) -> None:
 
 
 def _compare(folder: Path, model: keras.Model, examples: NDArray[np.uint8]) -> None:
-    served = predictor._load_pyfunc(str(folder / "data")).probabilities(examples)
+    served = predictor.load(folder / "data").probabilities(examples)
     difference = float(np.abs(served - np.asarray(model(examples))).max())
     if not difference <= TOLERANCE:
         raise WorkError(f"the exported ONNX model differs from the Keras model by {difference:.2g} in a probability")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmnist_exp import models, runtime, training
-from fmnist_exp.config import ExperimentConfig
+from fmnist_exp.config import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.models import combined
 
 CALLS = 4  # into the compiled graph, of which the first one traces and is not counted
 STEPS = 8  # per call, at most
+IMAGES = 8192  # per call, at most: of more in a step, no more come through in a second
 VALIDATION = 100  # images; a fit wants some
 
 
@@ -51,16 +52,27 @@ def with_precision(config: ExperimentConfig, precision: str) -> ExperimentConfig
 
 
 def _images_per_second(config: ExperimentConfig, data: FashionMNIST, precision: str) -> float:
-    together = min(config.training.steps_per_execution, STEPS)
-    # at this rate nothing that is tried can explode; how fast a step is does not depend on it
-    gentle = {"epochs": 1, "schedule": "constant", "learning_rate": 1e-7, "steps_per_execution": together}
-    short = config.model_copy(update={"training": config.training.model_copy(update=gentle)})
+    short = _shortened(config, len(data.train.images))
+    images = short.training.steps_per_execution * short.training.batch_size
     runtime.prepare(config.seed, precision)
     model = runtime.accelerate(models.build(config.model))
     combined.freeze(model, config.model.frozen)
     clock = _Clock()
-    training.fit(model, short, _some(data, CALLS * together * config.training.batch_size), [clock])
-    return together * config.training.batch_size / float(np.diff(clock.times).min())
+    training.fit(model, short, _some(data, CALLS * images), [clock])
+    return images / float(np.diff(clock.times).min())
+
+
+def _shortened(config: ExperimentConfig, images: int) -> ExperimentConfig:
+    """The experiment as it is fitted to find out: one epoch, whose calls are the experiment's own or smaller ones."""
+    whole, changes = config.training, config.augmentation
+    size = min(whole.batch_size, IMAGES)
+    steps = images * (1 + changes.copies) // whole.batch_size
+    # at this rate nothing that is tried can explode; how fast a step is does not depend on it
+    fields = {"epochs": 1, "schedule": "constant", "learning_rate": 1e-7, "batch_size": size}
+    fields["steps_per_execution"] = max(1, min(whole.steps_per_execution, STEPS, steps, IMAGES // size))
+    if changes.copies:  # they are made before the first step: no step changes an image, it only mixes
+        changes = AugmentationConfig(mixup=changes.mixup, cutmix=changes.cutmix)
+    return config.model_copy(update={"training": whole.model_copy(update=fields), "augmentation": changes})
 
 
 def _some(data: FashionMNIST, images: int) -> FashionMNIST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 
 REIGNS = "champions"  # tag of the registered model: its champions in order, the present one last
 REMEMBERED = 100  # champions; a tag's value has at most 5,000 characters
+LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # an id as MLflow makes them, in whatever address
 MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
@@ -41,6 +43,12 @@ def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str
     version = _version_of(client, model_id) or _create(client, model_id, run_id, tags)
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
     return version
+
+
+def logged_model(version: ModelVersion) -> str | None:
+    """Id of the logged model behind a version, where it has one: named by it, or part of its source's address."""
+    found = LOGGED_MODEL.search(str(version.source))
+    return str(version.model_id) if version.model_id else found and found[0]
 
 
 def files(version: ModelVersion) -> Path:
@@ -217,4 +225,4 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
 
 def _version_of(client: MlflowClient, model_id: str) -> ModelVersion | None:
     versions = client.search_model_versions(f"name = '{NAME}'")
-    return next((version for version in versions if version.source == f"models:/{model_id}"), None)
+    return next((version for version in versions if logged_model(version) == model_id), None)

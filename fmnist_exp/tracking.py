@@ -23,7 +23,6 @@ from fmnist_exp.training import Epoch, Listener
 if TYPE_CHECKING:
     import keras
     import numpy as np
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from numpy.typing import NDArray
 
@@ -59,9 +58,8 @@ class Run:
         """Log params. One that `mlflow run` has logged already stays as it is: MLflow forbids a second spelling."""
         from mlflow.entities import Param
 
-        new = [
-            Param(key, without_secrets(_text(value))) for key, value in params.items() if key not in self._known_params
-        ]
+        texts = {key: param_text(value) for key, value in params.items() if key not in self._known_params}
+        new = [Param(key, without_secrets(text)) for key, text in texts.items()]
         for start in range(0, len(new), BATCH["params"]):
             self.client.log_batch(self.id, params=new[start : start + BATCH["params"]])
         self._known_params.update({param.key: param.value for param in new})
@@ -123,7 +121,7 @@ class Run:
 
         from fmnist_exp import packaging
 
-        texts = {key: without_secrets(_text(value)) for key, value in params.items()}
+        texts = {key: without_secrets(param_text(value)) for key, value in params.items()}
         logged = self.client.create_logged_model(self.experiment_id, "model", self.id, params=texts, model_type="keras")
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -232,13 +230,6 @@ def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
     run.inputs(data, {"training": data.train, **held_out})
 
 
-def save_figure(folder: Path, name: str, figure: Figure) -> None:
-    """Write `figure` as folder/name, a PNG."""
-    file = folder / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
-
-
 def _experiment_id(client: MlflowClient) -> str:
     """The MLflow experiment that MLFLOW_EXPERIMENT_ID or _NAME says, made if missing; else MLflow's default."""
     if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
@@ -248,8 +239,8 @@ def _experiment_id(client: MlflowClient) -> str:
     return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
-def _text(value: object) -> str:
-    """A param as text: what YAML would show, lists with brackets, nothing for None."""
+def param_text(value: object) -> str:
+    """A param's value as it is logged: what YAML would show, lists with brackets, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -118,7 +118,7 @@ def _compile(model: keras.Model, training: TrainingConfig, steps: int) -> None:
     if training.labels == "one_hot":
         loss = losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
     model.compile(
-        optimizer=_optimizer(training, steps),
+        optimizer=optimizer(training, steps),
         loss=loss,
         metrics=["accuracy"],
         steps_per_execution=min(training.steps_per_execution, steps),
@@ -126,7 +126,8 @@ def _compile(model: keras.Model, training: TrainingConfig, steps: int) -> None:
     )
 
 
-def _optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
+def optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
+    """A fresh one, with its schedule over `training.epochs` of so many steps."""
     from keras import optimizers
 
     rate: Any = training.learning_rate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp import registry
@@ -39,8 +38,18 @@ def delete(client: MlflowClient, model_id: str, why: str) -> None:
 
 
 def registered(client: MlflowClient) -> tuple[set[str], set[str]]:
-    """What versions rest on: logged models, and the runs whose models speak for a version that was fitted again."""
-    versions: Iterable[Any] = client.search_model_versions(f"name = '{registry.NAME}'")
-    models = {str(version.source).removeprefix("models:/") for version in versions}
-    runs = {version.tags[REFIT_OF] for version in versions if REFIT_OF in version.tags}
-    return models, runs
+    """What versions of any name rest on: logged models, and runs.
+
+    Runs, since a version may name one where its source is a plain address, and since the model of another run speaks
+    for a version that was fitted again.
+    """
+    models: set[str] = set()
+    runs: set[str] = set()
+    page: Any = client.search_model_versions()
+    while True:
+        for version in page:
+            models.update(filter(None, [registry.logged_model(version)]))
+            runs.update(filter(None, [version.run_id, version.tags.get(REFIT_OF)]))
+        if not page.token:
+            return models, runs
+        page = client.search_model_versions(page_token=page.token)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,17 @@ def no_settings_of_the_user() -> Iterator[None]:
             if name.startswith("MLFLOW_") or name == "FMNIST_EXP_STORAGE":
                 patch.delenv(name)
         yield
+
+
+IMPORT_PATH = list(sys.path)
+
+
+@pytest.fixture(autouse=True)
+def import_path() -> Iterator[None]:
+    """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
+    sys.path[:] = IMPORT_PATH
+    yield
+    sys.path[:] = IMPORT_PATH
 
 
 @pytest.fixture(scope="session")

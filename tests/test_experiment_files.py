@@ -233,7 +233,7 @@ FORMS = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
-        ("{}", f"search.space: each field takes {FORMS}; got {{}}"),
+        ("{}", "search.space is empty: name a field to search at least, as in experiments/tune_mlp.yaml"),
         ("{seed: [1, 2]}", f"search.space: each field takes {FORMS}; got [1, 2]"),
         ("{seed: {lo: 1, high: 2}}", f"search.space: each field takes {FORMS}; got {{'lo': 1, 'high': 2}}"),
         ("{seed: {choices: [1]}}", f"search.space: each field takes {FORMS}; got {{'choices': [1]}}"),

@@ -8,7 +8,7 @@ from fmnist_exp.config import ModelConfig
 from fmnist_exp.models import build
 from fmnist_exp.muon import NEWTON_SCHULZ, muon, orthogonal
 
-RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.5
+RATE, DECAY = 0.1, 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +46,12 @@ def test_singular_values_come_close_to_one():
     assert values.max() < 1.25
 
 
-def test_two_steps_of_a_network_with_weights_of_every_kind():
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_two_steps_of_a_network_with_weights_of_every_kind(momentum):
     from keras import ops
 
     model = build(ModelConfig(family="mobilenet", widths=(12, 16), convolutions=1, batch_norm=True))
-    optimizer = muon(RATE, MOMENTUM, DECAY)
+    optimizer = muon(RATE, momentum, DECAY)
     random = np.random.default_rng(0)
     variables = model.trainable_variables
     gradients = [random.normal(size=variable.shape).astype(np.float32) for variable in variables]
@@ -62,8 +63,8 @@ def test_two_steps_of_a_network_with_weights_of_every_kind():
             expected[i] *= 1 - RATE * DECAY
             kernel = len(variable.shape) in (2, 4) and variable.shape[-1] in (12, 16)
             scale = 1 if kernel else -RATE  # Keras' SGD keeps the rate in its velocity, with its sign
-            velocity[i] = MOMENTUM * velocity[i] + scale * gradient
-            ahead = MOMENTUM * velocity[i] + scale * gradient
+            velocity[i] = momentum * velocity[i] + scale * gradient
+            ahead = momentum * velocity[i] + scale * gradient
             if kernel:
                 ahead = -RATE * newton_schulz(ahead.reshape(-1, ahead.shape[-1])).reshape(ahead.shape)
             expected[i] += ahead

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from searches import Searched, configure
 
-from fmnist_exp import connection, experiment, experiment_files, precision, runtime, tracking
+from fmnist_exp import connection, experiment, experiment_files, precision, runtime, tracking, training
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import space
@@ -42,6 +43,23 @@ def test_a_batch_of_all_images_can_be_measured(small):
     assert all(speed > 0 for speed in precision.choose(whole, small).images_per_second.values())
 
 
+def test_what_it_costs_has_a_limit(data, small, monkeypatch):
+    """Neither large batches nor copies of the images make it long: two calls of the real fit, looked at."""
+    fits, fit = [], training.fit
+
+    def watched(model, config, shown, listeners):
+        fits.append((config, len(shown.train.images)))
+        return fit(model, config, shown, listeners)
+
+    monkeypatch.setattr(training, "fit", watched)
+    large = {"training.batch_size": 50_000, "training.steps_per_execution": 32, "augmentation.copies": 3}
+    precision.choose(experiment_files.override(CONFIG, large), data)
+    few = {"training.batch_size": 400, "training.steps_per_execution": 32, "augmentation.copies": 1}
+    precision.choose(experiment_files.override(CONFIG, few), small)
+    assert [images for _, images in fits] == [4 * 8192] * 2 + [4 * 3 * 400] * 2  # an epoch of `few` has three steps
+    assert not any(config.augmentation.copies or config.augmentation.transforms() for config, _ in fits)
+
+
 def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
     """Measuring leaves no trace in the numbers: a run with the chosen precision in its file comes to the same ones."""
     client = connection.connect()
@@ -62,6 +80,31 @@ def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
     assert "fmnist.precision" not in client.get_run(again.id).data.tags  # nothing was left to be settled
 
 
+def test_a_search_settles_it_once(shared_store, small, monkeypatch):
+    """The study keeps the choice: its trials are told, and so are a later session's.
+
+    What another machine would have chosen stands in the study already when the second session comes.
+    """
+    chosen, choose = [], precision.choose
+
+    def watched(config, data):
+        chosen.append(choose(config, data))
+        return chosen[-1]
+
+    monkeypatch.setattr(precision, "choose", watched)
+    first = Searched(configure(training__precision="auto", search__n_trials=2), small, "settled")
+    assert len(chosen) == 1
+    used = chosen[0].precision
+    assert first.study.user_attrs["precision"] == first.parent.data.tags["fmnist.precision"] == used
+    other = ({"float32", "bfloat16"} - {used}).pop()
+    first.study.set_user_attr("precision", other)
+    second = Searched(configure(training__precision="auto", search__n_trials=3), small, "settled")
+    assert len(chosen) == 1
+    precisions = [run.data.params["training.precision"] for run in second.children()]
+    assert precisions == [used, used, other]
+    assert second.parent.data.params["training.precision"] == other
+
+
 def test_what_is_not_trained_needs_no_choice(small):
     naive = experiment_files.override(CONFIG, {"model.family": "naive", "model.batch_norm": False})
     choice = precision.choose(naive, small)
@@ -77,6 +120,7 @@ def test_another_precision_is_refused():
     ("field", "values", "message"),
     [
         ("training.precision", {"choices": ["float32", "float64"]}, r"^training\.precision='float64': must be one of"),
+        ("training.precision", {"choices": ["float32", "auto"]}, r"^search\.space: training\.precision has choices"),
         (
             "training.batch_size",
             {"choices": [128, 601]},

@@ -127,7 +127,7 @@ def test_the_winner_is_fitted_again_with_each_seed(searched):
         names = [name for name in flatten(ExperimentConfig()) if name not in fixed]
         assert {name: run.data.params[name] for name in names} == {name: own[name] for name in names}
         assert {name: run.data.params[name] for name in fixed} == fixed
-        assert run.data.tags[refit.OF] == best.run_id
+        assert run.data.tags[lineage.RUN_REFIT_OF] == best.run_id
     assert together.data.params["model.members"] == str([f"runs:/{run.info.run_id}" for run in (first, second)])
     assert len(searched.children("trial")) == 2
 

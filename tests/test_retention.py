@@ -111,7 +111,7 @@ def test_the_best_stay(three):
     gone = study.get_trials()[0].user_attrs["model_id"]
     assert client.get_logged_model(gone).tags[weights.TAG] == "deleted: search.keep=2"
     with pytest.raises(Exception, match=r"model\.onnx"):
-        predictor._load_pyfunc(f"{registry.download(f'models:/{gone}')}/data")
+        predictor.load(registry.download(f"models:/{gone}") / "data")
 
 
 def test_what_a_version_rests_on_stays(three):
@@ -119,6 +119,18 @@ def test_what_a_version_rests_on_stays(three):
     first, second, third = (trial.user_attrs for trial in study.get_trials())
     registry.register(client, first["model_id"], first["run_id"], {})
     registry.register(client, third["model_id"], third["run_id"], {"refit_of": second["run_id"]})
+    assert retention.apply(study, 1, client) == retention.Retention((2, 1, 0), 0)
+    assert loads(client, study) == [True, True, True]
+
+
+def test_what_a_version_of_another_name_rests_on_stays(three):
+    """However it was registered: by an address in the artifact store, by its model, by its run."""
+    study, client = three
+    first, second, _ = (trial.user_attrs for trial in study.get_trials())
+    client.create_registered_model("by-hand")
+    client.create_model_version("by-hand", client.get_logged_model(first["model_id"]).artifact_location)
+    client.create_model_version("by-hand", "file:///elsewhere/model", run_id=second["run_id"])
+    assert weights.registered(client) == ({first["model_id"]}, {second["run_id"]})
     assert retention.apply(study, 1, client) == retention.Retention((2, 1, 0), 0)
     assert loads(client, study) == [True, True, True]
 

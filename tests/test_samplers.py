@@ -9,7 +9,7 @@ from searches import STORAGE, configure
 
 from fmnist_exp import experiment_files
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import samplers
+from fmnist_exp.tuning import objectives, samplers
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.gaussian_process import GaussianProcessSampler
 
@@ -105,6 +105,20 @@ def test_the_gaussian_process_knows_pruned_and_failed_trials_and_several_objecti
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 12  # no setting twice
 
 
+def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
+    study.optimize(hill, n_trials=1)
+    first = study.trials[0]
+    for _ in range(200):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.PRUNED, params=first.params, distributions=first.distributions
+            )
+        )
+    study.optimize(hill, n_trials=1)
+    assert study.trials[-1].params != first.params
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
@@ -112,7 +126,7 @@ def test_the_gaussian_process_knows_pruned_and_failed_trials_and_several_objecti
         ({"search.pruner": "median"}, "search.pruner='median': must be one of successive_halving, none"),
         (
             {"search.objectives": ["val_accuracy", "seconds"]},
-            "search.objectives='seconds': must be one of val_accuracy, parameters, prediction_seconds",
+            "search.objectives='seconds': input should be 'val_accuracy', 'parameters' or 'prediction_seconds'",
         ),
         ({"search.objectives": ["parameters"]}, "search.objectives must begin with val_accuracy"),
         ({"search.objectives": []}, "search.objectives must begin with val_accuracy"),
@@ -131,6 +145,12 @@ def test_settings_that_contradict_each_other_are_refused(wrong, reason):
         experiment_files.override(configure(), wrong)
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_time_that_neighbours_make_longer_is_warned_of():
+    timed = configure(search__objectives=["val_accuracy", "prediction_seconds"]).search
+    assert "--workers 1" in objectives.warning(timed, 2)
+    assert objectives.warning(timed, 1) == objectives.warning(configure().search, 2) == ""
 
 
 def test_accuracy_is_to_grow_and_the_rest_to_shrink():

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from fmnist_exp.muon import muon
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -32,6 +34,14 @@ def test_the_peers_have_the_published_number_of_parameters(benchmark, small, nam
     model = recipe.build()
     assert model.count_params() == parameters
     assert model(recipe.inputs(small.test.images[:2])).shape == (2, 10)
+
+
+def test_the_stock_contestant_has_the_experiments_own_optimizer(benchmark, monkeypatch):
+    """By its name, Keras would take its own Muon, which leaves convolutions to AdamW."""
+    contestants, fitted = benchmark("contestants"), []
+    monkeypatch.setattr(contestants, "stock_fit", lambda began, model, *rest: fitted.append(model))
+    contestants.stock(0.0, "cnn", 256)
+    assert type(fitted[0].optimizer) is type(muon(0.1, 0.9, 0.0))
 
 
 def test_a_moment_is_divided_among_what_runs_in_it(benchmark):

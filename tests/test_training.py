@@ -196,7 +196,7 @@ print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()
 @pytest.mark.parametrize("optimizer", typing.get_args(TrainingConfig.model_fields["optimizer"].annotation))
 def test_every_optimizer_with_every_schedule(small, optimizer, schedule):
     decay = 0.0 if optimizer == "adam" else 1e-4
-    rate = 0.03 if optimizer == "sgd" else 3e-3
+    rate = 0.03 if optimizer in ("sgd", "muon") else 3e-3
     config = configure(
         training__optimizer=optimizer,
         training__schedule=schedule,

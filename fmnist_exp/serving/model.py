@@ -35,7 +35,7 @@ class ServedModel:
         self.name = name
         try:
             self.metadata = Model.load(str(folder / "MLmodel"))
-            self._predictor = predictor._load_pyfunc(str(folder / "data"))
+            self._predictor = predictor.load(folder / "data")
             self._predictor.predict(np.zeros((2, predictor.SIDE, predictor.SIDE), np.uint8))
         except Exception as error:
             raise WorkError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error

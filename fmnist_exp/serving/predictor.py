@@ -18,10 +18,11 @@ BATCH = 256  # images at a time: a convolution's maps of 10,000 at once would ta
 
 
 class Predictor:
-    """Answers for images, computed by ONNX Runtime from the network in `folder`."""
+    """Answers for images, computed by ONNX Runtime from the network in `folder`, with so many threads; 0: all cores."""
 
-    def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, class_names: tuple[str, ...], threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only
         # threads that wait must not take the cores from the server around them
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -83,7 +84,12 @@ def as_pixels(images: Any) -> NDArray[np.uint8]:
     return pixels
 
 
+def load(folder: Path, threads: int = 0) -> Predictor:
+    """The predictor of a model's `data` folder."""
+    names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
+    return Predictor(folder, tuple(names), threads)
+
+
 def _load_pyfunc(path: str) -> Predictor:
-    """MLflow's entry into this module; `path` is the model's `data` folder."""
-    names = (Path(path) / "classes.txt").read_text(encoding="utf-8").splitlines()
-    return Predictor(Path(path), tuple(names))
+    """MLflow's entry into this module."""
+    return load(Path(path))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 CANDIDATES = 2000  # settings of which the most promising is taken
-MOST = 200  # trials that the process is fitted to, the latest; its cost grows with their cube
+MOST = 200  # trials that the process is fitted to; its cost grows with their cube
 Row = NDArray[np.float64]
 
 
@@ -54,7 +54,7 @@ class GaussianProcessSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The most promising of many settings; none while there are too few trials to learn from."""
-        known = _finished(study)[-MOST:]
+        known = _finished(study)
         if len(known) < self.startup_trials or not search_space:
             return {}
         places = np.array([_place(one.params, search_space) for one in known])
@@ -107,9 +107,11 @@ class GaussianProcessSampler(BaseSampler):
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
-    """Complete and pruned trials; none unless one is complete."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return trials if any(trial.state == TrialState.COMPLETE for trial in trials) else []
+    """The latest complete trials and, where there are few, the latest pruned ones; none unless one is complete."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MOST:]
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)) if complete else []
+    room = MOST - len(complete)
+    return complete + pruned[max(0, len(pruned) - room) :]
 
 
 def _expected_improvement(places: Row, worth: Row, running: Row, rows: Row) -> Row:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fmnist_exp import connection, tracking
+from fmnist_exp import connection, precision, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from fmnist_exp.tuning.trial import Objective
 
 
+PRECISION = "precision"  # user attribute of a study: what its `training.precision: auto` stands for
+
+
 @dataclass(frozen=True)
 class TuneResult:
     """A search that ended. Without `registration` it was interrupted."""
@@ -42,6 +45,15 @@ class TuneResult:
     registration: Registration | None = None
     retention: Retention | None = None
     front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What came of the winner, as far as nobody interrupted it."""
+
+    test_accuracy: float | None = None
+    registration: Registration | None = None
+    retention: Retention | None = None
 
 
 def tune(
@@ -71,7 +83,9 @@ def tune(
         WorkError: five trials failed in a row, or the time was over before any trial had a model.
     """
     limits = space.search_of(config)
-    search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + limits.timeout * 60)
+    deadline = time.monotonic() + limits.timeout * 60
+    config = _settled(config, data, study, parent)
+    search = Search(config, study, parent, trial.place_of(config, data), deadline)
     parent.tag({"fmnist.study": study.study_name})
     tracking.log_start(parent, config, data)
     trains = partial(trial.train, names=limits.objectives)
@@ -80,22 +94,16 @@ def tune(
     if not ranked and not interrupted:
         raise WorkError(f"no trial came to a model within search.timeout={limits.timeout:g} minutes")
     _log_study(config, study, parent)
-    test_accuracy, registration, kept = None, None, None
-    if not interrupted:
-        try:  # what follows the trials may take long too, and goes on as they do
-            test_accuracy, registration = winner.register(config, study, ranked[0], data, parent, watcher.on_ending)
-            kept = _retain(config, study, parent)
-        except KeyboardInterrupt:
-            parent.kill()
+    ending = _Ending() if interrupted else _end(config, study, data, parent, watcher)
     states = [ended.state.name for ended in studies.finished(study)]
     return TuneResult(
         study=study.study_name,
         run_id=parent.id,
         ranked=tuple(summary(config, ended) for ended in ranked),
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
-        test_accuracy=test_accuracy,
-        registration=registration,
-        retention=kept,
+        test_accuracy=ending.test_accuracy,
+        registration=ending.registration,
+        retention=ending.retention,
         front=tuple(trial.number for trial in objectives.front(study)),
     )
 
@@ -127,6 +135,24 @@ def run_trials(
     return False
 
 
+def _settled(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run) -> ExperimentConfig:
+    """The search with a precision in the place of `auto`, measured once in a study, before any trial begins.
+
+    Trials that measured for themselves, beside others that compute, could differ in it, from each other and from the
+    winner fitted again.
+    """
+    if config.training.precision != "auto":
+        return config
+    chosen = study.user_attrs.get(PRECISION)
+    if chosen is None:
+        choice = precision.choose(config, data)
+        chosen = choice.precision
+        parent.metrics(choice.metrics())
+        study.set_user_attr(PRECISION, chosen)
+    parent.tag({"fmnist.precision": chosen})
+    return precision.with_precision(config, chosen)
+
+
 def _adopt(study: Study, parent: Run) -> None:
     """Take over an earlier session's trials: close what a kill left open, make all runs children of this one."""
     from mlflow.exceptions import MlflowException
@@ -141,6 +167,18 @@ def _adopt(study: Study, parent: Run) -> None:
                     f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it"
                     " was made with, or another study name"
                 ) from error
+
+
+def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run, watcher: Watcher) -> _Ending:
+    """Register the best trial and clean up: it may take long too, and goes on another time as the trials do."""
+    ending = _Ending()
+    try:
+        best = studies.ranked(study)[0]
+        ending = _Ending(*winner.register(config, study, best, data, parent, watcher.on_ending))
+        return replace(ending, retention=_retain(config, study, parent))
+    except KeyboardInterrupt:
+        parent.kill()
+    return ending
 
 
 def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | None:

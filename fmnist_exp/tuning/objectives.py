@@ -43,12 +43,12 @@ def values(search: SearchConfig, found: Mapping[str, Any]) -> list[float]:
 
 
 def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
-    """Median seconds of one answer: the logged model on ONNX Runtime, as it serves, asked for one image at a time.
+    """Median seconds of one answer: the logged model on ONNX Runtime with one thread, asked for one image at a time.
 
-    The median of 200 after 20 to warm up. Other trials on the same machine make it longer: where the number matters,
-    search with one worker. Raises WorkError if the model's files cannot be had.
+    The median of 200 after 20 to warm up. With one thread it takes no core from a trial beside it, and waits for none;
+    memory and clock are still shared, see `warning`. Raises WorkError if the model's files cannot be had.
     """
-    loaded = predictor._load_pyfunc(str(registry.download(f"models:/{model_id}") / "data"))
+    loaded = predictor.load(registry.download(f"models:/{model_id}") / "data", threads=1)
     seconds = []
     for turn in range(WARM_UP + TIMED):
         image = images[turn % len(images)][None]
@@ -56,6 +56,16 @@ def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
         loaded.probabilities(image)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[WARM_UP:])
+
+
+def warning(search: SearchConfig, workers: int) -> str:
+    """What to tell before the first trial; empty if the objectives mean what they say with so many workers."""
+    if workers == 1 or "prediction_seconds" not in search.objectives:
+        return ""
+    return (
+        f"prediction_seconds is measured while {workers} workers compute, which makes it longer and less certain;"
+        " --workers 1 measures it alone"
+    )
 
 
 def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:

@@ -17,6 +17,7 @@ from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override
+from fmnist_exp.lineage import RUN_REFIT_OF
 from fmnist_exp.search_config import Choice
 from fmnist_exp.tuning import space
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from fmnist_exp.tracking import Run
-
-OF = "fmnist.refit_of"  # tag of a run: the trial's run whose setting it fits again
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ def _run(
         return known
     run = tracking.start_run(parent.client, "train", name, config.name, parent)
     with tracking.closing(run):
-        run.tag({OF: best.user_attrs["run_id"]})
+        run.tag({RUN_REFIT_OF: best.user_attrs["run_id"]})
         outcome = experiment.run_experiment(config, data, run, score_test=False)
     return Refitted(run.id, outcome.model_id, data)
 
 
 def _earlier(parent: Run, best: FrozenTrial, data: FashionMNIST) -> dict[tuple[str, str], Refitted]:
     """The finished runs of an earlier session, by seed and members; those that a kill left open are closed."""
-    query = f"tags.`{OF}` = '{best.user_attrs['run_id']}'"
+    query = f"tags.`{RUN_REFIT_OF}` = '{best.user_attrs['run_id']}'"
     found = {}
     for run in parent.client.search_runs([parent.experiment_id], query):
         run_id, params, models = run.info.run_id, run.data.params, run.outputs.model_outputs if run.outputs else []

@@ -45,6 +45,8 @@ def check(config: ExperimentConfig) -> None:
             raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
         for value in _corners(space):
             _override(config, {name: value})
+        if name == "training.precision" and "auto" in _corners(space):  # it is settled once in a study, for all trials
+            raise RequestError("search.space: training.precision has choices float32 and bfloat16; auto is not one")
         if isinstance(space, Range) and _is_whole(name) and (space.step or 1) % 1:
             raise RequestError(f"search.space: {name} is a whole number, so its step ({space.step:g}) must be one too")
         if not _holds(space, own[name]):
