@@ -68,6 +68,12 @@ def check_effect(config: ExperimentConfig) -> None:
                 )
 
 
+def check_all(config: ExperimentConfig, data: FashionMNIST) -> None:
+    """Raise RequestError for a space that this data cannot serve, or with a field that has no effect."""
+    check_data(config, data)
+    check_effect(config)
+
+
 def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:
     """Raise RequestError for a space with settings that this data cannot serve."""
     for name, space in search_of(config).space.items():
