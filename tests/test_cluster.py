@@ -148,7 +148,7 @@ def test_a_trial_whose_workers_die_three_times_fails_with_the_reason(shared_stor
 
 def test_timeout_holds_within_an_epoch(shared_store):
     begin = time.monotonic()
-    config = standin.configure(100, training__epochs=1000, search__timeout=0.05)
+    config = standin.configure(100, training__epochs=1000, search__timeout=0.25)
     study = {}
     begun = []
 
@@ -339,6 +339,21 @@ def test_a_dead_drivers_lease_is_taken_over(shared_store, fields, held):
         change_lease(**fields)
         assert is_held() == held
         assert mine is not None
+
+
+def test_a_zombie_holds_nothing(shared_store):
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert ended.stdout
+    ended.stdout.read()
+    process = psutil.Process(ended.pid)
+    for _ in range(100):
+        if process.status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    with lease.hold(STORAGE, "leased"):
+        change_lease(pid=ended.pid, born=process.create_time())
+        assert not is_held()
+    ended.communicate()
 
 
 def test_a_driver_that_lost_its_lease_stops(shared_store, monkeypatch):

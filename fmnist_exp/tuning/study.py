@@ -104,10 +104,8 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     if trial.number not in cut:
         study.set_user_attr(CUT_OFF, [*cut, trial.number])
     frozen = study.get_trials(deepcopy=False)[trial.number]
-    setting = {
-        **frozen.system_attrs.get("fixed_params", {}),
-        **frozen.params,
-    }  # a kill may come before all are suggested
+    # of a setting from the queue, a kill may have left but a part in the trial's parameters
+    setting = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
         study.enqueue_trial(setting)
