@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import trial
 from fmnist_exp.tuning.trial import Place, Task
 
+# how Dask says that a worker cannot unpickle our functions; it may put the error's text into an Exception of its own
+UNKNOWN = re.compile("(Exception: )?(ModuleNotFoundError|AttributeError|ImportError)")
 WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measured 1.2 to 1.9 GiB
 
 log = logging.getLogger(__name__)
@@ -167,7 +170,7 @@ def _affordable(cores: int) -> int:
 def _examine(processes: cluster.Cluster, place: Place) -> None:
     survey: Callable[[Place], str] = trial.examine
     for address, complaint in processes.survey(survey, place).items():
-        if complaint.startswith(("ModuleNotFoundError", "AttributeError", "ImportError")):
+        if UNKNOWN.match(complaint):
             complaint = f"fmnist_exp is missing or of another version there ({complaint})"
         if complaint:
             raise RequestError(f"the Dask worker {address} cannot run the trials: {complaint}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import models, training
+from fmnist_exp import models, runtime, training
 from fmnist_exp.config import ExperimentConfig, fields, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override, unknown_field
@@ -57,6 +57,7 @@ def check_effect(config: ExperimentConfig) -> None:
     It is built with the field's first and last value, the other searched fields once as they are, once at their first
     and once at their last values: where no pair differs, the search would look for nothing.
     """
+    runtime.start_keras()
     corners = {name: _corners(space) for name, space in search_of(config).space.items()}
     ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
     for name, values in corners.items():
