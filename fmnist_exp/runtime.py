@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision → Keras' name for it
 
 
-_threads: int | None = None  # of TensorFlow; None: one per core
+_threads: int | None = None  # of the backend; None: one per core
 
 
 def host() -> str:
@@ -36,8 +36,24 @@ def cores() -> int:
     return count
 
 
+def core_set() -> str:
+    """Names the cores that this process may use; processes for which it is the same share them."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return " ".join([host(), *map(str, sorted(usable))])
+
+
+def memory() -> int:
+    """Bytes of memory that this process and its children may use, by the machine and the control group."""
+    import psutil
+
+    limit = int(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):  # "max", or a number
+        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return limit
+
+
 def limit_threads(count: int) -> None:
-    """Have TensorFlow compute with `count` threads. Without effect once it has started."""
+    """Have TensorFlow or JAX compute with `count` threads. Without effect once it has started."""
     global _threads
     _threads = count
 
@@ -51,6 +67,8 @@ def start_keras() -> None:
         return
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if _threads is not None and os.environ["KERAS_BACKEND"] == "jax":
+        os.environ["NPROC"] = str(_threads)  # XLA takes it for the number of cores
     with _standard_error_held_back():
         import keras
 

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -54,31 +55,41 @@ def wait_for(ready: Callable[[], bool], running: subprocess.Popen, log: Path, se
 def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: str | None = None) -> Iterator[str]:
     """A PostgreSQL of its own with the databases `mlflow` and `studies`; yields the address without the database."""
     tools = Path(POSTGRES[-1])
-    home = folder / "postgres"
-    home.mkdir()
-    user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
-        nobody = pwd.getpwnam("postgres")
-        os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        for above in home.parents:  # pytest's folders are closed to other users
-            with contextlib.suppress(PermissionError):
-                above.chmod(above.stat().st_mode | 0o011)
-        user = ["runuser", "-u", "postgres", "--"]
-    setup = [*user, tools / "initdb", "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"]
-    subprocess.run([*map(str, setup)], check=True, capture_output=True, cwd="/")
-    (home / "data" / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")
-    options = ["-h", host, "-p", str(port), "-k", "", "-F"]
-    start = [*within(namespace), *user, tools / "postgres", "-D", home / "data", *options]
-    client = [*within(namespace), tools / "psql", "-h", host, "-p", str(port), "-U", "tester", "-d", "postgres", "-c"]
+    # not pytest's folder, which is closed to other users
+    with tempfile.TemporaryDirectory(prefix="postgres-") as made:
+        home = Path(made)
+        user: list[str] = []
+        if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
+            nobody = pwd.getpwnam("postgres")
+            os.chown(home, nobody.pw_uid, nobody.pw_gid)
+            user = ["runuser", "-u", "postgres", "--"]
+        setup = [*user, tools / "initdb", "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"]
+        subprocess.run([*map(str, setup)], check=True, capture_output=True, cwd="/")
+        (home / "data" / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")
+        options = ["-h", host, "-p", str(port), "-k", "", "-F"]
+        start = [*within(namespace), *user, tools / "postgres", "-D", home / "data", *options]
+        client = [
+            *within(namespace),
+            tools / "psql",
+            "-h",
+            host,
+            "-p",
+            str(port),
+            "-U",
+            "tester",
+            "-d",
+            "postgres",
+            "-c",
+        ]
 
-    def sql(text: str) -> bool:
-        return subprocess.run([*map(str, client), text], capture_output=True).returncode == 0
+        def sql(text: str) -> bool:
+            return subprocess.run([*map(str, client), text], capture_output=True).returncode == 0
 
-    with process(start, folder, "postgres") as running:
-        wait_for(lambda: sql("SELECT 1"), running, folder / "postgres.log")
-        assert sql("CREATE DATABASE mlflow")
-        assert sql("CREATE DATABASE studies")
-        yield f"postgresql+psycopg://tester@{host}:{port}"
+        with process(start, folder, "postgres") as running:
+            wait_for(lambda: sql("SELECT 1"), running, folder / "postgres.log")
+            assert sql("CREATE DATABASE mlflow")
+            assert sql("CREATE DATABASE studies")
+            yield f"postgresql+psycopg://tester@{host}:{port}"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,17 @@ import pytest
 
 from fmnist_exp import connection, evaluation
 
+THREADS = """
+import os
+from pathlib import Path
+from fmnist_exp import runtime
+runtime.limit_threads(3)
+runtime.start_keras()
+import jax
+jax.jit(lambda x: x @ x)(jax.numpy.ones((1000, 1000))).block_until_ready()
+names = [Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task")]
+print(len([name for name in names if "XLAEigen" in name]))
+"""
 CODE = """
 import json
 import numpy as np
@@ -79,3 +90,10 @@ def test_its_model_answers_the_same_everywhere(said, small):
     assert np.allclose(on_tensorflow, expected, atol=1e-4)
     table = mlflow.pyfunc.load_model(f"models:/{said['model_id']}").predict(small.test.images)
     assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_jax_computes_with_as_many_threads_as_it_is_told():
+    settings = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=settings, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]

@@ -85,6 +85,21 @@ def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(data,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--search.space", "{model.kernel_size: {low: 3, high: 5}}"], "model.kernel_size changes nothing"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "the Dask scheduler tcp://127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused_before_anything_is_written(data, arguments, words, tmp_path):
+    answer = fmnist_exp("tune", "--experiment", "tune_mlp", *arguments, cwd=tmp_path, env=environment())
+    assert answer.returncode == 2, answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert words in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unreachable_server_is_one_sentence_without_its_password(tmp_path):
     address = "http://user:secret@127.0.0.1:9"
     answer = fmnist_exp("mlp", cwd=tmp_path, env={**environment(), "MLFLOW_TRACKING_URI": address})

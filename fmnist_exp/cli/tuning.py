@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import ExitStack
 
 import click
 
@@ -41,21 +42,26 @@ def tune(
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
-    from fmnist_exp.tuning import refit, space
+    from fmnist_exp.tuning import crew, refit, space
 
     space.check(config)
     refit.check(config)
     search = space.search_of(config)
-    client, data, config = connect(config, space.check_data)
-    space.check_effect(config)
+    crew.check(scheduler)
+    client, data, config = connect(config, space.check_all)
     name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from fmnist_exp import connection, console, tracking
-    from fmnist_exp.tuning import crew, lease, trial, warm_start
+    from fmnist_exp.tuning import lease, trial, warm_start
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
     hired = crew.hire(workers, scheduler, data, trial.place_of(config, data))
-    with connection.explaining_full_disk(name), hired as staff, lease.hold(storage, name) as held:
+    with connection.explaining_full_disk(name), ExitStack() as stack:
+        if scheduler:  # its workers may be refused, before the lease writes; those of this machine are slow to start
+            staff = stack.enter_context(hired)
+        held = stack.enter_context(lease.hold(storage, name))
+        if not scheduler:
+            staff = stack.enter_context(hired)
         opened = open_study(config, name, storage)
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
         if taken := opened.user_attrs.get(warm_start.TAKEN):

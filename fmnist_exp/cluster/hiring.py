@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from fmnist_exp.cluster import Cluster
 from fmnist_exp.errors import RequestError
 
 if TYPE_CHECKING:
-    from distributed import LocalCluster, Worker
+    from distributed import Client, LocalCluster, Worker
 
 CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
+SETTLE_SECONDS = 2  # without a new worker: all are there
 
 
 @contextmanager
@@ -64,15 +66,7 @@ def remote(address: str, workers: int | None) -> Iterator[Cluster]:
     Raises:
         RequestError: it does not answer within seconds, has no workers, or workers that run several jobs at once.
     """
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
-        raise RequestError(
-            f"the Dask scheduler {address} does not answer; start one with `dask scheduler` and give its tcp:// address"
-        ) from error
-    with client:
+    with _client(address) as client:
         try:
             client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError as error:
@@ -85,7 +79,36 @@ def remote(address: str, workers: int | None) -> Iterator[Cluster]:
                 raise RequestError(
                     f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
                 )
-        yield found
+        _settle(found)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def check(address: str) -> None:
+    """Raise RequestError if the scheduler does not answer."""
+    _client(address).close()
+
+
+def _client(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+        raise RequestError(
+            f"the Dask scheduler {address} does not answer; start one with `dask scheduler` and give its tcp:// address"
+        ) from error
+
+
+def _settle(found: Cluster) -> None:
+    """Wait until no more workers join: each takes its share of its host's cores when it begins its first trial."""
+    deadline = time.monotonic() + WORKERS_SECONDS
+    before: set[str] = set()
+    while before != (now := set(found.hosts())) and time.monotonic() < deadline:
+        before = now
+        time.sleep(SETTLE_SECONDS)
 
 
 def dask_setup(worker: Worker) -> None:

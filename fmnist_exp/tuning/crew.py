@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,6 +15,12 @@ from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import trial
 from fmnist_exp.tuning.trial import Place, Task
+
+# how Dask says that a worker cannot unpickle our functions; it may put the error's text into an Exception of its own
+UNKNOWN = re.compile("(Exception: )?(ModuleNotFoundError|AttributeError|ImportError)")
+WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measured 1.2 to 1.9 GiB
+
+log = logging.getLogger(__name__)
 
 
 class Crew(Protocol):
@@ -30,6 +38,9 @@ class Crew(Protocol):
 
     def drop(self, number: int) -> None:
         """Forget a trial's task; it is stopped when it next asks."""
+
+    def has(self, address: str) -> bool:
+        """Whether the worker is still there."""
 
 
 class Alone:
@@ -54,6 +65,10 @@ class Alone:
     def drop(self, number: int) -> None:
         """Nothing of it is left."""
 
+    def has(self, address: str) -> bool:
+        """This process is."""
+        return True
+
 
 class _Direct:
     """A line to a driver in the same process."""
@@ -69,7 +84,7 @@ class _Direct:
         self._hear(Message(self._job, "here", 0, kind, body))
 
     def ask(self, kind: str, **body: Any) -> Mapping[str, Any]:
-        return self._hear(Message(self._job, "here", 0, kind, body)) or cluster.STOP
+        return self._hear(Message(self._job, "here", 0, kind, body)) or cluster.GONE
 
 
 class Workers:
@@ -77,7 +92,8 @@ class Workers:
 
     def __init__(self, processes: cluster.Cluster, threads: int | None = None) -> None:
         self._processes = processes
-        self._threads = threads  # of each worker; None: its host's cores, divided by the workers there
+        self._threads = threads  # of each worker; None: its cores, divided by the workers that share them
+        self._cores: dict[str, str] = {}  # worker's address → runtime.core_set() there
 
     @property
     def size(self) -> int:
@@ -86,7 +102,8 @@ class Workers:
 
     def start(self, task: Task) -> None:
         """Queue the task for the next free worker."""
-        task = dataclasses.replace(task, hosts=self._processes.hosts(), threads=self._threads)
+        cores = {} if self._threads else self._core_sets()
+        task = dataclasses.replace(task, cores=cores, threads=self._threads)
         self._processes.start(str(task.number), trial.run_on_worker, task)
 
     def work(self, hear: Hear, seconds: float) -> None:
@@ -97,13 +114,23 @@ class Workers:
         """Cancel it if it waits, stop it at the end of its epoch if it runs."""
         self._processes.drop(str(number))
 
+    def has(self, address: str) -> bool:
+        """Whether the cluster knows it; a process that is started again has another address."""
+        return address in self._processes.hosts()
+
+    def _core_sets(self) -> dict[str, str]:
+        here = self._processes.hosts()
+        if new := here.keys() - self._cores:
+            self._cores |= self._processes.survey(runtime.core_set, workers=new)
+        return {address: self._cores[address] for address in here if address in self._cores}
+
 
 @contextmanager
 def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: Place) -> Iterator[Crew]:
     """The workers for a search, for as long as the block lasts.
 
     Args:
-        workers: how many; None: one per core, or all that the scheduler has.
+        workers: how many; None: one per core if there are 2 GiB of memory for each, or all that the scheduler has.
         scheduler: address of a running Dask scheduler; None: processes of this machine.
         data: the driver's, for trials in its own process.
         place: what each worker must have.
@@ -116,7 +143,7 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
             _examine(processes, place)
             yield Workers(processes)
         return
-    count = workers or runtime.cores()
+    count = workers or _affordable(runtime.cores())
     if count == 1:
         yield Alone(data)
         return
@@ -125,10 +152,25 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
         yield Workers(processes, threads)
 
 
+def check(scheduler: str | None) -> None:
+    """Raise RequestError if this scheduler does not answer."""
+    if scheduler is not None:
+        hiring.check(scheduler)
+
+
+def _affordable(cores: int) -> int:
+    """One worker per core, or fewer where memory is short."""
+    count = max(1, min(cores, runtime.memory() // WORKER_BYTES))
+    if count < cores:
+        size = f"{runtime.memory() / 2**30:.1f} GiB"
+        log.warning("%d workers for %d cores: each may need 2 GiB, and there are %s", count, cores, size)
+    return count
+
+
 def _examine(processes: cluster.Cluster, place: Place) -> None:
     survey: Callable[[Place], str] = trial.examine
     for address, complaint in processes.survey(survey, place).items():
-        if complaint.startswith(("ModuleNotFoundError", "AttributeError", "ImportError")):
+        if UNKNOWN.match(complaint):
             complaint = f"fmnist_exp is missing or of another version there ({complaint})"
         if complaint:
             raise RequestError(f"the Dask worker {address} cannot run the trials: {complaint}")

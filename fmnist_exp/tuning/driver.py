@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from fmnist_exp import tracking
-from fmnist_exp.cluster import STOP, Answer, Message
+from fmnist_exp.cluster import GONE, Answer, Message
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning import objectives, recovery, space
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FAILURES_IN_A_ROW = 5
 EXECUTIONS = 3  # of one trial, when its workers die
+LEFT = 20  # times that a trial's workers may lose touch with the driver
+SILENT_SECONDS = 600  # after which a trial is given up when the time is over: logging a model may take minutes
 TICK_SECONDS = 1.0
 GO: Mapping[str, Any] = {"stop": False}
 
@@ -55,6 +57,9 @@ class _Running:
     trial: Trial
     config: ExperimentConfig
     executions: int = 0  # begun
+    left: int = 0  # of those, given up by their worker, since this driver was silent for long
+    address: str = ""  # of the worker that begun the one that counts
+    heard: float = 0.0  # when it last said something, by time.monotonic
     execution: str = ""  # the one that counts
     run: Run | None = None
     epochs: int = 0  # reported to the study
@@ -86,7 +91,7 @@ class Driver:
             if self.lease is not None:
                 self.lease.check()
             if self._is_late():
-                self._cut_waiting()
+                self._cut_dead()
 
     def stop(self) -> None:
         """Have the crew stop all trials, the latest at the end of their epochs; nobody listens to them any more."""
@@ -94,8 +99,9 @@ class Driver:
             self._forget(number)
 
     def _wants_more(self) -> bool:
-        room = len(self.running) < min(self.crew.size, self.n_trials - self.finished)
-        return room and not self._is_late()
+        if self._is_late() or len(self.running) >= self.n_trials - self.finished:
+            return False
+        return len(self.running) < self.crew.size
 
     def _is_late(self) -> bool:
         return time.monotonic() > self.search.deadline
@@ -110,13 +116,17 @@ class Driver:
         config = self.running[number].config
         self.crew.start(Task(number, config, self.objective, self.search.place))
 
-    def _cut_waiting(self) -> None:
-        """The time is over: what no worker has begun, none shall begin."""
+    def _cut_dead(self) -> None:
+        """The time is over: what no worker has begun, none shall begin; what died or hangs is not waited for."""
         for number, entry in list(self.running.items()):
-            if not entry.execution:
-                self._forget(number)
-                self._close_run(entry, "KILLED", "the time was over")
-                studies.cut_off(self.study, entry.trial)
+            hangs = time.monotonic() - entry.heard > SILENT_SECONDS
+            if not entry.execution or hangs or not self.crew.has(entry.address):
+                self._cut(number, entry)
+
+    def _cut(self, number: int, entry: _Running) -> None:
+        self._forget(number)
+        self._close_run(entry, "KILLED", "the time was over")
+        studies.cut_off(self.study, entry.trial)
 
     def _hear(self, message: Message) -> Answer | None:
         """What an execution says changes the study, or nothing if another one has taken its place."""
@@ -125,14 +135,15 @@ class Driver:
         if message.kind == "unfit":
             raise WorkError(str(message.body["reason"]))
         if entry is None:
-            return STOP
-        if message.kind in ("died", "broken"):
+            return GONE
+        if message.kind in ("died", "left", "broken"):
             self._retry(number, entry, message)
             return None
         if message.kind == "start":
             return self._begin(number, entry, message)
         if message.execution != entry.execution:
-            return STOP
+            return GONE
+        entry.heard = time.monotonic()
         if message.kind == "progress":
             self.watcher.on_progress(number, message.body["epochs"])
             return None
@@ -148,13 +159,16 @@ class Driver:
 
     def _begin(self, number: int, entry: _Running, message: Message) -> Answer:
         """A worker is about to run the trial: the first to do so, or the next after one that died."""
-        if entry.executions == EXECUTIONS:
-            self._fail(number, entry, f"its worker died {EXECUTIONS} times: killed, or over its memory limit")
-            return STOP
+        if self._is_late():
+            self._cut(number, entry)
+            return GONE
+        if self._gives_up(number, entry):
+            return GONE
         if entry.executions:
-            self.watcher.on_retry(number, "its worker died")
+            self.watcher.on_retry(number, "its worker lost touch with the driver" if entry.left else "its worker died")
         entry.executions += 1
-        entry.execution = message.execution
+        entry.execution, entry.address = message.execution, message.body["address"]
+        entry.heard = time.monotonic()
         if entry.run is not None:
             recovery.discard(entry.run.client, entry.run.id)
         search, parent = self.search, self.search.parent
@@ -219,14 +233,23 @@ class Driver:
             entry.run.close()
 
     def _retry(self, number: int, entry: _Running, message: Message) -> None:
-        """Dask gave the job up, which may be sooner than we do, or the worker could not even begin it."""
+        """Dask or the worker gave the job up, or the worker could not even begin it."""
         if message.kind == "broken":
             raise WorkError(f"a worker could not run trial {number}: {message.body['reason']}")
-        if entry.executions == EXECUTIONS:
+        entry.left += message.kind == "left"
+        if not self._gives_up(number, entry):
+            entry.execution = ""
+            self._submit(number)
+
+    def _gives_up(self, number: int, entry: _Running) -> bool:
+        """Fail the trial if it had all its executions."""
+        if entry.left == LEFT:
+            self._fail(number, entry, f"its workers lost touch with the driver {LEFT} times")
+        elif entry.executions - entry.left >= EXECUTIONS:
             self._fail(number, entry, f"its worker died {EXECUTIONS} times: killed, or over its memory limit")
-            return
-        entry.execution = ""
-        self._submit(number)
+        else:
+            return False
+        return True
 
     def _forget(self, number: int) -> None:
         del self.running[number]

@@ -44,7 +44,10 @@ class Holder:
         if self.machine != _machine():
             return silent > STALE_SECONDS
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.born) > 1)
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:  # in a container nobody may collect it
+                return True
+            return bool(abs(process.create_time() - self.born) > 1)
         except psutil.NoSuchProcess:
             return True
 
@@ -110,7 +113,9 @@ def hold(storage: str, study: str) -> Iterator[Lease]:
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
     if other is not None:
-        since = f"{other.since:%Y-%m-%d %H:%M} UTC"
+        # SQLite gives back what was written, without its zone; PostgreSQL the same moment in a zone of its own
+        in_utc = other.since.astimezone(datetime.UTC) if other.since.tzinfo else other.since
+        since = f"{in_utc:%Y-%m-%d %H:%M} UTC"
         raise RequestError(
             f"study {study!r} is being run by process {other.pid} on {other.host} since {since}; wait for it, end it,"
             " or choose another study name"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import models, training
+from fmnist_exp import models, runtime, training
 from fmnist_exp.config import ExperimentConfig, fields, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment_files import override, unknown_field
@@ -59,6 +59,7 @@ def check_effect(config: ExperimentConfig) -> None:
     It is built with the field's first and last value, the other searched fields once as they are, once at their first
     and once at their last values: where no pair differs, the search would look for nothing.
     """
+    runtime.start_keras()
     corners = {name: _corners(space) for name, space in search_of(config).space.items()}
     ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
     for name, values in corners.items():
@@ -68,6 +69,12 @@ def check_effect(config: ExperimentConfig) -> None:
                 raise RequestError(
                     f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
                 )
+
+
+def check_all(config: ExperimentConfig, data: FashionMNIST) -> None:
+    """Raise RequestError for a space that this data cannot serve, or with a field that has no effect."""
+    check_data(config, data)
+    check_effect(config)
 
 
 def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:

@@ -96,10 +96,20 @@ def running(study: Study) -> list[FrozenTrial]:
 
 
 def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
-    """End a running trial that nobody will finish, and put its setting back in the queue."""
-    study.set_user_attr(CUT_OFF, [*study.user_attrs.get(CUT_OFF, []), trial.number])
+    """End a running trial that nobody will finish, and put its setting back in the queue.
+
+    The trial is told last: after a kill before that it is still running, and the next call does the rest.
+    """
+    cut = study.user_attrs.get(CUT_OFF, [])
+    if trial.number not in cut:
+        study.set_user_attr(CUT_OFF, [*cut, trial.number])
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    # of a setting from the queue, a kill may have left but a part in the trial's parameters
+    setting = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
+        study.enqueue_trial(setting)
     study.tell(trial.number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params)
 
 
 def ranked(study: Study) -> list[FrozenTrial]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from fmnist_exp import connection, experiment, runtime
 from fmnist_exp import data as images
+from fmnist_exp.cluster import DriverGone
 from fmnist_exp.config import DataConfig, ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -38,7 +39,7 @@ class Line(Protocol):
     """How a trial talks with the driver; cluster.Line, or a function call."""
 
     place: str  # where the trial runs
-    address: str  # of the process, in Task.hosts
+    address: str  # of the process, in Task.cores
 
     def say(self, kind: str, **body: Any) -> None:
         """Tell the driver."""
@@ -66,7 +67,7 @@ class Task:
     config: ExperimentConfig  # with the trial's setting, without the search
     objective: Objective
     place: Place
-    hosts: Mapping[str, str] = field(default_factory=dict)  # worker's address → host: they share its cores
+    cores: Mapping[str, str] = field(default_factory=dict)  # worker's address → runtime.core_set() there
     threads: int | None = None  # of a worker, where it is not to share them out by itself
 
 
@@ -86,13 +87,15 @@ def train(
 
 
 def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
-    """Run the trial with the driver's own data."""
-    answer = line.ask("start", place=line.place, pid=os.getpid())
+    """Run the trial with the driver's own data. Raises DriverGone if nobody wants it any more."""
+    answer = line.ask("start", place=line.place, address=line.address, pid=os.getpid())
     if answer["stop"]:
         return
     try:
         run = Run(connection.client(), answer["run_id"])
         measured = task.objective(task.config, data, run, [_Reporter(line)])
+    except DriverGone:
+        raise
     except Exception as error:  # whatever broke this setting, the search goes on with the next
         line.say("failed", reason=connection.first_line(error), full=connection.disk_is_full(error))
     else:
@@ -101,7 +104,7 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
 
 def run_on_worker(task: Task, line: Line) -> None:
     """Run the trial with this worker's own copy of the data, which must be the driver's."""
-    siblings = list(task.hosts.values()).count(task.hosts.get(line.address, ""))
+    siblings = list(task.cores.values()).count(runtime.core_set())
     runtime.limit_threads(task.threads or max(1, runtime.cores() // max(1, siblings)))
     try:
         data = _load(task.place)
@@ -152,7 +155,7 @@ def _load(place: Place) -> FashionMNIST:
 
 
 class _Reporter(Listener):
-    """Reports steps now and then, and each epoch; the driver's answer may stop the fit."""
+    """Reports steps now and then, and each epoch; the driver's answer may stop the fit, or break it off."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
@@ -164,6 +167,7 @@ class _Reporter(Listener):
             self.line.say("progress", epochs=epoch - 1 + step / steps)
 
     def on_epoch(self, epoch: Epoch) -> bool:
-        return bool(
-            self.line.ask("epoch", epoch=epoch.number, val_accuracy=float(epoch.metrics["val_accuracy"]))["stop"]
-        )
+        answer = self.line.ask("epoch", epoch=epoch.number, val_accuracy=float(epoch.metrics["val_accuracy"]))
+        if answer.get("gone"):  # the run is closed: what follows a fit must not be logged into it
+            raise DriverGone
+        return bool(answer["stop"])

@@ -1,0 +1,288 @@
+"""What a driver makes of workers that die, hang or lose touch, and of kills between two writes."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+import pytest
+import standin
+
+from fmnist_exp import connection, runtime, tracking
+from fmnist_exp.cluster import GONE, Answer, Cluster, DriverGone, Hear, Line, Message
+from fmnist_exp.errors import WorkError
+from fmnist_exp.tuning import crew, driver, trial
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.watching import Watcher
+
+STORAGE = "sqlite:///studies.db"
+
+
+class Script:
+    """A crew of one whose messages a test writes; it keeps the answers."""
+
+    size = 1
+
+    def __init__(self, *messages: Message) -> None:
+        self.messages = list(messages)
+        self.answers: list[Answer | None] = []
+        self.started: list[int] = []
+        self.dropped: list[int] = []
+        self.addresses = {"tcp://one"}
+
+    def start(self, task: trial.Task) -> None:
+        self.started.append(task.number)
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        if self.messages:
+            self.answers.append(hear(self.messages.pop(0)))
+
+    def drop(self, number: int) -> None:
+        self.dropped.append(number)
+
+    def has(self, address: str) -> bool:
+        return address in self.addresses
+
+
+def start(execution: str, address: str = "tcp://one") -> Message:
+    return Message("0", execution, 1, "start", {"place": "one", "address": address, "pid": 1}, True)
+
+
+def end(execution: str) -> Message:
+    return Message("0", execution, 1, "end", {"stopped": False, "known": {"val_accuracy": 0.5, "parameters": 1}})
+
+
+LEFT, DIED = Message("0", "", 0, "left"), Message("0", "", 0, "died", {"reason": ""})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new study, and how to have a driver work on it."""
+
+    study: optuna.Study
+    drive: Callable[[Script, float], None]
+
+
+@pytest.fixture
+def stage(shared_store, data, request) -> Iterator[Stage]:
+    config = standin.configure(1)
+    client = connection.connect()
+    study = studies.open_study(config, request.node.name, STORAGE)
+    with tracking.closing(tracking.start_run(client, "tune", "driver", config.name)) as parent:
+
+        def drive(script: Script, seconds: float) -> None:
+            search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + seconds)
+            Driver(search, script, standin.objective, Watcher(), None).work()
+
+        yield Stage(study, drive)
+
+
+def test_executions_that_lose_touch_are_no_deaths(stage):
+    names = "abcd"
+    script = Script(*(message for name in names for message in (start(name), LEFT)), start("e"), end("e"))
+    stage.drive(script, 60)
+    assert [ended.state.name for ended in stage.study.trials] == ["COMPLETE"]
+    assert script.started == [0] * 5
+
+
+def test_a_trial_that_no_worker_can_keep_fails(stage):
+    stage.drive(Script(*[LEFT] * driver.LEFT), 60)
+    assert stage.study.trials[0].user_attrs["error"].startswith("its workers lost touch with the driver 20 times")
+
+
+def test_three_deaths_are_a_failure(stage):
+    stage.drive(Script(start("a"), start("b"), LEFT, start("c"), DIED, start("d"), DIED), 60)
+    assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
+
+
+def test_what_begins_again_after_the_time_is_cut_off(stage):
+    script = Script(start("a"))
+    script.messages.append(start("b"))
+    late = Late(script, 1)
+    stage.drive(late, 1)
+    assert late.answers[1] == GONE
+    check_cut(stage, late)
+
+
+def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
+    script = Late(Script(start("a", "tcp://gone")), 1)
+    stage.drive(script, 1)
+    check_cut(stage, script)
+
+
+def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch):
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    script = Late(Script(start("a")), 1)
+    stage.drive(script, 0.5)
+    check_cut(stage, script)
+
+
+class Late(Script):
+    """Says all but the first message when the time is over."""
+
+    def __init__(self, script: Script, first: int) -> None:
+        super().__init__(*script.messages)
+        self.first = first
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        if not self.first:
+            time.sleep(seconds)
+            if seconds > 0.01:
+                return
+        self.first = 0
+        super().work(hear, seconds)
+
+
+def check_cut(stage: Stage, script: Script) -> None:
+    """The trial counts for nothing, its run is closed, and its setting waits for the next session."""
+    first, queued = stage.study.get_trials()
+    assert stage.study.user_attrs[studies.CUT_OFF] == [0]
+    assert (first.state.name, queued.state.name) == ("FAIL", "WAITING")
+    assert queued.system_attrs["fixed_params"] == first.params
+    assert connection.client().get_run(first.user_attrs["run_id"]).info.status == "KILLED"
+    assert script.dropped == [0]
+
+
+# a trial is cut off
+
+
+def test_a_queued_setting_of_which_a_kill_left_a_part_is_queued_whole(monkeypatch):
+    study = optuna.create_study()
+    whole = {"first": 0.25, "second": 0.75}
+    study.enqueue_trial(whole)
+    begun = study.ask()
+    begun.suggest_float("first", 0, 1)
+
+    def kill(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", kill)
+        with pytest.raises(KeyboardInterrupt):
+            studies.cut_off(study, begun)
+    studies.cut_off(study, begun)
+    assert study.user_attrs[studies.CUT_OFF] == [0]
+    assert [ended.state.name for ended in study.get_trials()] == ["FAIL", "WAITING"], "queued once"
+    again = study.ask()
+    assert {name: again.suggest_float(name, 0, 1) for name in whole} == whole
+
+
+# jobs of Dask, in this process
+
+
+ENDED: list[str] = []  # jobs that noticed that nobody wants them
+
+
+def wait(job: str, line: Line) -> None:
+    try:
+        line.ask("first")
+        line.say("between")
+        line.ask("second")
+    except DriverGone:
+        ENDED.append(job)
+
+
+def leave(job: str, line: Line) -> None:
+    raise DriverGone
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def hear_until(cluster: Cluster, kind: str, answer: Answer | None = None) -> list[Message]:
+    """What is said up to a message of this kind; all that ask before it get the answer."""
+    heard: list[Message] = []
+
+    def hear(message: Message) -> Answer | None:
+        heard.append(message)
+        return answer if message.kind != kind else None
+
+    deadline = time.monotonic() + 60
+    while kind not in [message.kind for message in heard]:
+        assert time.monotonic() < deadline, heard
+        cluster.work(hear, 0.1)
+    return heard
+
+
+def variables(client: Any) -> list[str]:
+    return list(client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.extensions["variables"].variables)))
+
+
+def test_a_job_that_the_scheduler_forgets_ends_the_search(client):
+    cluster = Cluster(client, None)
+    cluster.start("0", wait, "0")
+    hear_until(cluster, "first")
+    client.cancel(list(cluster._jobs.values()), force=True)
+    with pytest.raises(WorkError, match="the Dask scheduler is gone, or was started anew"):
+        hear_until(cluster, "never")
+
+
+def test_a_dropped_job_ends_soon_and_leaves_no_answer(client):
+    cluster = Cluster(client, None)
+    cluster.start("0", wait, "dropped")
+    heard = hear_until(cluster, "second", {"stop": False})
+    assert [message.kind for message in heard] == ["first", "between", "second"]
+    assert cluster._unread == {}
+    cluster.drop("0")
+    deadline = time.monotonic() + 20
+    while "dropped" not in ENDED:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert variables(client) == []
+
+
+def test_a_job_that_gives_its_driver_up_has_left(client):
+    cluster = Cluster(client, None)
+    cluster.start("0", leave, "0")
+    assert [message.kind for message in hear_until(cluster, "left")] == ["left"]
+    cluster.drop("0")
+
+
+def test_answers_that_nobody_reads_are_deleted(client):
+    cluster = Cluster(client, None)
+    cluster._answer(Message("0", "dead", 1, "epoch", asks=True), GONE)
+    assert variables(client) == ["dead-1"]
+    cluster.close()
+    deadline = time.monotonic() + 20
+    while variables(client):
+        assert time.monotonic() < deadline
+
+
+def test_workers_that_share_cores_are_counted(client):
+    cores = crew.Workers(Cluster(client, None))._core_sets()
+    assert list(cores.values()) == [runtime.core_set()] * 2
+
+
+# where trials run
+
+
+@pytest.mark.parametrize(("memory", "count"), [(64, 8), (9, 4), (1, 1)])
+def test_short_memory_makes_fewer_workers(monkeypatch, caplog, memory, count):
+    monkeypatch.setattr(runtime, "memory", lambda: memory * 2**30)
+    assert crew._affordable(8) == count
+    assert bool(caplog.records) == (count < 8)
+
+
+def test_a_trial_that_nobody_wants_is_not_said_to_have_failed(shared_store, data):
+    config = standin.configure(1)
+    run = tracking.start_run(connection.connect(), "trial", "gone", config.name)
+    said = []
+
+    def hear(message: Message) -> Answer:
+        said.append(message.kind)
+        return {"stop": False, "run_id": run.id} if message.kind == "start" else GONE
+
+    task = trial.Task(0, config, standin.objective, trial.place_of(config, data))
+    with tracking.closing(run), pytest.raises(DriverGone):
+        trial.run_here(replace(task, threads=1), crew._Direct("0", hear), data)
+    assert said[-1] == "epoch"
