@@ -33,15 +33,11 @@ def no_settings_of_the_user() -> Iterator[None]:
         yield
 
 
-IMPORT_PATH = list(sys.path)
-
-
 @pytest.fixture(autouse=True)
-def import_path() -> Iterator[None]:
+def no_other_package() -> None:
     """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
-    sys.path[:] = IMPORT_PATH
-    yield
-    sys.path[:] = IMPORT_PATH
+    ours = Path(images.__file__).parent.parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry) == ours or not Path(entry, "fmnist_exp").is_dir()]
 
 
 @pytest.fixture(scope="session")
