@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from test_cluster import Found, Killer
 
 from fmnist_exp import connection
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import trial
+from fmnist_exp.tuning import lease, trial
 
 needs_postgres = pytest.mark.skipif(not services.has_postgres(), reason="needs PostgreSQL: apt-get install postgresql")
 
@@ -68,6 +69,16 @@ def test_a_cluster_tunes_and_survives_a_killed_worker(site):
     assert len(killer.killed) == len(killer.again) == 1
     # together == 2 says that both worked; a trial remembers the last one, and a killed process is slow to come back
     assert {trial.user_attrs["worker"] for trial in found.trials} <= {"one", "two"}
+
+
+@needs_postgres
+def test_who_holds_a_study_is_said_in_utc(site, monkeypatch):
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")  # PostgreSQL answers in it
+    hours = [f"{datetime.now(UTC):%Y-%m-%d %H:}"]
+    with lease.hold(site.storage, "clock"), pytest.raises(RequestError) as refused, lease.hold(site.storage, "clock"):
+        pass
+    hours.append(f"{datetime.now(UTC):%Y-%m-%d %H:}")
+    assert any(f"since {hour}" in str(refused.value) for hour in hours)
 
 
 @pytest.mark.slow
