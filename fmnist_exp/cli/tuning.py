@@ -51,7 +51,7 @@ def tune(
     client, data, config = connect(config, space.check_all)
     name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from fmnist_exp import connection, console, tracking
-    from fmnist_exp.tuning import lease, trial, warm_start
+    from fmnist_exp.tuning import lease, objectives, trial, warm_start
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
 
@@ -66,6 +66,8 @@ def tune(
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
         if taken := opened.user_attrs.get(warm_start.TAKEN):
             console.console.print(f"warm start: {taken} of study {search.warm_start} come first")
+        if told := objectives.warning(search, staff.size):
+            console.console.print(told)
         parent = start_run(client, "tune", config, {"fmnist.study": name})
         with tracking.closing(parent) as run, console.SearchDisplay() as display:
             result = run_search(config, data, opened, run, display, crew=staff, lease=held)
