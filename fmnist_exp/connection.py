@@ -45,6 +45,8 @@ def connect() -> MlflowClient:
     try:
         if uri.startswith("sqlite:///"):
             _check_writable(Path(uri.removeprefix("sqlite:///")))
+        elif uri.startswith(("postgresql", "mysql")):
+            _check_answers(uri)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
@@ -89,6 +91,17 @@ def _check_writable(database: Path) -> None:
     ):
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{path} cannot be written")
+
+
+def _check_answers(database: str) -> None:
+    """Raise SQLAlchemyError unless the database answers within seconds: MLflow itself would try for minutes."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(database, connect_args={"connect_timeout": 5})
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def download_text(uri: str) -> str:

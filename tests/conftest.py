@@ -33,7 +33,7 @@ def no_settings_of_the_user() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_other_package() -> None:
     """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
     ours = Path(images.__file__).parent.parent

@@ -62,7 +62,7 @@ def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: st
         if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
             nobody = pwd.getpwnam("postgres")
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
-            user = ["runuser", "-u", "postgres", "--"]
+            user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
         setup = [*user, tools / "initdb", "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"]
         subprocess.run([*map(str, setup)], check=True, capture_output=True, cwd="/")
         (home / "data" / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")

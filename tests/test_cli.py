@@ -51,7 +51,7 @@ def test_help_lists_every_entry_point_and_its_fields(name):
         (["cnn", "--model.family", "cn"], ["model.family", "'cnn'"]),
         (["cnn", "--training.epochs"], ["--training.epochs needs a value"]),
         (["cnn", "epochs"], ["unexpected argument 'epochs'"]),
-        (["train", "--experiment", "nothing"], ["'nothing'", "baseline, cnn, deep_cnn"]),
+        (["train", "--experiment", "nothing"], ["'nothing'", "baseline, cnn, cnn_fast, deep_cnn"]),
         (["tune", "--experiment", "cnn"], ["no search", "tune_cnn"]),
         (["tune", "--n_trials", "0"], ["search.n_trials", "at least 1"]),
         (["tune", "--search.space", "{model.drop: {low: 0, high: 1}}"], ["model.drop", "did you mean"]),
@@ -74,7 +74,7 @@ def test_a_wrong_request_is_one_sentence_and_exit_code_2(arguments, words, tmp_p
     "arguments",
     [
         ["cnn", "--training.batch_size", "54001"],
-        ["tune", "--search.space", "{training.batch_size: {choices: [128, 54001]}}"],
+        ["tune", "--search.space", "{training.batch_size: {choices: [256, 54001]}}"],
     ],
 )
 def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(data, arguments, tmp_path):

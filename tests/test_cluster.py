@@ -231,10 +231,10 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
 
 
 def test_a_second_driver_is_refused_and_ctrl_c_ends_the_first_cleanly(shared_store):
-    with driver("held", "--n_trials", "50", "--workers", "2") as first:
+    with driver("held", "--n_trials", "5000", "--workers", "2") as first:  # more than it can run meanwhile
         read_until(first, "trial 1")
         with pytest.raises(RequestError) as refused:
-            standin.search(standin.configure(50), "held", workers=1)
+            standin.search(standin.configure(5000), "held", workers=1)
         assert f"is being run by process {first.pid} on {os.uname().nodename} since " in str(refused.value)
         workers = [process.pid for process in psutil.Process(first.pid).children(recursive=True)]
         begin = time.monotonic()
