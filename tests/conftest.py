@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import signal
 import sqlite3
 import struct
 import sys
@@ -38,6 +39,14 @@ def no_other_package() -> None:
     """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
     ours = Path(images.__file__).parent.parent
     sys.path[:] = [entry for entry in sys.path if Path(entry) == ours or not Path(entry, "fmnist_exp").is_dir()]
+
+
+@pytest.fixture
+def ctrl_c_heeded() -> Iterator[None]:
+    """Children inherit an ignored Ctrl-C, as tests have that a shell runs in the background; a handler they do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -230,6 +230,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
     assert parents == {killed.runs("tune")[1].info.run_id}
 
 
+@pytest.mark.usefixtures("ctrl_c_heeded")
 def test_a_second_driver_is_refused_and_ctrl_c_ends_the_first_cleanly(shared_store):
     with driver("held", "--n_trials", "5000", "--workers", "2") as first:  # more than it can run meanwhile
         read_until(first, "trial 1")

@@ -113,14 +113,6 @@ def test_the_champion_answers(client, data):
     assert list(table.columns) == ["label", "name", "probability", *(f"p{label}" for label in range(10))]
 
 
-@pytest.fixture
-def ctrl_c_heeded() -> Iterator[None]:
-    """Children inherit an ignored Ctrl-C, as tests have that a shell runs in the background; a handler they do not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, client):
     command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", "cut", "--n_trials"]
