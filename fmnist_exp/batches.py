@@ -54,7 +54,7 @@ def batches(config: ExperimentConfig, split: Split, epochs_done: int = 0) -> ker
     class Batches(PyDataset):
         def __init__(self) -> None:
             # Keras' own queue: with one worker it takes TensorFlow's, which makes no batch ahead of time, and whose end
-            # makes most epochs 4 seconds longer
+            # makes about every second epoch 4 seconds longer
             super().__init__(workers=2)
             self.epoch = epochs_done - 1
             self.on_epoch_end()

@@ -11,6 +11,8 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
+import searches
+from searches import SPACE, STORAGE
 
 from fmnist_exp import connection, experiment_files, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
@@ -21,30 +23,10 @@ from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.loop import TuneResult, tune
 from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
-STORAGE = "sqlite:///studies.db"  # in the store's folder, where the tests work
-SPACE = {
-    "model.dropout": {"low": 0.0, "high": 0.5},
-    "training.learning_rate": {"low": 3e-4, "high": 3e-2, "log": True},
-    "model.widths": {"depth": [1, 2], "low": 8, "high": 32, "step": 8},
-}
-
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
-    """A small search with changes: training__epochs=3 stands for training.epochs=3."""
-    own = {
-        "name": "tiny_search",
-        "model.family": "mlp",
-        "model.widths": [32],
-        "training.epochs": 2,
-        "training.batch_size": 50,
-        "training.learning_rate": 1e-2,
-        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-        "search.space": SPACE,
-        "search.n_trials": 4,
-        "search.startup_trials": 2,
-    }
-    own |= {name.replace("__", "."): value for name, value in changes.items()}
-    return experiment_files.override(ExperimentConfig(), own)
+    """A small search that prunes."""
+    return searches.configure(**{"search__n_trials": 4, "search__pruner": "successive_halving"} | changes)
 
 
 # the same for every rate: l2 = 1 makes weights explode at a high one
