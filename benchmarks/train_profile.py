@@ -23,6 +23,7 @@ from rich.table import Table
 # The first that fits name:type of an operation decides. Keras names operations by layer, gradients by gradient_tape.
 KINDS = [
     ("input: making batches", r"^PyFunc"),
+    ("optimizer", r"/(sgd|adam|adamw|muon|loss_scale\w*)/"),  # before the rest: Muon multiplies matrices
     ("convolutions, gradient of the weights", r"BackpropFilter"),
     ("convolutions, gradient of the maps", r"BackpropInput"),
     ("convolutions, backward, the rest", r"gradient_tape/.*conv2d"),
@@ -34,7 +35,6 @@ KINDS = [
     ("pooling", r"[Pp]ool"),
     ("dropout", r"dropout"),
     ("activation", r"activation|[Rr]elu|[Ss]ilu"),
-    ("optimizer", r"/(sgd|adam|adamw|loss_scale\w*)/"),
     ("loss and metrics", r"[Cc]ross[Ee]ntropy|ArgMax|Equal|DivNoNan|AssignAddVariableOp|:Mean|:Sum|:L2Loss|:Log|Clip"),
     ("input: taking batches, scaling pixels", r"Iterator|rescaling|Optional"),
     ("shortcuts, reshapes, copies", r"."),

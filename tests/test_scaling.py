@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import services
 import standin
-from test_cluster import Found, Killer
+from found import Found, Killer
 
 from fmnist_exp import connection
 from fmnist_exp.errors import RequestError

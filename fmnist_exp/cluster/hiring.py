@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.util
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 SETTLE_SECONDS = 2  # without a new worker: all are there
+LEAVE_SECONDS = 2  # for a worker to give back its semaphores
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
         try:
             yield Cluster(client, workers)
         finally:
-            _kill(cluster)
+            _dismiss(cluster)
 
 
 @contextmanager
@@ -114,17 +116,38 @@ def _settle(found: Cluster) -> None:
 def dask_setup(worker: Worker) -> None:
     """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)
 
 
-def _kill(processes: LocalCluster) -> None:
-    """End local workers at once: nothing in them is wanted any more, and asked to end they take four seconds."""
+def _leave(*_signal: Any) -> None:
+    """End this process at once, but for Keras' semaphore: else Python would say that it leaked."""
+    multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+    os._exit(0)
+
+
+def _dismiss(processes: LocalCluster) -> None:
+    """End local workers at once: nothing in them is wanted any more, and when Dask asks them to end it takes four seconds."""
     for nanny in processes.workers.values():
         nanny.auto_restart = False
-        if pid := nanny.pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + LEAVE_SECONDS
+    left = _signal(processes, signal.SIGTERM)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = _signal(processes, 0)
+    _signal(processes, signal.SIGKILL)
+
+
+def _signal(processes: LocalCluster, number: int) -> int:
+    """Send all local workers a signal, 0 only looks; returns how many are there."""
+    there = 0
+    for nanny in processes.workers.values():
+        with suppress(ProcessLookupError):
+            if pid := nanny.pid:
+                os.kill(pid, number)
+                there += 1
+    return there
 
 
 @contextmanager
