@@ -9,23 +9,26 @@ import typing
 from pathlib import Path
 
 import mlflow
-import optuna
+import psutil
 import pytest
 from searches import STORAGE, configure
 from test_refit import folder  # noqa: F401 — a fixture
 
-from fmnist_exp import connection, runtime, tracking
+from fmnist_exp import connection, lineage, runtime, tracking
 from fmnist_exp import data as images
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
-from fmnist_exp.tuning import crew, refit, trial
+from fmnist_exp.tuning import crew, trial
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.loop import TuneResult, tune
-from fmnist_exp.tuning.watching import Watcher
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
 
 class Pressing(Watcher):
-    """Presses Ctrl-C as soon as the winner's second fit has its run."""
+    """Presses Ctrl-C as soon as the winner's second fit has its run; knows which processes were there."""
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.processes = {str(process.pid) for process in psutil.Process().children(recursive=True)}
 
     def on_ending(self, step: str) -> None:
         if step.startswith("fitting the winner again"):
@@ -41,11 +44,11 @@ class Pressing(Watcher):
 def refits() -> list[mlflow.entities.Run]:
     """The runs that fit a winner again, in order."""
     client = connection.client()
-    return client.search_runs(["0"], f"tags.`{refit.OF}` LIKE '%'", order_by=["attributes.start_time"])
+    return client.search_runs(["0"], f"tags.`{lineage.RUN_REFIT_OF}` LIKE '%'", order_by=["attributes.start_time"])
 
 
 class Searched(typing.NamedTuple):
-    config: ExperimentConfig
+    workers: set[str]  # process ids
     interrupted: TuneResult
     result: TuneResult
 
@@ -76,8 +79,9 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
         data = images.load(config.data, config.seed)
-        interrupted = search(config, data, 2, Pressing())
-        yield Searched(config, interrupted, search(config, data, 1, Watcher()))
+        pressing = Pressing()
+        interrupted = search(config, data, 2, pressing)
+        yield Searched(pressing.processes, interrupted, search(config, data, 1, Watcher()))
     gc.callbacks.extend(swallowing)
 
 
@@ -113,7 +117,5 @@ def test_the_refit_is_registered_and_the_weights_of_others_are_gone(searched):
 
 def test_workers_leave_no_semaphores(searched):
     """Python would warn of them when the command ends."""
-    study = optuna.load_study(study_name="whole", storage=STORAGE)
-    workers = {trial.user_attrs["pid"] for trial in study.trials}
-    assert len(workers) == 2
-    assert not [path for path in Path("/dev/shm").glob("sem.*") if set(path.name.split("-")) & set(map(str, workers))]
+    assert len(searched.workers) >= 2
+    assert not [path for path in Path("/dev/shm").glob("sem.*") if searched.workers & set(path.name.split("-"))]

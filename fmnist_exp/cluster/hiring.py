@@ -128,7 +128,7 @@ def _leave(*_signal: Any) -> None:
 
 
 def _dismiss(processes: LocalCluster) -> None:
-    """End local workers at once: nothing in them is wanted any more, and when Dask asks them to end it takes four seconds."""
+    """End local workers at once: nothing in them is wanted any more, and Dask would take four seconds."""
     for nanny in processes.workers.values():
         nanny.auto_restart = False
     deadline = time.monotonic() + LEAVE_SECONDS
