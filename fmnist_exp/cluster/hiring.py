@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp.cluster import Cluster
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Worker
@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 SETTLE_SECONDS = 2  # without a new worker: all are there
+STARTS = 3  # attempts to start local workers
 LEAVE_SECONDS = 2  # for a worker to give back its semaphores
 
 
 @contextmanager
 def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Worker processes on this machine, which end with this process; each is to compute with so many threads."""
+    """Worker processes on this machine, which end with this process; each is to compute with so many threads.
+
+    Raises:
+        WorkError: they end while they start.
+    """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 2,
@@ -44,21 +49,36 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     with (
         dask.config.set(settings),
         _quiet(),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            security=True,  # other users of this machine reach the port, but cannot talk
-            preload="fmnist_exp.cluster.hiring",
-        ) as cluster,
+        _start(workers) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         try:
             yield Cluster(client, workers)
         finally:
             _dismiss(cluster)
+
+
+def _start(workers: int) -> LocalCluster:
+    """Dask replaces a worker that dies, but not before all have started once."""
+    from distributed import LocalCluster
+
+    failure: Exception | None = None
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+                security=True,  # other users of this machine reach the port, but cannot talk
+                preload="fmnist_exp.cluster.hiring",
+            )
+        except (RuntimeError, TimeoutError) as error:
+            failure = error
+    raise WorkError(
+        f"the workers end or hang while they start, {STARTS} times: {failure}; is there memory?"
+    ) from failure
 
 
 @contextmanager
