@@ -14,6 +14,20 @@ from fmnist_exp.errors import RequestError
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its numbers to the base 60: who writes 1:30 does not mean 90."""
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        if ":" in node.value:
+            return node.value
+        whole = node.tag.endswith("int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
+
+
 def load(reference: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
     """Read an experiment by path, or by its name in experiments/, with dotted overrides on top.
 
@@ -34,7 +48,7 @@ def load(reference: str, overrides: Mapping[str, Any] | None = None) -> Experime
 def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
     """Read an experiment from YAML text; `name` serves where the text has none. Raises RequestError."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"experiment {name!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -87,7 +101,7 @@ def _read(name: str, text: str) -> Any:
     if fields()[name].annotation in (str, str | None):
         return text or None
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"{name}={text!r} is not a value that YAML can read") from error
 

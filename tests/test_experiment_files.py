@@ -247,3 +247,10 @@ FORMS = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
 )
 def test_a_wrong_space_is_refused(space, sentence):
     assert refusal(f"search: {{space: {space}}}") == sentence
+
+
+@pytest.mark.parametrize("name", ["training.epochs", "training.learning_rate"])
+@pytest.mark.parametrize("value", ["1:30", "1:30.5"])
+def test_a_time_of_day_is_no_number(name, value):
+    with pytest.raises(RequestError, match=f"{name}='{value}'"):
+        experiment_files.load("cnn", {name: value})
