@@ -1,9 +1,9 @@
 """What all peers share: tune_cnn's search space and network, typed in stock Keras, and a note of each epoch.
 
-The network is the one that `experiments/tune_cnn.yaml` searches over, layer by layer (a test compares parameters), with
-its optimizer and batch size, in float32. Two recipes: `tutorial` fits as tutorials do, at a constant learning rate and
-on the images as they are; `same` adds what the experiment's file says of training, the one-cycle schedule and flipped
-images. Nothing of the platform is used but the reading of the images.
+The network is the one that `experiments/tune_cnn.yaml` searches over, layer by layer (a test compares parameters), in
+float32, with SGD, Nesterov momentum and batches of 128. Two recipes: `tutorial` fits as tutorials do, at a constant
+learning rate and on the images as they are; `same` adds the experiment's one-cycle schedule and its flipped images.
+Nothing of the platform is used but the reading of the images.
 """
 
 import argparse
