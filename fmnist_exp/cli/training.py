@@ -89,7 +89,8 @@ def ensemble(ctx: click.Context, members: str, register: bool) -> None:
     uris = [uri.strip() for uri in members.split(",") if uri.strip()]
     if len(uris) < 2:
         raise RequestError(f"--members {members!r}: an ensemble needs two models at least, with a comma between them")
-    config = experiment_files.parse("{}", "ensemble", {**parse_fields(ctx.args), "model.members": uris})
+    once = {"training.epochs": 1}  # nothing is fitted: it is measured
+    config = experiment_files.parse("{}", "ensemble", {**once, **parse_fields(ctx.args), "model.members": uris})
     from fmnist_exp import connection, origins
 
     split = origins.find(connection.connect(), uris[0]).split()
