@@ -151,8 +151,8 @@ runs share one split, 54,000 images for training and 6,000 for validation, and a
 their end. Accuracies in percent, mean ± standard deviation over seeds; one standard error of a single test score near
 93 % is 0.25 points. Headline is what a system's own README claims; plain Keras is its recipe typed as a notebook. What
 was added to a recipe stands on top of its file in [experiments/](../experiments). Seconds are the least of the seeds:
-other work shared the cores during some of these runs. The ensemble is the mean of the three `cnn`; its seconds are those
-of measuring it.
+other work shared the cores during some of these runs. The ensemble is the mean of the three `cnn`; its seconds are
+those of measuring it.
 
 Machine: {machine}.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 CALIBRATION_BINS = 15
+BATCH = 250  # images predicted at a time; of each, an averaged network holds the maps of up to six views
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Evaluation:
 
 def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Probabilities (N, 10) for uint8 images (N, 28, 28)."""
-    probabilities: NDArray[np.float32] = model.predict(images, batch_size=1000, verbose=0)
+    probabilities: NDArray[np.float32] = model.predict(images, batch_size=BATCH, verbose=0)
     return probabilities
 
 
