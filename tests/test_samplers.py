@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("tpe", optuna.samplers.TPESampler),
+        ("tpe", samplers.BoundedTPESampler),
         ("random", optuna.samplers.RandomSampler),
         ("gp", GaussianProcessSampler),
     ],
@@ -156,3 +156,56 @@ def test_a_time_that_neighbours_make_longer_is_warned_of():
 def test_accuracy_is_to_grow_and_the_rest_to_shrink():
     config = configure(search__objectives=["val_accuracy", "prediction_seconds"])
     assert [way.name for way in samplers.directions(config.search)] == ["MAXIMIZE", "MINIMIZE"]
+
+
+# long studies
+
+
+def long_study(count: int, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    """Trials at random places of a parabola, some of them pruned; the best ones came first."""
+    numbers = np.random.default_rng(0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    places = sorted(numbers.uniform(0, 1, count), key=lambda place: abs(place - 0.3))
+    kinds = {"place": optuna.distributions.FloatDistribution(0, 1)}
+    for number, place in enumerate(places):
+        state = optuna.trial.TrialState.PRUNED if number % 3 == 2 else optuna.trial.TrialState.COMPLETE
+        value, curve = -((place - 0.3) ** 2), {1: 0.0}
+        ended = optuna.trial.create_trial(
+            state=state, params={"place": place}, distributions=kinds, value=value, intermediate_values=curve
+        )
+        study.add_trial(ended)
+    return study
+
+
+def ask(study: optuna.Study) -> float:
+    return study.ask().suggest_float("place", 0, 1)
+
+
+def test_a_short_study_is_searched_as_by_optuna():
+    ours, theirs = samplers.BoundedTPESampler(seed=1), optuna.samplers.TPESampler(seed=1)
+    assert ask(long_study(samplers.SEEN, ours)) == ask(long_study(samplers.SEEN, theirs))
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_in_a_long_study_the_good_trials_are_the_same(direction):
+    from optuna.samplers._tpe import sampler as tpe
+
+    study = optuna.create_study(direction=direction)
+    study.add_trials(long_study(1000, samplers.BoundedTPESampler()).trials)
+    states = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
+    seen = samplers._bounded(study)._get_trials(deepcopy=False, states=states, use_cache=True)
+    assert samplers.SEEN - samplers.GOOD <= len(seen) <= samplers.SEEN
+    assert seen == sorted(seen, key=lambda trial: trial.number)
+    good = [tpe._split_trials(study, trials, tpe.default_gamma(1000))[0] for trials in (study.trials, seen)]
+    assert [trial.number for trial in good[0]] == [trial.number for trial in good[1]]
+    assert {trial.number for trial in seen} >= set(range(1000 - samplers.SEEN + samplers.GOOD, 1000))
+
+
+def test_a_long_study_still_finds_the_place():
+    study = long_study(1000, samplers.BoundedTPESampler(seed=1))
+    assert np.mean([abs(ask(study) - 0.3) < 0.1 for _ in range(20)]) > 0.8
+
+
+def test_several_objectives_are_searched_with_all_trials():
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    assert samplers._bounded(study) is study
