@@ -23,6 +23,9 @@ from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.loop import TuneResult, tune
 from fmnist_exp.tuning.watching import TrialSummary, Watcher
 
+# Ctrl-C may come between open() and its `with`: then Python says that nobody closed the file
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 class Pressing(Watcher):
     """Presses Ctrl-C as soon as the winner's second fit has its run; knows which processes were there."""
@@ -74,6 +77,7 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         search__keep=1,
     )
     runtime.start_keras()  # a process whose import of Keras was interrupted cannot use it any more
+    heeding = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     swallowing = gc.callbacks[:]  # JAX, which only the tests have, loses a Ctrl-C that comes while it cleans up
     gc.callbacks.clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -83,6 +87,7 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         interrupted = search(config, data, 2, pressing)
         yield Searched(pressing.processes, interrupted, search(config, data, 1, Watcher()))
     gc.callbacks.extend(swallowing)
+    signal.signal(signal.SIGINT, heeding)
 
 
 def test_ctrl_c_while_the_winner_is_fitted_again_leaves_nothing_open(searched):
