@@ -23,7 +23,7 @@ from rich.table import Table
 # The first that fits name:type of an operation decides. Keras names operations by layer, gradients by gradient_tape.
 KINDS = [
     ("input: making batches", r"^PyFunc"),
-    ("optimizer", r"/(sgd|adam|adamw|muon|loss_scale\w*)/"),  # before the rest: Muon multiplies matrices
+    ("optimizer", r"(^|/)(sgd|adam|adam_w|muon|loss_scale\w*)/"),  # before the rest: Muon multiplies matrices
     ("convolutions, gradient of the weights", r"BackpropFilter"),
     ("convolutions, gradient of the maps", r"BackpropInput"),
     ("convolutions, backward, the rest", r"gradient_tape/.*conv2d"),
