@@ -76,9 +76,7 @@ def _start(workers: int) -> LocalCluster:
             )
         except (RuntimeError, TimeoutError) as error:
             failure = error
-    raise WorkError(
-        f"the workers end or hang while they start, {STARTS} times: {failure}; is there memory?"
-    ) from failure
+    raise WorkError(f"the workers end or hang while they start, {STARTS} times: {failure}") from failure
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def _pruner(search: SearchConfig) -> BasePruner:
 class BoundedTPESampler(optuna.samplers.TPESampler):
     """TPE (Bergstra et al. 2011) over the best and the newest trials, so that long studies are as quick as short ones.
 
-    What Optuna takes for good ones, 25 at most, stays the same; the others are the newest instead of all.
+    What Optuna takes for good ones, 25 at most, stays the same once so many are complete; the others are the newest
+    instead of all.
     """
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Any:
