@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from fmnist_exp import runtime
+from fmnist_exp import interruption, runtime
 from fmnist_exp.averaging import averaging
 from fmnist_exp.batches import batches, targets
 from fmnist_exp.config import ExperimentConfig, TrainingConfig
@@ -189,6 +189,7 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
             self.epoch_start = time.perf_counter()
 
         def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+            interruption.check()
             loss = (logs or {}).get("loss", 0.0)
             if not math.isfinite(loss):
                 epoch = len(self.epochs) + 1

@@ -35,7 +35,7 @@ LAYERS = [
     ["search_config"],
     ["section"],
     ["cluster"],
-    ["runtime", "errors"],
+    ["runtime", "errors", "interruption"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -1,6 +1,5 @@
 """A whole search in two real worker processes: objectives, refits, retention, and Ctrl-C while the winner is fitted."""
 
-import gc
 import os
 import signal
 import threading
@@ -14,7 +13,7 @@ import pytest
 from searches import STORAGE, configure
 from test_refit import folder  # noqa: F401 — a fixture
 
-from fmnist_exp import connection, lineage, runtime, tracking
+from fmnist_exp import connection, interruption, lineage, runtime, tracking
 from fmnist_exp import data as images
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
@@ -77,16 +76,13 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         search__keep=1,
     )
     runtime.start_keras()  # a process whose import of Keras was interrupted cannot use it any more
-    heeding = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
-    swallowing = gc.callbacks[:]  # JAX, which only the tests have, loses a Ctrl-C that comes while it cleans up
-    gc.callbacks.clear()
+    heeding = signal.signal(signal.SIGINT, interruption.interrupt)  # a shell in the background has it ignored
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
         data = images.load(config.data, config.seed)
         pressing = Pressing()
         interrupted = search(config, data, 2, pressing)
         yield Searched(pressing.processes, interrupted, search(config, data, 1, Watcher()))
-    gc.callbacks.extend(swallowing)
     signal.signal(signal.SIGINT, heeding)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
+from fmnist_exp import interruption
 from fmnist_exp.cli import registry, serving, training, tuning
 from fmnist_exp.errors import RequestError, WorkError
 
@@ -28,7 +28,7 @@ for command in (*training.COMMANDS, *tuning.COMMANDS, *registry.COMMANDS, *servi
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how `mlflow run` passes Ctrl-C on
+    interruption.heed()
     try:
         main.main(args=arguments, standalone_mode=False)
         code = DONE

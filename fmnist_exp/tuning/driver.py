@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import tracking
+from fmnist_exp import interruption, tracking
 from fmnist_exp.cluster import GONE, Answer, Message
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.errors import WorkError
@@ -88,6 +88,7 @@ class Driver:
             if not self.running:
                 return
             self.crew.work(self._hear, min(TICK_SECONDS, max(0.01, self.search.deadline - time.monotonic())))
+            interruption.check()
             if self.lease is not None:
                 self.lease.check()
             if self._is_late():

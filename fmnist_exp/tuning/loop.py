@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fmnist_exp import connection, precision, tracking
+from fmnist_exp import connection, interruption, precision, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
@@ -123,6 +123,7 @@ def run_trials(
     try:
         driver.work()
     except KeyboardInterrupt:
+        interruption.handled()
         driver.stop()
         parent.kill()
         recovery.settle(study, parent, "interrupted")
@@ -177,6 +178,7 @@ def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run
         ending = _Ending(*winner.register(config, study, best, data, parent, watcher.on_ending))
         return replace(ending, retention=_retain(config, study, parent))
     except KeyboardInterrupt:
+        interruption.handled()
         parent.kill()
     return ending
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fmnist_exp import experiment, gate, lineage, tracking
+from fmnist_exp import experiment, gate, interruption, lineage, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.tuning import refit, space
@@ -42,4 +42,5 @@ def register(
     test_accuracy = experiment.score_winner(winner, parent, model_id, data)
     tags |= {"test_accuracy": test_accuracy, "data_digest": data.train.digest, "git_commit": winner.git_commit}
     parent.link_model(model_id)
+    interruption.check()
     return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)
