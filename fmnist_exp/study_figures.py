@@ -78,10 +78,9 @@ def history(trials: Sequence[TrialPoints]) -> Figure:
     figure, axes = blank(8, 5, left=0.85)
     for trial in trials:
         axes.plot(trial.number, trial.best, "x" if trial.pruned else "o", color=PRUNED if trial.pruned else TRAIN)
-    complete = [trial for trial in trials if not trial.pruned]
-    if complete:
-        so_far = np.maximum.accumulate([trial.best for trial in complete])
-        axes.step([trial.number for trial in complete], so_far, where="post", color=VALIDATION)
+    if trials:
+        so_far = np.maximum.accumulate([trial.best for trial in trials])
+        axes.step([trial.number for trial in trials], so_far, where="post", color=VALIDATION)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trial")
     axes.set_title("Validation accuracy by trial, and the best so far")
@@ -210,8 +209,8 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 
 def _best(trials: Sequence[TrialPoints]) -> TrialPoints | None:
-    complete = [trial for trial in trials if not trial.pruned] or trials
-    return max(complete, key=lambda trial: trial.best, default=None)
+    """The winner: a pruned trial has a model too."""
+    return max(trials, key=lambda trial: (trial.best, not trial.pruned), default=None)
 
 
 def _legend(axes: Axes, best: TrialPoints | None, cross: str = PRUNED) -> None:

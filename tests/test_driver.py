@@ -11,7 +11,7 @@ import standin
 
 from fmnist_exp import connection, tracking
 from fmnist_exp.cluster import GONE, Answer, Hear, Message
-from fmnist_exp.tuning import driver, trial
+from fmnist_exp.tuning import driver, objectives, trial
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.driver import Driver, Search
 from fmnist_exp.tuning.watching import Watcher
@@ -116,6 +116,21 @@ def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch)
     script = Late(Script(start("a")), 1)
     stage.drive(script, 0.5)
     check_cut(stage, script)
+
+
+@pytest.mark.parametrize(
+    ("names", "state"), [(["val_accuracy"], "PRUNED"), (["val_accuracy", "parameters"], "COMPLETE")]
+)
+def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, data, names, state):
+    config = standin.configure(1, search__pruner="none", search__objectives=names)
+    study = studies.open_study(config, f"stopped for {len(names)}", STORAGE)
+    stopped = Message("0", "a", 1, "end", {"stopped": True, "known": {"val_accuracy": 0.5, "parameters": 1}})
+    with tracking.closing(tracking.start_run(connection.connect(), "tune", "driver", config.name)) as parent:
+        place = trial.place_of(config, data)
+        search = Search(config, study, parent, place, time.monotonic() + 60)
+        Driver(search, Script(start("a"), stopped), standin.objective, Watcher(), None).work()
+    assert study.trials[0].state.name == state
+    assert [one.number for one in objectives.front(study)] == [0] * (len(names) - 1)
 
 
 class Late(Script):

@@ -207,8 +207,7 @@ def test_learning_curves(name):
     figure = study_figures.learning_curves(trials)
     said = words(figure)
     assert "Learning curves of all trials" in said
-    complete = [t for t in trials if not t.pruned] or trials
-    best = max(complete, key=lambda t: t.best)
+    best = max(trials, key=lambda t: t.best)
     assert f"best: trial {best.number}, {best.best:.2%}" in said
     drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
     for each in trials:
@@ -224,6 +223,8 @@ def test_history(name):
     assert "the best so far" in words(figure)
     points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
     assert {number: points[number] for number in (t.number for t in trials)} == {t.number: t.best for t in trials}
+    (so_far,) = [line for line in figure.axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
+    assert list(so_far.get_ydata()) == list(itertools.accumulate((t.best for t in trials), max))
 
 
 @pytest.mark.parametrize("name", STUDIES)

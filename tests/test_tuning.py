@@ -12,7 +12,8 @@ import numpy as np
 import optuna
 import pytest
 import searches
-from searches import SPACE, STORAGE
+from optuna.trial import TrialState
+from searches import SPACE, STORAGE, ended
 
 from fmnist_exp import connection, experiment_files, tracking
 from fmnist_exp.config import ExperimentConfig, flatten
@@ -153,9 +154,17 @@ def test_trials_report_what_they_measured(found):
             assert trial.value == pytest.approx(run.data.metrics["best_val_accuracy"])
 
 
-def test_ranked_starts_with_the_best_complete_trial(found):
+def test_a_stopped_trial_wins_if_its_model_is_the_best():
+    study = optuna.create_study(direction="maximize")
+    for number, (state, accuracy) in enumerate([("COMPLETE", 0.8), ("PRUNED", 0.9), ("PRUNED", 0.8), ("FAIL", None)]):
+        values = None if accuracy is None else [accuracy]
+        study.add_trial(ended(number, {}, {}, values, state=TrialState[state], curve={1: accuracy or 0.0}))
+    assert [trial.number for trial in studies.ranked(study)] == [1, 0, 2]
+
+
+def test_ranked_starts_with_the_best_trial(found):
     best, *_ = found.result.ranked
-    values = {trial.number: trial.value for trial in found.study.get_trials() if trial.state.name == "COMPLETE"}
+    values = {trial.number: trial.user_attrs["val_accuracy"] for trial in found.study.get_trials()}
     assert best.number == max(values, key=values.get)
     assert best.val_accuracy == values[best.number]
     assert best.run_id == found.children()[best.number].info.run_id

@@ -198,9 +198,11 @@ class Driver:
     def _end(self, number: int, entry: _Running, stopped: bool, known: Mapping[str, Any]) -> None:
         for name, value in known.items():
             entry.trial.set_user_attr(name, value)
-        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
-        values = None if stopped else objectives.values(space.search_of(self.search.config), known)
-        self._tell(number, entry, state, values)
+        values = objectives.values(space.search_of(self.search.config), known)
+        if stopped and len(values) == 1:
+            self._tell(number, entry, TrialState.PRUNED, None)
+        else:  # several objectives, where nothing prunes: what the time limit stopped has them all, for the front
+            self._tell(number, entry, TrialState.COMPLETE, values)
 
     def _fail(self, number: int, entry: _Running, reason: str) -> None:
         entry.trial.set_user_attr("error", reason)

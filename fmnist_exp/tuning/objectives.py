@@ -106,7 +106,10 @@ def front(study: Study) -> list[FrozenTrial]:
 
 
 def order(trial: FrozenTrial) -> tuple[Any, ...]:
-    """Sorts trials with a model: complete ones first, then by accuracy; of equal ones the smaller or faster first."""
+    """Sorts trials with a model by falling accuracy; of equal ones the complete first, then the smaller or faster.
+
+    A trial that was stopped, as by the time limit in its last epoch but one, has a model like any other.
+    """
     complete = trial.state == TrialState.COMPLETE
     others = tuple(trial.values[1:]) if complete else ()
-    return not complete, -trial.user_attrs["val_accuracy"], others
+    return -trial.user_attrs["val_accuracy"], not complete, others

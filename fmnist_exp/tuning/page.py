@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.figures import VALIDATION, WRONG
 from fmnist_exp.search_config import SearchConfig
 from fmnist_exp.study_figures import STATES, WORDS, Timeline
+from fmnist_exp.tuning import study as studies
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,8 +71,8 @@ def _learning_curves(single: Study) -> Any:
         cross = {"mode": "markers", "marker": {"symbol": "x", "color": WRONG, "size": 8}}
         epochs, accuracies = zip(*ends, strict=True)
         figure.add_scatter(x=epochs, y=accuracies, name="stopped here", hoverinfo="skip", **cross)
-    if complete:
-        _add_curves(figure, [single.best_trial], f"best: trial {single.best_trial.number}", {"line_color": VALIDATION})
+    for best in studies.ranked(single)[:1]:
+        _add_curves(figure, [best], f"best: trial {best.number}", {"line_color": VALIDATION})
     figure.update_layout(title="Learning curves of all trials", xaxis_title="epoch", yaxis_title=ACCURACY)
     figure.update_layout(showlegend=True, xaxis_dtick=1 if max(epoch for epoch, _ in _all(single)) <= 20 else None)
     return figure

@@ -113,7 +113,7 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Trials with a logged model: the complete ones first, each group by falling validation accuracy."""
+    """Trials with a logged model, complete or stopped before their end, the most accurate first."""
     return sorted((trial for trial in finished(study) if "model_id" in trial.user_attrs), key=objectives.order)
 
 
