@@ -136,7 +136,6 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> Experime
 
 def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
     examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
-    model(examples[:1])  # what was never called, as nothing was scored, cannot be exported
     return run.model(model, examples, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fmnist_exp import requirements, runtime, serving
+from fmnist_exp import onnx_export, requirements, runtime, serving
 from fmnist_exp.data import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import predictor
@@ -34,11 +33,10 @@ TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
 
 EXPORT = """
 import sys
+from fmnist_exp import onnx_export, runtime
+runtime.start_keras()
 import keras
-import numpy as np
-model = keras.saving.load_model(sys.argv[1], compile=False)
-model(np.zeros((1, 28, 28), np.uint8))  # Keras exports what was called once
-model.export(sys.argv[2], format="onnx", verbose=False)
+onnx_export.export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])
 """
 
 
@@ -66,7 +64,7 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         pip_requirements=requirements.locked(SERVING_PACKAGES),
     )
     if runtime.on_tensorflow():
-        _export_onnx(model, folder / "data" / "model.onnx")
+        onnx_export.export(model, folder / "data" / "model.onnx")
     else:
         _export_in_another_process(folder / "data")
     (folder / "data" / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
@@ -137,22 +135,16 @@ def _signature() -> Any:
     return signature
 
 
-def _export_onnx(model: keras.Model, file: Path) -> None:
-    with warnings.catch_warnings():
-        # tf2onnx, as Keras calls it, asks NumPy for a name that NumPy has deprecated
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        model.export(str(file), format="onnx", verbose=False)
-
-
 def _export_in_another_process(folder: Path) -> None:
     """From model.keras to model.onnx on TensorFlow: Keras' exporters for its other backends need more libraries.
 
     Raises:
         WorkError: what the process said last.
     """
+    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", EXPORT, str(folder / "model.keras"), str(folder / "model.onnx")],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,
     )

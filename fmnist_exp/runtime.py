@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +156,16 @@ def accelerate(model: keras.Model) -> keras.Model:
         return kind.from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=clone)
+
+
+def graph(
+    function: Callable[..., Any], inputs: Mapping[str, tuple[Sequence[int | None], Any]]
+) -> tuple[Any, list[Any]]:
+    """TensorFlow's graph function for `function` of tensors, and its signature; `inputs` by name, shape and dtype."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in inputs.items()]
+    return tf.function(function, input_signature=signature, autograph=False), signature
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist_exp import models, runtime
+from fmnist_exp import models, onnx_export, runtime
 from fmnist_exp.config import ModelConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.models import combined
@@ -41,8 +41,7 @@ def reloaded(model: keras.Model, folder) -> keras.Model:
 def exported(model: keras.Model, images: np.ndarray, folder) -> np.ndarray:
     import onnxruntime
 
-    model(images)  # Keras exports only what was called once
-    model.export(folder / "model.onnx", format="onnx", verbose=False)
+    onnx_export.export(model, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 

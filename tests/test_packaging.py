@@ -25,7 +25,6 @@ from fmnist_exp.errors import WorkError
 def model(small):
     runtime.prepare(0, "float32")
     model = models.build(ModelConfig(family="mlp", widths=(8,), batch_norm=True, dropout=0.2))
-    evaluation.predict(model, small.validation.images)  # Keras exports only what was called once
     return model
 
 
