@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -46,7 +48,15 @@ def save(folder: Path, name: str, figure: Figure) -> None:
     """Write `figure` as folder/name, a PNG."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
+    file.write_bytes(png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    held = io.BytesIO()
+    with rc_context({"text.hinting": "none"}):  # most of the time goes into letters; so a fifth less
+        figure.savefig(held, format="png", pil_kwargs={"compress_level": 1})  # a tenth larger, twice as fast
+    return held.getvalue()
 
 
 def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
@@ -155,15 +165,16 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
 
 
 def predictions(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
-    """The first forty images with true and predicted names."""
-    return _gallery(images, labels, probabilities, np.arange(min(40, len(images))), "Predictions, the first forty")
+    """The first forty images with what was predicted, and their true names where that is wrong."""
+    first = np.arange(min(40, len(images)))
+    return _gallery(images, labels, probabilities, first, "Predictions, the first forty (green: right, red: wrong)")
 
 
 def mistakes(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
     """The forty wrong answers that the model is surest of."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:40]
-    return _gallery(images, labels, probabilities, surest, f"The surest of {len(wrong):,} mistakes")
+    return _gallery(images, labels, probabilities, surest, f"The surest of {len(wrong):,} mistakes, and what they are")
 
 
 def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
@@ -188,7 +199,10 @@ def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
 def _gallery(
     images: Images, labels: NDArray[np.uint8], probabilities: Probabilities, chosen: NDArray[np.intp], title: str
 ) -> Figure:
-    """Images in rows of ten, each over its true name and the answer; one picture, as forty axes would be slow."""
+    """Images in rows of ten, each over the answer, and over its true name if that is another.
+
+    One picture and one text an image, as forty axes and eighty texts would be slow.
+    """
     columns, cell = 10, (46, 44)  # pixels, height and width of a cell
     rows = max(1, -(-len(chosen) // columns))
     canvas = np.full((rows * cell[0], columns * cell[1]), 0, np.uint8)
@@ -196,12 +210,12 @@ def _gallery(
     for place, index in enumerate(chosen):
         top, left = place // columns * cell[0], place % columns * cell[1]
         canvas[top : top + 28, left + 8 : left + 36] = images[index]
-        answer = int(probabilities[index].argmax())
-        sure = f"{CLASS_NAMES[answer]} {probabilities[index, answer]:.0%}"
-        color = RIGHT if answer == labels[index] else WRONG
-        axes.text(left + 22, top + 33, CLASS_NAMES[labels[index]], ha="center", va="center", fontsize=7)
-        axes.text(left + 22, top + 39, sure, ha="center", va="center", fontsize=7, color=color)
+        answer, true = int(probabilities[index].argmax()), int(labels[index])
+        said = f"{CLASS_NAMES[answer]} {probabilities[index, answer]:.0%}"
+        color = RIGHT if answer == true else WRONG
+        said = said if answer == true else f"{said}\nis: {CLASS_NAMES[true]}"
+        axes.text(left + 22, top + 30, said, ha="center", va="top", fontsize=7, color=color)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
     axes.set_axis_off()
-    axes.set_title(f"{title} (black: true, green or red: predicted)")
+    axes.set_title(title)
     return figure

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmnist_exp import figures, models
-from fmnist_exp.config import ExperimentConfig
+from fmnist_exp.config import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data import FashionMNIST, Split
 from fmnist_exp.training import Epoch, Fit
 
@@ -45,9 +46,17 @@ def write_fit(folder: Path, fitted: Fit, data: FashionMNIST, config: ExperimentC
     epochs: Sequence[Epoch] = fitted.epochs
     figures.save(folder, "curves/accuracy.png", figures.curves(epochs, "accuracy", fitted.best))
     figures.save(folder, "curves/loss.png", figures.curves(epochs, "loss", fitted.best))
-    figures.save(folder, "data/samples.png", figures.samples(data.train.images, data.train.labels))
-    changed = figures.augmented(data.train.images, data.train.labels, config.augmentation, config.seed)
-    figures.save(folder, "data/augmented.png", changed)
+    (folder / "data").mkdir()
+    for name, picture in _training_pictures(data.train, config.augmentation, config.seed).items():
+        (folder / "data" / name).write_bytes(picture)
+
+
+@functools.lru_cache(maxsize=1)  # the trials of a search have them in common
+def _training_pictures(train: Split, augmentation: AugmentationConfig, seed: int) -> Mapping[str, bytes]:
+    """PNG files by name."""
+    changed = figures.augmented(train.images, train.labels, augmentation, seed)
+    samples = figures.samples(train.images, train.labels)
+    return {"samples.png": figures.png(samples), "augmented.png": figures.png(changed)}
 
 
 def write_evaluations(folder: Path, pictured: Sequence[Pictured]) -> None:
