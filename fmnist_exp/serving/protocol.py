@@ -70,7 +70,20 @@ def read_images(body: bytes, limit: int) -> list[Any]:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f'"{given[0]}" must be a list of images.')
     if len(images) > limit:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {limit:,} images in one request.")
+    if (b"true" in body or b"false" in body) and _holds_boolean(images):  # NumPy would take them for 1 and 0
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "Pixel values must be numbers, not true or false.")
     return images
+
+
+def _holds_boolean(images: list[Any]) -> bool:
+    waiting: list[Any] = [images]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, bool):
+            return True
+        if isinstance(part, list):
+            waiting += part
+    return False
 
 
 def write_answer(columns: Mapping[str, NDArray[Any]]) -> bytes:

@@ -59,7 +59,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=20,
 )
-flaws = st.sampled_from([None, "1", [], {}, float("nan"), float("inf"), -1, 256, 10**400])
+flaws = st.sampled_from([None, True, False, "1", [], {}, float("nan"), float("inf"), -1, 256, 10**400])
 
 
 @st.composite
