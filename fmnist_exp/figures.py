@@ -201,12 +201,14 @@ def _gallery(
 ) -> Figure:
     """Images in rows of ten, each over the answer, and over its true name if that is another.
 
-    One picture and one text an image, as forty axes and eighty texts would be slow.
+    One picture and one text an image, as forty axes and eighty texts would be slow. A pixel becomes two by two, which
+    matplotlib need not interpolate.
     """
     columns, cell = 10, (46, 44)  # pixels, height and width of a cell
     rows = max(1, -(-len(chosen) // columns))
     canvas = np.full((rows * cell[0], columns * cell[1]), 0, np.uint8)
-    figure, axes = blank(11, 1.15 * rows + 0.5, left=0.1, right=0.1, bottom=0.1)
+    width, height = 2 * columns * cell[1] / DPI, 2 * rows * cell[0] / DPI  # inches
+    figure, axes = blank(width + 0.2, height + 0.5, left=0.1, right=0.1, bottom=0.1)
     for place, index in enumerate(chosen):
         top, left = place // columns * cell[0], place % columns * cell[1]
         canvas[top : top + 28, left + 8 : left + 36] = images[index]

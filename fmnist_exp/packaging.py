@@ -61,7 +61,7 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         mlflow_model=metadata,
         signature=_signature(),
         input_example=examples[:1],
-        pip_requirements=requirements.locked(SERVING_PACKAGES),
+        pip_requirements=list(requirements.locked(SERVING_PACKAGES)),
     )
     if runtime.on_tensorflow():
         onnx_export.export(model, folder / "data" / "model.onnx")

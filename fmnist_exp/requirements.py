@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-from collections.abc import Iterable
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def locked(roots: Iterable[str]) -> list[str]:
+@functools.cache  # it reads a hundred files, the same for each model
+def locked(roots: tuple[str, ...]) -> tuple[str, ...]:
     """`name==version` for the packages and everything they require on this platform, in alphabetical order."""
     found: dict[str, str] = {}
     waiting = list(roots)
@@ -23,4 +24,4 @@ def locked(roots: Iterable[str]) -> list[str]:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name)
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()))

@@ -87,7 +87,7 @@ def test_loading_reports_to_nobody(folder, tmp_path):
 
 
 def test_locked_names_every_package_once():
-    found = requirements.locked(["pytest"])
+    found = requirements.locked(("pytest",))
     assert [line.split("==")[0] for line in found] == ["iniconfig", "packaging", "pluggy", "pygments", "pytest"]
 
 
