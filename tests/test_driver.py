@@ -105,6 +105,13 @@ def test_what_begins_again_after_the_time_is_cut_off(stage):
     check_cut(stage, late)
 
 
+def test_after_the_time_only_what_has_epochs_left_is_stopped(stage):
+    epochs = [Message("0", "a", 1, "epoch", {"epoch": number, "val_accuracy": 0.5}, True) for number in (3, 4)]
+    late = Late(Script(start("a"), *epochs, end("a")), 1)
+    stage.drive(late, 1)
+    assert [answer["stop"] for answer in late.answers[1:3]] == [True, False]
+
+
 def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
     script = Late(Script(start("a", "tcp://gone")), 1)
     stage.drive(script, 1)

@@ -193,7 +193,8 @@ class Driver:
             entry.epochs = epoch
             pruned = objectives.report(entry.trial, epoch, val_accuracy)
         self.watcher.on_progress(number, float(epoch))
-        return {"stop": pruned or self._is_late()}
+        last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
+        return {"stop": not last and (pruned or self._is_late())}
 
     def _end(self, number: int, entry: _Running, stopped: bool, known: Mapping[str, Any]) -> None:
         for name, value in known.items():
