@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 LIMIT = 120.0  # seconds from the start of the server to its answer
 GRACE = 10.0  # seconds to stop before it is killed
+# runs a module, and ends when its standard input does: also if this process is killed and cannot stop it
+RUN = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Mapping[str, Any]:
@@ -63,7 +70,7 @@ def _server(folder: Path, temporary: Path) -> Iterator[tuple[str, subprocess.Pop
     port = _free_port()
     command, environment = get_cmd(str(folder), port=port)
     with (temporary / "log").open("wb") as log:
-        process = _start([sys.executable, "-m", *shlex.split(command)], environment, log)
+        process = _start([sys.executable, "-c", RUN, *shlex.split(command)], environment, log)
         try:
             yield f"http://127.0.0.1:{port}", process, temporary / "log"
         finally:
@@ -73,7 +80,7 @@ def _server(folder: Path, temporary: Path) -> Iterator[tuple[str, subprocess.Pop
 def _start(command: list[str], environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     # its own session: Ctrl-C reaches this process, which then stops the server
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
     )
 
 
@@ -84,6 +91,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if process.stdin:
+        process.stdin.close()
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path, deadline: float, limit: float) -> None:

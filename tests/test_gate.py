@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from fmnist_exp import cli, connection, experiment, gate, lineage, registry, smoke, tracking, training
@@ -309,3 +312,23 @@ def test_the_server_is_stopped_and_says_why_it_did_not_start(client, weak, tmp_p
         smoke.request(tmp_path, image)
     with pytest.raises(WorkError, match=r"not ready within 0\.3 seconds"):
         smoke.request(folder_of(client, weak), image, limit=0.3)
+
+
+def test_the_server_ends_with_a_command_that_is_killed(client, weak, tmp_path):
+    code = """if True:
+        import sys, time
+        from pathlib import Path
+        from fmnist_exp import smoke
+        with smoke._server(Path(sys.argv[1]), Path(sys.argv[2])) as (_, server, _):
+            print(server.pid, flush=True)
+            time.sleep(60)
+    """
+    folder = str(folder_of(client, weak))
+    with subprocess.Popen([sys.executable, "-c", code, folder, tmp_path], stdout=subprocess.PIPE, text=True) as command:
+        server = psutil.Process(int(command.stdout.readline()))
+        assert server.status() != psutil.STATUS_ZOMBIE
+        command.kill()
+    deadline = time.monotonic() + 30
+    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:  # nobody may have waited for it
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
