@@ -216,7 +216,7 @@ def _gallery(
         said = f"{CLASS_NAMES[answer]} {probabilities[index, answer]:.0%}"
         color = RIGHT if answer == true else WRONG
         said = said if answer == true else f"{said}\nis: {CLASS_NAMES[true]}"
-        axes.text(left + 22, top + 30, said, ha="center", va="top", fontsize=7, color=color)
+        axes.text(left + 22, top + 30, said, ha="center", va="top", fontsize=6.5, color=color)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
     axes.set_axis_off()
     axes.set_title(title)
