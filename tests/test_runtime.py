@@ -1,11 +1,14 @@
-"""The fast layers that networks are fitted with, beside the stock ones that they stand for."""
+"""The fast layers that networks are fitted with, beside the stock ones that they stand for; what a fit leaves."""
+
+import gc
+import weakref
 
 import keras
 import numpy as np
 import pytest
 
-from fmnist_exp import models, runtime
-from fmnist_exp.config import ModelConfig
+from fmnist_exp import models, runtime, training
+from fmnist_exp.config import ExperimentConfig, ModelConfig, TrainingConfig
 
 NETWORKS = [
     ModelConfig(family="mlp", widths=(16, 8), batch_norm=True),
@@ -59,3 +62,19 @@ def test_a_frozen_layer_keeps_its_statistics(small):
 def test_what_has_nothing_to_gain_stays_as_it_is():
     model = models.build(ModelConfig(family="mlp"))
     assert runtime.accelerate(model) is model
+
+
+def graphs():
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    return weakref.WeakSet(thing for thing in gc.get_objects() if issubclass(type(thing), FuncGraph))
+
+
+def test_a_fit_leaves_no_graph_behind(small):
+    before = graphs()
+    config = ExperimentConfig(model=ModelConfig(family="mlp", widths=(8,)), training=TrainingConfig(epochs=1))
+    training.fit(models.build(config.model), config, small)
+    left = weakref.WeakSet(graphs() - before)
+    assert left
+    runtime.prepare(0, "float32")
+    assert not left
