@@ -51,7 +51,7 @@ def test_help_lists_every_entry_point_and_its_fields(name):
         (["cnn", "--model.family", "cn"], ["model.family", "'cnn'"]),
         (["cnn", "--training.epochs"], ["--training.epochs needs a value"]),
         (["cnn", "epochs"], ["unexpected argument 'epochs'"]),
-        (["train", "--experiment", "nothing"], ["'nothing'", "baseline, cnn, cnn_fast, deep_cnn"]),
+        (["train", "--experiment", "nothing"], ["'nothing'", "baseline, cnn, cnn_95, cnn_fast, deep_cnn"]),
         (["tune", "--experiment", "cnn"], ["no search", "tune_cnn"]),
         (["tune", "--n_trials", "0"], ["search.n_trials", "at least 1"]),
         (["tune", "--search.space", "{model.drop: {low: 0, high: 1}}"], ["model.drop", "did you mean"]),
