@@ -11,7 +11,9 @@ import standin
 
 from fmnist_exp import connection, tracking
 from fmnist_exp.cluster import GONE, Answer, Hear, Message
-from fmnist_exp.tuning import driver, objectives, trial
+from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking import Run
+from fmnist_exp.tuning import driver, objectives, recovery, trial
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.driver import Driver, Search
 from fmnist_exp.tuning.watching import Watcher
@@ -61,6 +63,7 @@ class Stage:
     """A new study, and how to have a driver work on it."""
 
     study: optuna.Study
+    parent: Run
     drive: Callable[[Script, float], None]
 
 
@@ -75,7 +78,7 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
             search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + seconds)
             Driver(search, script, standin.objective, Watcher(), None).work()
 
-        yield Stage(study, drive)
+        yield Stage(study, parent, drive)
 
 
 def test_executions_that_lose_touch_are_no_deaths(stage):
@@ -94,6 +97,45 @@ def test_a_trial_that_no_worker_can_keep_fails(stage):
 def test_three_deaths_are_a_failure(stage):
     stage.drive(Script(start("a"), start("b"), LEFT, start("c"), DIED, start("d"), DIED), 60)
     assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
+
+
+def test_workers_that_die_before_they_begin_are_a_failure(stage):
+    stage.drive(Script(start("a"), DIED, DIED, DIED), 60)  # the first one took the living one with it
+    assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
+
+
+def test_what_a_superseded_execution_says_is_dropped(stage):
+    late = Message("0", "a", 1, "epoch", {"epoch": 1, "val_accuracy": 0.9}, True)
+    script = Script(start("a"), start("b"), late, end("a"), end("b"))
+    stage.drive(script, 60)
+    assert script.answers[2:4] == [GONE, GONE]
+    assert stage.study.trials[0].intermediate_values == {}
+    assert stage.study.trials[0].state.name == "COMPLETE"
+
+
+def test_a_trial_never_names_a_deleted_run(stage, monkeypatch):
+    def kill(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recovery, "discard", kill)
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(Script(start("a"), start("b")), 60)
+    named = connection.client().get_run(stage.study.trials[0].user_attrs["run_id"])
+    assert named.info.lifecycle_stage == "active"
+
+
+def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
+    stage.drive(Script(start("a"), end("a")), 60)
+    stage.parent.client.delete_run(stage.study.trials[0].user_attrs["run_id"])
+    recovery.check(stage.study, stage.parent.client)
+    recovery.adopt(stage.study, stage.parent)
+
+
+def test_a_full_disk_says_on_which_worker(stage):
+    full = Message("0", "a", 1, "failed", {"reason": "OSError: no room", "full": True})
+    said = pytest.raises(WorkError, match=r"the disk is full \(on worker one: OSError: no room\)")
+    with said, connection.explaining_full_disk("study"):
+        stage.drive(Script(start("a"), full), 60)
 
 
 def test_what_begins_again_after_the_time_is_cut_off(stage):

@@ -58,6 +58,7 @@ class _Running:
     config: ExperimentConfig
     executions: int = 0  # begun
     left: int = 0  # of those, given up by their worker, since this driver was silent for long
+    stillborn: int = 0  # died before they begun
     address: str = ""  # of the worker that begun the one that counts
     heard: float = 0.0  # when it last said something, by time.monotonic
     execution: str = ""  # the one that counts
@@ -109,13 +110,11 @@ class Driver:
 
     def _start(self) -> None:
         trial = self.study.ask()
-        chosen = space.suggest(trial, self.search.config)
-        self.running[trial.number] = _Running(trial, chosen)
+        self.running[trial.number] = _Running(trial, space.suggest(trial, self.search.config))
         self._submit(trial.number)
 
     def _submit(self, number: int) -> None:
-        config = self.running[number].config
-        self.crew.start(Task(number, config, self.objective, self.search.place))
+        self.crew.start(Task(number, self.running[number].config, self.objective, self.search.place))
 
     def _cut_dead(self) -> None:
         """The time is over: what no worker has begun, none shall begin; what died or hangs is not waited for."""
@@ -153,7 +152,7 @@ class Driver:
         if message.kind == "end":
             self._end(number, entry, message.body["stopped"], message.body["known"])
         elif message.body["full"]:
-            raise OSError(message.body["reason"])
+            raise recovery.full_disk(f"on worker {entry.trial.user_attrs['worker']}: {message.body['reason']}")
         else:
             self._fail(number, entry, message.body["reason"])
         return None
@@ -170,14 +169,14 @@ class Driver:
         entry.executions += 1
         entry.execution, entry.address = message.execution, message.body["address"]
         entry.heard = time.monotonic()
-        if entry.run is not None:
-            recovery.discard(entry.run.client, entry.run.id)
-        search, parent = self.search, self.search.parent
+        search, parent, before = self.search, self.search.parent, entry.run
         tags = {"fmnist.study": self.study.study_name, "fmnist.trial": str(number)}
         entry.run = tracking.start_run(
             parent.client, "trial", f"trial {number}", search.config.name, parent, more_tags=tags
         )
         entry.trial.set_user_attr("run_id", entry.run.id)
+        if before is not None:  # after that: a trial must not name a run that a kill left deleted
+            recovery.discard(before.client, before.id)
         entry.trial.set_user_attr("worker", message.body["place"])
         entry.run.metrics({"trial": number})
         if entry.executions == 1:
@@ -241,6 +240,7 @@ class Driver:
         if message.kind == "broken":
             raise WorkError(f"a worker could not run trial {number}: {message.body['reason']}")
         entry.left += message.kind == "left"
+        entry.stillborn += message.kind == "died" and not entry.execution
         if not self._gives_up(number, entry):
             entry.execution = ""
             self._submit(number)
@@ -249,7 +249,7 @@ class Driver:
         """Fail the trial if it had all its executions."""
         if entry.left == LEFT:
             self._fail(number, entry, f"its workers lost touch with the driver {LEFT} times")
-        elif entry.executions - entry.left >= EXECUTIONS:
+        elif entry.executions + entry.stillborn - entry.left >= EXECUTIONS:
             self._fail(number, entry, f"its worker died {EXECUTIONS} times: killed, or over its memory limit")
         else:
             return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fmnist_exp import connection, interruption, precision, tracking
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning import objectives, recovery, report, retention, space, trial, winner
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.crew import Alone
@@ -117,7 +117,8 @@ def run_trials(
         Whether it was interrupted.
     """
     study, parent = search.study, search.parent
-    _adopt(study, parent)
+    recovery.check(study, parent.client)
+    recovery.adopt(study, parent)
     driver = Driver(search, crew, objective, watcher, lease)
     watcher.on_search(driver.finished, driver.n_trials, search.deadline)
     try:
@@ -152,22 +153,6 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, study: Study, parent:
         study.set_user_attr(PRECISION, chosen)
     parent.tag({"fmnist.precision": chosen})
     return precision.with_precision(config, chosen)
-
-
-def _adopt(study: Study, parent: Run) -> None:
-    """Take over an earlier session's trials: close what a kill left open, make all runs children of this one."""
-    from mlflow.exceptions import MlflowException
-
-    recovery.settle(study, parent, "its driver was killed")
-    for earlier in study.get_trials(deepcopy=False):
-        if run_id := earlier.user_attrs.get("run_id"):
-            try:
-                parent.client.set_tag(run_id, "mlflow.parentRunId", parent.id)
-            except MlflowException as error:
-                raise RequestError(
-                    f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it"
-                    " was made with, or another study name"
-                ) from error
 
 
 def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run, watcher: Watcher) -> _Ending:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import Run, Status
 from fmnist_exp.tuning import study as studies
 
@@ -41,6 +43,42 @@ def settle(study: Study, parent: Run, reason: str) -> None:
     _close_runs(study, parent, reason)
 
 
+def check(study: Study, client: MlflowClient) -> None:
+    """Raise RequestError if the study's runs are in another tracking store."""
+    from mlflow.exceptions import MlflowException
+
+    runs = [trial.user_attrs["run_id"] for trial in study.get_trials(deepcopy=False) if "run_id" in trial.user_attrs]
+    try:
+        for run_id in runs[-1:]:
+            client.get_run(run_id)
+    except MlflowException as error:
+        raise RequestError(
+            f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it was made"
+            " with, or another study name"
+        ) from error
+
+
+def adopt(study: Study, parent: Run) -> None:
+    """Take over an earlier session's trials: close what a kill left open, make all runs children of `parent`."""
+    from mlflow.exceptions import MlflowException
+
+    settle(study, parent, "its driver was killed")
+    for trial in study.get_trials(deepcopy=False):
+        if run_id := trial.user_attrs.get("run_id"):
+            try:
+                parent.client.set_tag(run_id, "mlflow.parentRunId", parent.id)
+            except MlflowException:  # a run that somebody deleted has no parent
+                if parent.client.get_run(run_id).info.lifecycle_stage != "deleted":
+                    raise
+
+
+def full_disk(reason: str) -> OSError:
+    """What a disk that is full elsewhere raises here."""
+    error = OSError(reason)
+    error.errno = errno.ENOSPC
+    return error
+
+
 def discard(client: MlflowClient, run_id: str) -> None:
     """Delete the run of an execution that was given up, and what it had logged of a model."""
     run = client.get_run(run_id)
@@ -62,6 +100,10 @@ def _close_runs(study: Study, parent: Run, reason: str) -> None:
             if run_id != parent.id:
                 parent.client.set_tag(run_id, "fmnist.error", f"{reason}; continued by run {parent.id}")
                 parent.client.set_terminated(run_id, "KILLED")
+            continue
+        if run.data.tags.get("fmnist.kind") == "train":  # the winner, fitted again: the next session begins anew
+            parent.client.set_tag(run_id, "fmnist.error", reason)
+            parent.client.set_terminated(run_id, "KILLED")
             continue
         trial = trials.get(int(run.data.tags.get("fmnist.trial", -1)))
         if trial is None or trial.user_attrs.get("run_id") != run_id:
