@@ -37,6 +37,11 @@ def test_a_step_between_whole_numbers():
         ({"model.dropout": {"depth": [1, 2], "low": 1, "high": 3}}, {}, "model.dropout"),
         ({"model.widths": {"low": 8, "high": 32}}, {}, "model.widths"),
         ({"training.weight_decay": {"low": 0.0, "high": 0.1}}, {}, "training.weight_decay needs training.optimizer"),
+        (
+            {"training.optimizer": {"choices": ["adamw", "adam"]}, "training.weight_decay": {"low": 0.0, "high": 0.1}},
+            {"training__optimizer": "adamw"},
+            "training.optimizer=adam goes not with training.weight_decay=0.1",
+        ),
     ],
 )
 def test_a_space_that_contradicts_itself_or_the_schema(searched, own, reason):

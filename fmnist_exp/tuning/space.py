@@ -6,6 +6,7 @@ it or not: with the same parameters in every trial, multivariate TPE can use all
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -51,6 +52,20 @@ def check(config: ExperimentConfig) -> None:
             raise RequestError(f"search.space: {name} is a whole number, so its step ({space.step:g}) must be one too")
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+    _check_pairs(config)
+
+
+def _check_pairs(config: ExperimentConfig) -> None:
+    """Raise RequestError if a corner of one field excludes a corner of another one."""
+    corners = {name: _corners(space) for name, space in search_of(config).space.items()}
+    for one, other in itertools.combinations(corners, 2):
+        for values in itertools.product(corners[one], corners[other]):
+            try:
+                _override(config, dict(zip((one, other), values, strict=True)))
+            except RequestError as error:
+                raise RequestError(
+                    f"search.space: {one}={values[0]} goes not with {other}={values[1]}: {error}"
+                ) from error
 
 
 def check_effect(config: ExperimentConfig) -> None:
