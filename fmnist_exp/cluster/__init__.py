@@ -129,7 +129,8 @@ class Cluster:
         """Each worker's address with its host."""
         self._check_scheduler()
         if time.monotonic() > self._hosts_until:
-            workers = self._client.scheduler_info()["workers"]
+            # `scheduler_info` reads a copy that the client renews in the background, without the workers
+            workers = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]  # type: ignore
             self._hosts = {address: worker["host"] for address, worker in workers.items()}
             self._hosts_until = time.monotonic() + HOSTS_SECONDS
         return self._hosts
