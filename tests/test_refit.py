@@ -169,8 +169,11 @@ def test_the_gate_knows_which_images_the_setting_was_not_fitted_on(searched, fol
 
 def test_what_was_fitted_again_is_not_fitted_a_third_time(searched, folder):
     before = [run.info.run_id for run in searched.children("train")]
+    tags = {"fmnist.study": "refitted", lineage.RUN_REFIT_OF: "a trial that was the best before"}
+    killed = tracking.start_run(searched.client, "train", "refit of another", "tiny_search", more_tags=tags)
     config = configure(data__source=folder, search__n_trials=2, search__refit=2, search__keep=1)
     again = Searched(config, load(config), "refitted")
+    assert searched.client.get_run(killed.id).info.status == "KILLED"
     assert [run.info.run_id for run in again.children("train")] == before
     assert again.result.registration.version == searched.result.registration.version
     assert again.result.retention.deleted == 0

@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from searches import STORAGE, Searched, configure, ended
 
-from fmnist_exp import registry, tracking, weights
+from fmnist_exp import connection, registry, tracking, weights
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import predictor
 from fmnist_exp.tuning import objectives, retention
@@ -79,7 +79,7 @@ def test_weights_are_gone_but_the_rest_stays(searched):
 @pytest.fixture
 def three(store, small) -> tuple[optuna.Study, mlflow.MlflowClient]:
     """A study of three finished trials with logged models, told and not searched: the third is the best."""
-    from fmnist_exp import connection, models, runtime
+    from fmnist_exp import models, runtime
 
     client = connection.connect()
     study = optuna.create_study(direction="maximize", storage=STORAGE)
@@ -112,6 +112,21 @@ def test_the_best_stay(three):
     assert client.get_logged_model(gone).tags[weights.TAG] == "deleted: search.keep=2"
     with pytest.raises(Exception, match=r"model\.onnx"):
         predictor.load(registry.download(f"models:/{gone}") / "data")
+
+
+def test_what_a_failed_trial_had_logged_goes(three, small):
+    study, client = three
+    model = connection.load_model(study.get_trials()[0].user_attrs["model_id"])
+    strays = []
+    for number in (3, 4):
+        run = tracking.start_run(client, "trial", f"trial {number}", "x")
+        strays.append(run.model(model, small.test.images[:2], {}))
+        failed = {"state": TrialState.FAIL, "attrs": {"run_id": run.id}}
+        study.add_trial(ended(number, {"x": 0.5}, {"x": FloatDistribution(0, 1)}, None, **failed))
+    registry.register(client, strays[1], run.id, {})
+    assert retention.apply(study, 3, client) == retention.Retention((2, 1, 0), 0)
+    files = [{entry.path for entry in client.list_logged_model_artifacts(model_id, "data")} for model_id in strays]
+    assert [set(weights.FILES) <= kept for kept in files] == [False, True]
 
 
 def test_what_a_version_rests_on_stays(three):

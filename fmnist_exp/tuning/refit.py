@@ -101,21 +101,20 @@ def _run(
     if known := before.get((str(config.seed), str(list(config.model.members)))):
         parent.client.set_tag(known.run_id, "mlflow.parentRunId", parent.id)
         return known
-    run = tracking.start_run(parent.client, "train", name, config.name, parent)
+    study = parent.client.get_run(parent.id).data.tags["fmnist.study"]
+    tags = {"fmnist.study": study, RUN_REFIT_OF: best.user_attrs["run_id"]}
+    run = tracking.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
     with tracking.closing(run):
-        run.tag({RUN_REFIT_OF: best.user_attrs["run_id"]})
         outcome = experiment.run_experiment(config, data, run, score_test=False)
     return Refitted(run.id, outcome.model_id, data)
 
 
 def _earlier(parent: Run, best: FrozenTrial, data: FashionMNIST) -> dict[tuple[str, str], Refitted]:
-    """The finished runs of an earlier session, by seed and members; those that a kill left open are closed."""
+    """The finished runs of an earlier session, by seed and members."""
     query = f"tags.`{RUN_REFIT_OF}` = '{best.user_attrs['run_id']}'"
     found = {}
     for run in parent.client.search_runs([parent.experiment_id], query):
         run_id, params, models = run.info.run_id, run.data.params, run.outputs.model_outputs if run.outputs else []
-        if run.info.status == "RUNNING":
-            parent.client.set_terminated(run_id, "KILLED")
-        elif run.info.status == "FINISHED" and models:
+        if run.info.status == "FINISHED" and models:
             found[params["seed"], params["model.members"]] = Refitted(run_id, models[-1].model_id, data)
     return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
 
 from fmnist_exp import weights
 from fmnist_exp.errors import WorkError
@@ -34,10 +37,13 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     found and registered its winner has not failed.
     """
     ranked = studies.ranked(study)
-    kept = _kept(study, ranked, keep, client)
+    versions = weights.registered(client)
+    kept = _kept(study, ranked, keep, *versions)
     gone = list(study.user_attrs.get(DELETED, []))
     before, reason = len(gone), ""
     try:
+        for model_id in _strays(study, client, *versions):
+            weights.delete(client, model_id, f"search.keep={keep}")
         for trial in ranked:
             if trial.number not in kept and trial.number not in gone:
                 weights.delete(client, trial.user_attrs["model_id"], f"search.keep={keep}")
@@ -50,8 +56,21 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     return Retention(stayed, len(gone) - before, reason)
 
 
-def _kept(study: Study, ranked: list[FrozenTrial], keep: int, client: MlflowClient) -> set[int]:
-    models, runs = weights.registered(client)
+def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]) -> list[str]:
+    """Models of trials that failed, or were cut off, after they had logged one; without those of a version."""
+    from mlflow.exceptions import MlflowException
+
+    found: list[Any] = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        run_id = trial.user_attrs.get("run_id")
+        if run_id and run_id not in runs:
+            with suppress(MlflowException):  # somebody deleted the run for good
+                experiment_id = client.get_run(run_id).info.experiment_id
+                found += client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    return [model.model_id for model in found if model.model_id not in models and weights.TAG not in model.tags]
+
+
+def _kept(study: Study, ranked: list[FrozenTrial], keep: int, models: set[str], runs: set[str]) -> set[int]:
     resting = [
         trial for trial in ranked if trial.user_attrs["model_id"] in models or trial.user_attrs["run_id"] in runs
     ]
