@@ -4,61 +4,42 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import logging
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from fmnist_exp.errors import RequestError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from numpy.typing import NDArray
 
+BACKENDS = ("tensorflow", "jax")
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision → Keras' name for it
 LIBRARY_OBJECTS = 200_000  # of Python, that survive: more than a network and its fit leave
 
 _threads: int | None = None  # of the backend; None: one per core
 
 
-def host() -> str:
-    """This machine's name."""
-    return platform.node()
-
-
-def cores() -> int:
-    """The cores that this process may use, by its affinity and its control group's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # "max 100000", or so many microseconds in each 100,000
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, int(quota) // int(period)))
-    return count
-
-
-def core_set() -> str:
-    """Names the cores that this process may use; processes for which it is the same share them."""
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-    return " ".join([host(), *map(str, sorted(usable))])
-
-
-def memory() -> int:
-    """Bytes of memory that this process and its children may use, by the machine and the control group."""
-    import psutil
-
-    limit = int(psutil.virtual_memory().total)
-    with suppress(OSError, ValueError):  # "max", or a number
-        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return limit
-
-
 def limit_threads(count: int) -> None:
     """Have TensorFlow or JAX compute with `count` threads. Without effect once it has started."""
     global _threads
     _threads = count
+
+
+def check_backend() -> None:
+    """Raise RequestError unless KERAS_BACKEND, if it is set, names a library that can be used here."""
+    name = os.environ.get("KERAS_BACKEND", BACKENDS[0])
+    if name not in BACKENDS:
+        raise RequestError(f"KERAS_BACKEND={name}: must be {' or '.join(BACKENDS)}")
+    if importlib.util.find_spec(name) is None:
+        raise RequestError(f"KERAS_BACKEND={name}: {name} is not installed")
 
 
 def start_keras() -> None:

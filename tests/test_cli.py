@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fmnist_exp import runtime
 from fmnist_exp.cli import main
 from fmnist_exp.cli.request import parse_fields
 from fmnist_exp.errors import RequestError
@@ -98,6 +99,17 @@ def test_a_search_that_cannot_run_is_refused_before_anything_is_written(data, ar
     assert len(answer.stderr.strip().splitlines()) == 1
     assert words in answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backend_that_is_not_there_is_refused_before_anything_is_written(data, tmp_path, monkeypatch):
+    answer = fmnist_exp("mlp", cwd=tmp_path, env={**environment(), "KERAS_BACKEND": "jaxx"})
+    assert answer.returncode == 2
+    assert answer.stderr == "fmnist-exp: KERAS_BACKEND=jaxx: must be tensorflow or jax\n"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match="KERAS_BACKEND=jax: jax is not installed"):
+        runtime.check_backend()
 
 
 def test_an_unreachable_server_is_one_sentence_without_its_password(tmp_path):

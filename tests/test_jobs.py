@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import standin
 
-from fmnist_exp import connection, runtime, tracking
+from fmnist_exp import connection, machine, tracking
 from fmnist_exp.cluster import GONE, Answer, Cluster, DriverGone, Line, Message
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning import crew, trial
@@ -101,7 +101,7 @@ def test_answers_that_nobody_reads_are_deleted(client):
 
 def test_workers_that_share_cores_are_counted(client):
     cores = crew.Workers(Cluster(client, None))._core_sets()
-    assert list(cores.values()) == [runtime.core_set()] * 2
+    assert list(cores.values()) == [machine.core_set()] * 2
 
 
 # where trials run
@@ -109,7 +109,7 @@ def test_workers_that_share_cores_are_counted(client):
 
 @pytest.mark.parametrize(("memory", "count"), [(64, 8), (9, 4), (1, 1)])
 def test_short_memory_makes_fewer_workers(monkeypatch, caplog, memory, count):
-    monkeypatch.setattr(runtime, "memory", lambda: memory * 2**30)
+    monkeypatch.setattr(machine, "memory", lambda: memory * 2**30)
     assert crew._affordable(8) == count
     assert bool(caplog.records) == (count < 8)
 

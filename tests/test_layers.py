@@ -35,7 +35,8 @@ LAYERS = [
     ["search_config"],
     ["section"],
     ["cluster"],
-    ["runtime", "errors", "interruption"],
+    ["runtime"],
+    ["errors", "interruption", "machine"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

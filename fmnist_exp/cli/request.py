@@ -85,8 +85,9 @@ def connect(
     Returns:
         Client, data, and the experiment with aliases of other models replaced by their versions.
     """
-    from fmnist_exp import connection, data, experiment, training
+    from fmnist_exp import connection, data, experiment, runtime, training
 
+    runtime.check_backend()
     loaded = data.load(config.data, config.seed)
     training.check(config.training, loaded)
     if check:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from fmnist_exp import cluster, runtime
+from fmnist_exp import cluster, machine
 from fmnist_exp.cluster import Hear, Message, hiring
 from fmnist_exp.data import FashionMNIST
 from fmnist_exp.errors import RequestError
@@ -93,7 +93,7 @@ class Workers:
     def __init__(self, processes: cluster.Cluster, threads: int | None = None) -> None:
         self._processes = processes
         self._threads = threads  # of each worker; None: its cores, divided by the workers that share them
-        self._cores: dict[str, str] = {}  # worker's address → runtime.core_set() there
+        self._cores: dict[str, str] = {}  # worker's address → machine.core_set() there
 
     @property
     def size(self) -> int:
@@ -121,7 +121,7 @@ class Workers:
     def _core_sets(self) -> dict[str, str]:
         here = self._processes.hosts()
         if new := here.keys() - self._cores:
-            self._cores |= self._processes.survey(runtime.core_set, workers=new)
+            self._cores |= self._processes.survey(machine.core_set, workers=new)
         return {address: self._cores[address] for address in here if address in self._cores}
 
 
@@ -143,11 +143,11 @@ def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: 
             _examine(processes, place)
             yield Workers(processes)
         return
-    count = workers or _affordable(runtime.cores())
+    count = workers or _affordable(machine.cores())
     if count == 1:
         yield Alone(data)
         return
-    threads = max(1, runtime.cores() // count)
+    threads = max(1, machine.cores() // count)
     with hiring.local(count, threads) as processes:
         yield Workers(processes, threads)
 
@@ -160,9 +160,9 @@ def check(scheduler: str | None) -> None:
 
 def _affordable(cores: int) -> int:
     """One worker per core, or fewer where memory is short."""
-    count = max(1, min(cores, runtime.memory() // WORKER_BYTES))
+    count = max(1, min(cores, machine.memory() // WORKER_BYTES))
     if count < cores:
-        size = f"{runtime.memory() / 2**30:.1f} GiB"
+        size = f"{machine.memory() / 2**30:.1f} GiB"
         log.warning("%d workers for %d cores: each may need 2 GiB, and there are %s", count, cores, size)
     return count
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fmnist_exp import connection, experiment, runtime
+from fmnist_exp import connection, experiment, machine, runtime
 from fmnist_exp import data as images
 from fmnist_exp.cluster import DriverGone
 from fmnist_exp.config import DataConfig, ExperimentConfig
@@ -67,7 +67,7 @@ class Task:
     config: ExperimentConfig  # with the trial's setting, without the search
     objective: Objective
     place: Place
-    cores: Mapping[str, str] = field(default_factory=dict)  # worker's address → runtime.core_set() there
+    cores: Mapping[str, str] = field(default_factory=dict)  # worker's address → machine.core_set() there
     threads: int | None = None  # of a worker, where it is not to share them out by itself
 
 
@@ -104,8 +104,8 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
 
 def run_on_worker(task: Task, line: Line) -> None:
     """Run the trial with this worker's own copy of the data, which must be the driver's."""
-    siblings = list(task.cores.values()).count(runtime.core_set())
-    runtime.limit_threads(task.threads or max(1, runtime.cores() // max(1, siblings)))
+    siblings = list(task.cores.values()).count(machine.core_set())
+    runtime.limit_threads(task.threads or max(1, machine.cores() // max(1, siblings)))
     try:
         data = _load(task.place)
     except (RequestError, WorkError) as error:
