@@ -17,6 +17,7 @@ from found import STORAGE, Found
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import lease
+from fmnist_exp.tuning import study as studies
 
 STANDIN = Path(standin.__file__)
 
@@ -62,11 +63,17 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
         first.kill()
         first.wait()
         assert gone(workers), "workers must not outlive their driver"
+    mine = standin.configure(9)  # with another budget it is the same search
+    assert studies.left_by_a_kill(mine, STORAGE) == "killed"
+    assert studies.left_by_a_kill(mine.model_copy(update={"seed": 1}), STORAGE) is None
+    assert studies.left_by_a_kill(mine, "sqlite:///none.db") is None
+    assert not Path("none.db").exists()
     with driver(*arguments) as second:
         printed = read_until(second, "search ")
         assert re.search(r"search [1-4]/5", printed[-1])
         rest, _ = second.communicate(timeout=120)
         assert second.returncode == 0, rest
+    assert studies.left_by_a_kill(mine, STORAGE) is None
     killed = Found("killed")
     killed.check_nothing_is_open()
     assert len(killed.counted) == 5

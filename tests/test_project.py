@@ -134,7 +134,9 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
         process.send_signal(signal.SIGINT)
         printed = process.stdout.read()
         assert process.wait(60) == 130, printed
-    assert "to continue: fmnist-exp tune --experiment tune_mlp --study cut" in printed
+    told = "to continue: fmnist-exp tune --experiment tune_mlp --n_trials 50 "
+    again = next(line for line in printed.splitlines() if line.startswith(told))
+    assert again.endswith(f" --storage sqlite:///{folder}/studies.db --training.epochs 2 --study cut")
     study_runs = client.search_runs(["0"], "tags.`fmnist.study` = 'cut'")
     assert {run.info.status for run in study_runs} <= {"FINISHED", "KILLED"}
     done = subprocess.run(

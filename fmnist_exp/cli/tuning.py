@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from fmnist_exp.cli.request import connect, fields_command, load_experiment, start_run, ui_command
+
+if TYPE_CHECKING:
+    from fmnist_exp.config import ExperimentConfig
 
 
 @fields_command("tune")
@@ -19,7 +25,9 @@ from fmnist_exp.cli.request import connect, fields_command, load_experiment, sta
 )
 @click.option("--n_trials", help="Finished trials of the study; short for --search.n_trials.")
 @click.option("--timeout", help="Minutes after which no trial goes on; short for --search.timeout.")
-@click.option("--study", help="Name of the study; the same name continues it. Default: a new one.")
+@click.option(
+    "--study", help="Name of the study; the same name continues it. Default: the one that a kill left, or new."
+)
 @click.option(
     "--storage",
     envvar="FMNIST_EXP_STORAGE",
@@ -49,11 +57,12 @@ def tune(
     search = space.search_of(config)
     crew.check(scheduler)
     client, data, config = connect(config, space.check_all)
-    name = study or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from fmnist_exp import connection, console, tracking
-    from fmnist_exp.tuning import lease, objectives, trial, warm_start
+    from fmnist_exp.tuning import lease, objectives, recovery, trial, warm_start
     from fmnist_exp.tuning.loop import tune as run_search
     from fmnist_exp.tuning.study import open_study
+
+    name = study or _name(config, storage)
 
     hired = crew.hire(workers, scheduler, data, trial.place_of(config, data))
     with connection.explaining_full_disk(name), ExitStack() as stack:
@@ -63,6 +72,7 @@ def tune(
         if not scheduler:
             staff = stack.enter_context(hired)
         opened = open_study(config, name, storage)
+        recovery.check(opened, client)
         console.console.print(f"study {name}: {search.n_trials} trials, {search.timeout:g} minutes at most")
         if taken := opened.user_attrs.get(warm_start.TAKEN):
             console.console.print(f"warm start: {taken} of study {search.warm_start} come first")
@@ -73,10 +83,31 @@ def tune(
             result = run_search(config, data, opened, run, display, crew=staff, lease=held)
     console.show_search(result)
     if result.registration is None or result.test_accuracy is None:
-        console.console.print(f"to continue: fmnist-exp tune --experiment {experiment} --study {name}")
+        click.echo(f"to continue: {_again(ctx, name)}")
         raise KeyboardInterrupt
     console.show_registration(result.registration, result.test_accuracy)
     console.console.print(f"look:  {ui_command()}")
+
+
+def _name(config: ExperimentConfig, storage: str) -> str:
+    """The study of this very search that a killed driver left, or a new one."""
+    from fmnist_exp import console
+    from fmnist_exp.tuning.study import left_by_a_kill
+
+    if left := left_by_a_kill(config, storage):
+        console.console.print(f"going on with study {left}, whose driver was killed; --study NAME makes a new one")
+    return left or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _again(ctx: click.Context, study: str) -> str:
+    """The command that goes on with the study. What came from the environment stays there; secrets are blanked."""
+    from fmnist_exp.connection import without_secrets
+
+    words = ["fmnist-exp", "tune"]
+    for name, value in ctx.params.items():
+        if name != "study" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            words += [f"--{name}", str(value)]
+    return without_secrets(shlex.join([*words, *ctx.args, "--study", study]))
 
 
 COMMANDS = (tune,)

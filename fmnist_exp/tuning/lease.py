@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import runtime
+from fmnist_exp import machine
 from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError, WorkError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 BEAT_SECONDS = 5
+TABLE = "fmnist_exp_drivers"
 STALE_SECONDS = 30  # without a sign of life, a driver on another machine is dead
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,28 @@ def hold(storage: str, study: str) -> Iterator[Lease]:
         lease.release()
 
 
+def abandoned(storage: str) -> list[str]:
+    """Studies whose drivers died without giving them back, the newest first; none where there is no such database."""
+    import sqlalchemy as sa
+
+    try:
+        engine = sa.create_engine(storage)
+        file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
+        if (file and not Path(file).exists()) or not sa.inspect(engine).has_table(TABLE):
+            return []
+        table = _table()
+        query = sa.select(table, sa.func.now(type_=table.c.beat.type).label("now")).order_by(table.c.since.desc())
+        with engine.connect() as connection:
+            rows = connection.execute(query).all()
+    except Exception:  # a database that cannot be used is refused where the lease is taken
+        return []
+    return [row.study for row in rows if _holder(row).is_dead((row.now - row.beat).total_seconds())]
+
+
+def _holder(row: Any) -> Holder:
+    return Holder(row.token, row.host, row.machine, row.pid, row.born, row.since)
+
+
 def _take(engine: sa.Engine, table: sa.Table, study: str, mine: Holder) -> Holder | None:
     """Write `mine` into the study's row unless another living holder is there; return that one."""
     import sqlalchemy as sa
@@ -143,7 +166,7 @@ def _take(engine: sa.Engine, table: sa.Table, study: str, mine: Holder) -> Holde
             row = connection.execute(query).one_or_none()
             if row is None:  # it was released just now
                 return _take(engine, table, study, mine)
-            other = Holder(row.token, row.host, row.machine, row.pid, row.born, row.since)
+            other = _holder(row)
             if not other.is_dead((row.now - row.beat).total_seconds()):
                 return other
             still_theirs = table.c.token == other.token
@@ -155,7 +178,7 @@ def _table() -> sa.Table:
     import sqlalchemy as sa
 
     return sa.Table(
-        "fmnist_exp_drivers",
+        TABLE,
         sa.MetaData(),
         sa.Column("study", sa.String(512), primary_key=True),
         sa.Column("token", sa.String(32), nullable=False),
@@ -173,12 +196,12 @@ def _this_process() -> Holder:
 
     born = psutil.Process().create_time()
     now = datetime.datetime.now(datetime.UTC)
-    return Holder(uuid.uuid4().hex, runtime.host(), _machine(), os.getpid(), born, now)
+    return Holder(uuid.uuid4().hex, machine.host(), _machine(), os.getpid(), born, now)
 
 
 def _machine() -> str:
     """Names this boot of this machine and its process namespace; containers of one host have several."""
-    parts = [runtime.host()]
+    parts = [machine.host()]
     with suppress(OSError):  # Linux only
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
     return " ".join(parts)

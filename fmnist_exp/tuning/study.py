@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -11,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config import ExperimentConfig, flatten
 from fmnist_exp.connection import without_secrets
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import objectives, samplers, space, warm_start
+from fmnist_exp.tuning import lease, objectives, samplers, space, warm_start
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -49,6 +50,15 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
     return study
 
 
+def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
+    """The newest study of this very search whose driver was killed, or none."""
+    for name in lease.abandoned(storage):
+        with suppress(KeyError):  # a kill before the study was made
+            if optuna.load_study(study_name=name, storage=storage).user_attrs.get("search") == _search(config):
+                return name
+    return None
+
+
 def _is_new(name: str, storage: str) -> bool:
     """Whether there is no such study, or one that a kill left before it knew its search."""
     known = name in optuna.get_all_study_names(storage)
@@ -57,8 +67,7 @@ def _is_new(name: str, storage: str) -> bool:
 
 def _claim(study: Study, config: ExperimentConfig, warm: WarmStart | None) -> None:
     """Write the search into a new study; compare it with that of an old one."""
-    search = yaml.safe_load(config.to_yaml())
-    mine = {key: value for key, value in _flat(search).items() if key not in BUDGET and not key.startswith("gate.")}
+    mine = _search(config)
     theirs = study.user_attrs.get("search")
     if theirs is None:
         study.enqueue_trial(space.defaults(config), skip_if_exists=True)
@@ -73,6 +82,12 @@ def _claim(study: Study, config: ExperimentConfig, warm: WarmStart | None) -> No
             f"study {study.study_name!r} belongs to another search: {key} is {theirs.get(key)!r} there and"
             f" {mine.get(key)!r} here; choose another study name"
         )
+
+
+def _search(config: ExperimentConfig) -> dict[str, Any]:
+    """What makes a search the same one: all fields but its budget's and the gate's, as a study keeps them."""
+    whole = _flat(yaml.safe_load(config.to_yaml()))
+    return {key: value for key, value in whole.items() if key not in BUDGET and not key.startswith("gate.")}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
