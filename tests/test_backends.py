@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 
+import keras
 import mlflow
 import numpy as np
 import pytest
 
-from fmnist_exp import connection, evaluation
+from fmnist_exp import connection, evaluation, experiment_files
+from fmnist_exp.models import combined
 
 THREADS = """
 import os
@@ -25,7 +27,8 @@ print(len([name for name in names if "XLAEigen" in name]))
 CODE = """
 import json
 import numpy as np
-from fmnist_exp import connection, evaluation, experiment, experiment_files, tracking
+from fmnist_exp import connection, evaluation, experiment, experiment_files, models, runtime, tracking, training
+from fmnist_exp.models import combined
 from fmnist_exp.config import ExperimentConfig
 from fmnist_exp.data import FashionMNIST, Split
 
@@ -42,7 +45,26 @@ with tracking.closing(tracking.start_run(client, "train", "jax", "jax")) as run:
     outcome = experiment.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
 import keras
 answers = evaluation.predict(connection.load_model(outcome.model_id), splits[2].images)
+
+changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
+changes |= {"training.epochs": 1, "training.batch_size": 100}
+fast = experiment_files.load("cnn_fast", changes)
+runtime.prepare(0, fast.training.precision)
+model = runtime.accelerate(models.build(fast.model))
+losses = []
+class Losses(training.Listener):
+    def on_epoch(self, epoch):
+        losses.append(epoch.metrics["train_loss"])
+training.fit(model, fast, FashionMNIST(*splits, "test"), [Losses()])
+runtime.set_precision("float32")
+plain = models.build(fast.model)
+plain.set_weights(model.get_weights())
+plain.save("fast.keras")
+whole = combined.averaged(plain, fast.model)
+np.save("fast.npy", evaluation.predict(whole, splits[0].images))  # 600: two batches, and a shorter one
+
 print(json.dumps({
+    "fast_losses": losses,
     "backend": keras.backend.backend(),
     "run_id": run.id,
     "model_id": outcome.model_id,
@@ -90,6 +112,15 @@ def test_its_model_answers_the_same_everywhere(said, small):
     assert np.allclose(on_tensorflow, expected, atol=1e-4)
     table = mlflow.pyfunc.load_model(f"models:/{said['model_id']}").predict(small.test.images)
     assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)
+
+
+def test_the_recipe_of_cnn_fast_runs_there_too(said, small):
+    """Muon, one cycle, smoothed labels, bfloat16, residuals, pooling first; answers averaged over six views."""
+    assert len(said["fast_losses"]) == 1
+    assert np.isfinite(said["fast_losses"]).all()
+    changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
+    whole = combined.averaged(keras.models.load_model("fast.keras"), experiment_files.load("cnn_fast", changes).model)
+    assert np.allclose(evaluation.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")

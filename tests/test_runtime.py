@@ -13,7 +13,9 @@ from fmnist_exp.config import ExperimentConfig, ModelConfig, TrainingConfig
 NETWORKS = [
     ModelConfig(family="mlp", widths=(16, 8), batch_norm=True),
     ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, residual=True, pool_first=True),
+    ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, norm_position="after_activation"),
     ModelConfig(family="resnet", widths=(4,), batch_norm=True),
+    ModelConfig(family="mobilenet", widths=(4, 6), batch_norm=True),
 ]
 
 
@@ -22,7 +24,7 @@ def prepared():
     runtime.prepare(0, "float32")
 
 
-@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.family)
+@pytest.mark.parametrize("config", NETWORKS, ids=["mlp", "cnn", "norm after activation", "resnet", "mobilenet"])
 def test_the_fast_network_learns_the_same(small, config):
     stock = models.build(config)
     fast = runtime.accelerate(stock)
@@ -30,7 +32,7 @@ def test_the_fast_network_learns_the_same(small, config):
     assert "FusedBatchNormalization" in {type(layer).__name__ for layer in fast.layers}
     fast.set_weights(stock.get_weights())
     for model in (stock, fast):
-        model.compile(keras.optimizers.SGD(0.005), "sparse_categorical_crossentropy", jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy", jit_compile=False)
         # two steps: with more of them, what rounding changes grows
         model.fit(small.train.images[:200], small.train.labels[:200], batch_size=100, shuffle=False, verbose=0)
     for ours, theirs, weight in zip(fast.get_weights(), stock.get_weights(), stock.weights, strict=True):
@@ -46,13 +48,42 @@ def test_in_bfloat16_only_the_activations_are_short(small):
     runtime.prepare(0, "bfloat16")
     fast = runtime.accelerate(models.build(NETWORKS[1]))
     assert {weight.dtype for weight in fast.weights} == {"float32"}
-    layer = next(layer for layer in fast.layers if type(layer).__name__ == "FusedBatchNormalization")
+    layer = next(layer for layer in fast.layers if is_fused(layer))
     assert layer(np.ones((2, 3, 3, 4), np.float32), training=True).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fast_layer_computes_what_the_stock_one_does(precision):
+    import tensorflow as tf
+
+    runtime.prepare(0, precision)
+    fast_kind = type(next(layer for layer in runtime.accelerate(models.build(NETWORKS[1])).layers if is_fused(layer)))
+    random = np.random.default_rng(0)
+    maps = tf.constant(random.normal(1, 2, size=(32, 7, 7, 8)), "bfloat16" if precision == "bfloat16" else "float32")
+    wanted = tf.constant(random.normal(size=maps.shape), tf.float32)
+    found = []
+    for kind in (fast_kind, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9)
+        layer.build(maps.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 8))
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            output = layer(maps, training=True)
+            loss = tf.reduce_sum(tf.cast(output, tf.float32) * wanted)
+        gradients = tape.gradient(loss, [maps, layer.gamma.value, layer.beta.value])
+        found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients, *layer.get_weights())])
+    tolerance = 1e-4 if precision == "float32" else 2**-6  # bfloat16 has eight bits, and rounds several times
+    for ours, theirs in zip(*found, strict=True):
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+def is_fused(layer):
+    return type(layer).__name__ == "FusedBatchNormalization"
 
 
 def test_a_frozen_layer_keeps_its_statistics(small):
     fast = runtime.accelerate(models.build(NETWORKS[1]))
-    layer = next(layer for layer in fast.layers if type(layer).__name__ == "FusedBatchNormalization")
+    layer = next(layer for layer in fast.layers if is_fused(layer))
     layer.trainable = False
     before = layer.get_weights()
     layer(np.random.default_rng(0).normal(size=(8, 3, 3, 4)), training=True)
