@@ -70,9 +70,10 @@ def stock(folder: Path, name: str, seed: int) -> Reached | None:
 def peer(folder: Path, name: str, seed: int, wanted: float) -> Reached | None:
     """A recipe of peers/: when it reached `wanted` on the test set after an epoch, or else its own best."""
     own = folder / f"{name}-{seed}"
-    if not curve(own)["done"]:
-        command([sys.executable, str(HERE / "peers" / f"{name}.py"), str(own), "--seed", str(seed)], folder)
-    return reached(curve(own)["epochs"], wanted)
+    script = [sys.executable, str(HERE / "peers" / f"{name}.py"), str(own)]
+    if not known(folder, name, seed, "peer", wanted):
+        command([*script, "--seed", str(seed), "--until", str(wanted)], folder)
+    return known(folder, name, seed, "peer", wanted)
 
 
 def reached(epochs: Sequence[dict[str, float]], wanted: float) -> Reached | None:
@@ -86,7 +87,8 @@ def known(folder: Path, name: str, seed: int, kind: str, wanted: float) -> Reach
     """What is in the folder, without fitting anything; None for what is missing or not done."""
     if kind == "peer":
         found = curve(folder / f"{name}-{seed}")
-        return reached(found["epochs"], wanted) if found["done"] else None
+        best = reached(found["epochs"], wanted)
+        return best if found["done"] or (best and best.test_accuracy >= wanted) else None
     overrides = {"training.precision": "float32"} if kind == "stock" else {}
     config = experiment_files.load(name, {"seed": seed, **overrides})
     return read(folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest(config)}.json")
@@ -118,7 +120,8 @@ def settings(folder: Path) -> dict[str, str]:
     """The environment of a process that tracks its runs in `folder`."""
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return {**os.environ, **store, "PYTHONPATH": path}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "KERAS_"))}
+    return {**own, **store, "PYTHONPATH": path}
 
 
 def newest(folder: Path) -> dict[str, float]:

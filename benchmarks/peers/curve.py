@@ -25,15 +25,18 @@ def main(recipe: ModuleType) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=recipe.EPOCHS)
     parser.add_argument("--images", type=int, help="train on so many only, to try it")
+    parser.add_argument("--until", type=float, default=1.0, help="test accuracy after which no more is wanted")
     arguments = parser.parse_args()
-    train(recipe, arguments.folder, arguments.seed, arguments.epochs, arguments.images)
+    train(recipe, arguments.folder, arguments.seed, arguments.epochs, arguments.images, arguments.until)
 
 
-def train(recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int | None = None) -> None:
-    """Fit from where an earlier call was stopped."""
+def train(
+    recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int | None = None, until: float = 1.0
+) -> None:
+    """Fit from where an earlier call was stopped, to the end or to a test accuracy of `until`."""
     folder.mkdir(parents=True, exist_ok=True)
     known = read(folder)
-    if known["done"]:
+    if known["done"] or any(epoch["test_accuracy"] >= until for epoch in known["epochs"]):
         return
     images_of = data.load(DataConfig(), seed)
     x, y = recipe.inputs(images_of.train.images[:images]), images_of.train.labels[:images]
@@ -47,19 +50,21 @@ def train(recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int 
         initial_epoch=len(known["epochs"]),
         epochs=epochs,
         validation_data=(recipe.inputs(images_of.validation.images), images_of.validation.labels),
-        callbacks=[*own, Curve(folder, known, own, tests)],
+        callbacks=[*own, Curve(folder, known, own, tests, until)],
         verbose=2,
     )
-    known["done"] = True
+    known["done"] = known["epochs"][-1]["test_accuracy"] < until
     write(folder, known)
 
 
 class Curve(callbacks.Callback):
     """Stands last: what the recipe's own callbacks do belongs to the epoch."""
 
-    def __init__(self, folder: Path, known: dict[str, Any], own: list[Any], tests: tuple[Any, Any]) -> None:
+    def __init__(
+        self, folder: Path, known: dict[str, Any], own: list[Any], tests: tuple[Any, Any], until: float
+    ) -> None:
         super().__init__()
-        self.folder, self.known, self.own, self.tests = folder, known, own, tests
+        self.folder, self.known, self.own, self.tests, self.until = folder, known, own, tests, until
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Keras' callbacks begin without a memory; they have seen the epochs before."""
@@ -84,6 +89,7 @@ class Curve(callbacks.Callback):
         self.model.save(self.folder / "new.keras")
         os.replace(self.folder / "new.keras", self.folder / "state.keras")
         write(self.folder, self.known)
+        self.model.stop_training |= test_accuracy >= self.until
 
 
 def read(folder: Path) -> dict[str, Any]:
