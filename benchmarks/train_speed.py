@@ -4,7 +4,7 @@ Throughput: every contestant is a process of its own that stands still between i
 round, with matrix products among them. Images per second of training steps; validation is not in them. The share of
 the peak is 6 floating-point operations per multiply-add and image over the bfloat16 matrix products of the same rounds.
 Accuracy (hours; stop it and start it as you like): whole fits, kept in --store.
-Usage: python benchmarks/train_speed.py [--quick] [--table-only] [--rounds 3] [--seconds 3] [--contestants NAME …]
+Usage: python benchmarks/train_speed.py [--quick] [--table-only] [--rounds 3] [--seconds 2] [--contestants NAME …]
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="throughput only: less than five minutes")
     parser.add_argument("--table-only", action="store_true", help="measure nothing: what the store has")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of steps per turn, at least")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of steps per turn, at least")
     parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--store", type=Path, default=HERE.parent / "bench-train", help="what was measured")
     arguments = parser.parse_args()

@@ -172,13 +172,21 @@ def read(folder: Path) -> list[Leg]:
     return found
 
 
+RECIPES = {
+    "tutorial": "a constant learning rate and the images as they are, as tutorials have it",
+    "same": "one cycle and mirrored images too",
+}
 HEAD = """# A race of searches
 
 Written by `python benchmarks/tune_race.py --minutes {minutes:g} --recipe {recipe} --publish`. The same search space
 and network (experiments/tune_cnn.yaml), the same 54,000 training and 6,000 validation images, the same {minutes:g}
-minutes from the start of the process. The peers are in benchmarks/peers/; their recipe is `{recipe}`, as network.py
-there says. Percent of the validation images, mean ± standard deviation over attempts; one standard error of such a
-score is 0.3. {bar}
+minutes from the start of the process, one contestant at a time on a shared machine.
+
+The platform fits as its experiment says: Muon, one cycle of the learning rate, mirrored images, bfloat16, batches of
+256, two trials at once. The peers are in benchmarks/peers/. Their recipe is `{recipe}`: float32, SGD with batches of
+128, {peers}, one trial at a time on both cores. What the recipe gives and
+what the search gives is not told apart here. Percent of the validation images, mean ± standard deviation over attempts;
+one standard error of such a score is 0.3. {bar}
 
 Machine: {machine}.
 
@@ -191,7 +199,7 @@ def table(legs: Sequence[Leg], recipe: str, minutes: float) -> str:
     plain = [leg.best for leg in legs if leg.contestant == PLAIN]
     goal = statistics.mean(plain) if plain else None
     bar = f"The plain script's best: {100 * goal:.2f} at the end." if goal else "The plain script has not run yet."
-    text = HEAD.format(minutes=minutes, recipe=recipe, machine=machine(), bar=bar)
+    text = HEAD.format(minutes=minutes, recipe=recipe, peers=RECIPES[recipe], machine=machine(), bar=bar)
     for name in CONTESTANTS:
         own = [leg for leg in legs if leg.contestant == name]
         if own:
