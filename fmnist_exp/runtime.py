@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("tensorflow", "jax")
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision → Keras' name for it
-LIBRARY_OBJECTS = 200_000  # of Python, that survive: more than a network and its fit leave
+LIBRARY_OBJECTS = 20_000  # of Python, that survive: more than a network and its fit leave
 
 _threads: int | None = None  # of the backend; None: one per core
 
