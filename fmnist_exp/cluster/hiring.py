@@ -170,14 +170,19 @@ def _signal(processes: LocalCluster, number: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
-    dask = logging.getLogger("distributed")
-    before = dask.handlers, dask.propagate
+    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment.
+
+    asyncio would show what a worker was waiting for when the scheduler closed.
+    """
+    loggers = [logging.getLogger(name) for name in ("distributed", "asyncio")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
     added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
-    dask.handlers, dask.propagate = [logging.NullHandler()], False
+    for logger in loggers:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
     try:
         yield
     finally:
-        dask.handlers, dask.propagate = before
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
         for name in added & set(os.environ):
             del os.environ[name]
