@@ -74,7 +74,7 @@ def test_mlp(folder, environment, client):
     # `mlflow run` logs what it was given, quoted for the shell, and MLflow lets nobody log it again
     assert run.data.params["model.widths"] == "'[64]'"
     assert run.data.params["training.learning_rate"] == "5e-4"
-    assert run.data.params["training.batch_size"] == "256"
+    assert run.data.params["training.batch_size"] == "1024"
     assert run.data.metrics["test_accuracy"] > 0.7
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_accuracy")] == [1, 2]
     assert artifacts(client, run.info.run_id) >= RUN_ARTIFACTS
