@@ -170,19 +170,20 @@ def _signal(processes: LocalCluster, number: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment.
-
-    asyncio would show what a worker was waiting for when the scheduler closed.
-    """
-    loggers = [logging.getLogger(name) for name in ("distributed", "asyncio")]
-    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
+    dask = logging.getLogger("distributed")
+    before = dask.handlers, dask.propagate
     added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
-    for logger in loggers:
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    dask.handlers, dask.propagate = [logging.NullHandler()], False
+    logging.getLogger("asyncio").addFilter(_is_news)  # for good: it speaks when the collector comes, after the block
     try:
         yield
     finally:
-        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
+        dask.handlers, dask.propagate = before
         for name in added & set(os.environ):
             del os.environ[name]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what a worker was waiting for when the scheduler closed."""
+    return not record.getMessage().startswith("Task exception was never retrieved")
