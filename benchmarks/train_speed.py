@@ -2,7 +2,8 @@
 
 Throughput: every contestant is a process of its own that stands still between its turns; they take turns, round after
 round, with matrix products among them. Images per second of training steps; validation is not in them. The share of
-the peak is 6 floating-point operations per multiply-add and image, 4 in the layer that sees the image, over the bfloat16 matrix products of the same rounds.
+the peak is 6 floating-point operations per multiply-add and image, 4 in the layer that sees the image, over the
+bfloat16 matrix products of the same rounds.
 Accuracy (hours; stop it and start it as you like): whole fits, kept in --store.
 Usage: python benchmarks/train_speed.py [--quick] [--table-only] [--rounds 3] [--seconds 2] [--contestants NAME …]
 """
