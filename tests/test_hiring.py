@@ -1,5 +1,7 @@
 """Local workers that die at the worst moments: while they start, and while they start again."""
 
+import asyncio
+import gc
 import os
 import signal
 import threading
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from distributed.comm import connect
 
 from fmnist_exp.cluster import Cluster, hiring
 from fmnist_exp.errors import WorkError
@@ -86,3 +89,18 @@ def test_a_worker_killed_while_it_starts_again_comes_back_too():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         wait_for(cluster, 1)
+
+
+def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
+    async def ours() -> None:
+        raise OSError("ours")
+
+    async def nobody_waits() -> None:
+        tasks = [asyncio.ensure_future(wait) for wait in (ours(), connect("tcp://127.0.0.1:1", timeout=0.1))]
+        await asyncio.wait(tasks)
+        assert all(task.done() for task in tasks)
+
+    with hiring._quiet():
+        asyncio.run(nobody_waits())
+    gc.collect()  # asyncio speaks when a task goes
+    assert [record.exc_info[1].args for record in caplog.records if record.name == "asyncio"] == [("ours",)]

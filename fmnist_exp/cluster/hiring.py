@@ -7,6 +7,7 @@ import multiprocessing.util
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ def _quiet() -> Iterator[None]:
     before = dask.handlers, dask.propagate
     added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
     dask.handlers, dask.propagate = [logging.NullHandler()], False
-    logging.getLogger("asyncio").addFilter(_is_news)  # for good: it speaks when the collector comes, after the block
+    logging.getLogger("asyncio").addFilter(_is_own)  # for good: it speaks when the collector comes, after the block
     try:
         yield
     finally:
@@ -184,6 +185,7 @@ def _quiet() -> Iterator[None]:
             del os.environ[name]
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not what a worker was waiting for when the scheduler closed."""
-    return not record.getMessage().startswith("Task exception was never retrieved")
+def _is_own(record: logging.LogRecord) -> bool:
+    """Not an error out of Dask's own code, as what a worker was waiting for when the scheduler closed."""
+    steps = traceback.walk_tb(record.exc_info[2] if record.exc_info else None)
+    return not any(frame.f_globals.get("__name__", "").startswith("distributed.") for frame, _ in steps)
