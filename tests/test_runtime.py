@@ -30,18 +30,33 @@ def test_the_fast_network_learns_the_same(small, config):
     fast = runtime.accelerate(stock)
     assert type(fast.layers[-1]) is type(stock.layers[-1])
     assert "FusedBatchNormalization" in {type(layer).__name__ for layer in fast.layers}
-    fast.set_weights(stock.get_weights())
-    for model in (stock, fast):
-        model.compile(keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy", jit_compile=False)
-        # two steps at a low rate: with more, differences grow; after an activation they are 2e-4 at a rate of 0.005
+    exact = in_float64(stock)
+    for model in (exact, fast):
+        model.set_weights(stock.get_weights())
+    for model in (exact, stock, fast):
+        model.compile(keras.optimizers.SGD(0.005), "sparse_categorical_crossentropy", jit_compile=False)
         model.fit(small.train.images[:200], small.train.labels[:200], batch_size=100, shuffle=False, verbose=0)
-    for ours, theirs, weight in zip(fast.get_weights(), stock.get_weights(), stock.weights, strict=True):
-        assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-4), weight.path  # moving statistics are among them
+    # after two steps both differ from float64 by up to 0.001, by rounding in the kernels' sums and what grows of it
+    assert distance(fast, exact) <= 5 * distance(stock, exact)  # moving statistics are among the weights
     images = small.test.images
     answer, expected = (model.predict(images, verbose=0) for model in (fast, stock))
     assert np.allclose(answer, expected, atol=1e-3)
     stock.set_weights(fast.get_weights())
     assert np.allclose(stock.predict(images, verbose=0), answer, atol=1e-5)
+
+
+def in_float64(model):
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def distance(model, other):
+    """The largest difference of two weights."""
+    return max(
+        np.abs(ours - theirs).max() for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True)
+    )
 
 
 def test_in_bfloat16_only_the_activations_are_short(small):
