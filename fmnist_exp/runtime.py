@@ -1,4 +1,4 @@
-"""Seeds, threads, precision and fast layers of this process. The only module that imports tensorflow."""
+"""Seeds, threads, precision and fast layers of this process. Only it and fast_layers.py import tensorflow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fmnist_exp import fast_layers
 from fmnist_exp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -139,20 +140,21 @@ def precision_of(precision: str) -> Iterator[None]:
 
 
 def accelerate(model: keras.Model) -> keras.Model:
-    """The same network for fitting, with fresh weights, its batch normalisation on TensorFlow's fused kernel.
+    """The same network for fitting, with fresh weights and TensorFlow's own layers where those are faster than Keras'.
 
     Weights have the same order and shapes, so that they go over with `set_weights`. On other Keras backends, or
-    without batch normalisation, it is `model` itself.
+    without such layers, it is `model` itself.
     """
     import keras
 
-    stock = keras.layers.BatchNormalization
-    if keras.backend.backend() != "tensorflow" or not any(type(layer) is stock for layer in model.layers):
+    if not on_tensorflow():
+        return model
+    fast = fast_layers.kinds()
+    if not any(type(layer) in fast for layer in model.layers):
         return model
 
     def clone(layer: Any) -> Any:
-        kind = _fused_batch_normalization() if type(layer) is stock else type(layer)
-        return kind.from_config(layer.get_config())
+        return fast.get(type(layer), type(layer)).from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=clone)
 
@@ -178,41 +180,6 @@ def answering(model: keras.Model) -> Callable[[NDArray[np.uint8]], NDArray[np.fl
         return lambda images: np.asarray(model.predict_on_batch(images))
     compiled, _ = graph(functools.partial(model, training=False), {"images": ((None, 28, 28), np.uint8)})
     return lambda images: np.asarray(compiled(images))
-
-
-@functools.cache
-def _fused_batch_normalization() -> type[keras.layers.BatchNormalization]:
-    import keras
-    import tensorflow as tf
-
-    class FusedBatchNormalization(keras.layers.BatchNormalization):
-        """Keras' own, computed by one kernel: activations in their precision, scale and moments in float32.
-
-        Keras computes moments, difference, product and sum one after another, with a copy of the maps in float32
-        between them; in bfloat16 that takes as long as the convolutions.
-        """
-
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            learning = bool(training) and self.trainable
-            maps = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
-            mean, variance = (self.moving_mean, self.moving_variance)
-            output, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-                x=maps,  # (B, H, W, C)
-                scale=self.gamma,
-                offset=self.beta,
-                mean=tf.zeros(0) if learning else mean,
-                variance=tf.zeros(0) if learning else variance,
-                epsilon=self.epsilon,
-                is_training=learning,
-            )
-            if learning:
-                count = tf.cast(tf.size(maps) // maps.shape[-1], tf.float32)
-                batch_variance *= (count - 1) / count  # the kernel's is unbiased, Keras' is not
-                mean.assign(mean * self.momentum + batch_mean * (1 - self.momentum))
-                variance.assign(variance * self.momentum + batch_variance * (1 - self.momentum))
-            return output if len(inputs.shape) == 4 else tf.reshape(output, tf.shape(inputs))
-
-    return FusedBatchNormalization
 
 
 @contextmanager

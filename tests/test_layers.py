@@ -36,13 +36,14 @@ LAYERS = [
     ["section"],
     ["cluster"],
     ["runtime"],
+    ["fast_layers"],
     ["errors", "interruption", "machine"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # a library → the only modules that may import it
 OWNERS = {
-    "tensorflow": {"runtime"},
+    "tensorflow": {"runtime", "fast_layers"},
     "optuna": {"tuning"},
     "dask": {"cluster"},
     "distributed": {"cluster"},
@@ -61,7 +62,7 @@ OWNERS = {
         "assessment",
         "weights",
     },
-    "keras": {"runtime", "models", "batches", "averaging", "training", "training_state", "muon"},
+    "keras": {"runtime", "fast_layers", "models", "batches", "averaging", "training", "training_state", "muon"},
     "onnxruntime": {"serving"},
     "onnx": {"onnx_export"},
     "tf2onnx": {"onnx_export"},

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist_exp import models, runtime, training
+from fmnist_exp import fast_layers, models, runtime, training
 from fmnist_exp.config import ExperimentConfig, ModelConfig, TrainingConfig
 
 NETWORKS = [
@@ -90,6 +90,47 @@ def test_the_fast_layer_computes_what_the_stock_one_does(precision):
     tolerance = 1e-4 if precision == "float32" else 2**-6  # bfloat16 has eight bits, and rounds several times
     for ours, theirs in zip(*found, strict=True):
         assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(7, (3, 3)), (3, (3, 3)), (8, (2, 5)), (3, (1, 3))])
+def test_the_gradient_by_columns_is_that_of_the_kernel(side, kernel):
+    """In bfloat16 the layer takes it so; in float32 both ways must agree closely."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    maps, upstream = (tf.constant(random.normal(size=(5, side, side, depth)), tf.float32) for depth in (4, 6))
+    shape = (*kernel, 4, 6)
+    expected = tf.raw_ops.Conv2DBackpropFilter(
+        input=maps, filter_sizes=shape, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
+    )
+    found = fast_layers.kernel_gradient(maps, upstream, shape)
+    assert found.shape == shape
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [3, 7, 14])
+def test_the_fast_convolution_learns_what_the_stock_one_does(side):
+    import tensorflow as tf
+
+    runtime.prepare(0, "bfloat16")
+    random = np.random.default_rng(0)
+    maps = tf.constant(random.normal(size=(32, side, side, 8)), tf.bfloat16)
+    wanted = tf.constant(random.normal(size=(32, side, side, 16)), tf.float32)
+    weights = [random.normal(size=shape) for shape in ((3, 3, 8, 16), (16,))]
+    found = []
+    for kind in (fast_layers.kinds()[keras.layers.Conv2D], keras.layers.Conv2D):
+        layer = kind(16, 3, padding="same")
+        layer.build(maps.shape)
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            output = layer(maps)
+            loss = tf.reduce_sum(tf.cast(output, tf.float32) * wanted)
+        gradients = tape.gradient(loss, [maps, layer.kernel.value, layer.bias.value])
+        assert gradients[1].dtype == "float32"
+        found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients)])
+    for ours, theirs in zip(*found, strict=True):
+        assert np.abs(ours - theirs).max() <= 2**-7 * np.abs(theirs).max()
 
 
 def is_fused(layer):
