@@ -157,10 +157,19 @@ def graphs():
     return weakref.WeakSet(thing for thing in gc.get_objects() if issubclass(type(thing), FuncGraph))
 
 
-def test_a_fit_leaves_no_graph_behind(small):
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(family="mlp", widths=(8,)),
+        ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, pool_first=True),
+    ],
+    ids=["stock", "fast"],
+)
+def test_a_fit_leaves_no_graph_behind(model, small):
+    runtime.prepare(0, "bfloat16")
     before = graphs()
-    config = ExperimentConfig(model=ModelConfig(family="mlp", widths=(8,)), training=TrainingConfig(epochs=1))
-    training.fit(models.build(config.model), config, small)
+    config = ExperimentConfig(model=model, training=TrainingConfig(epochs=1))
+    training.fit(runtime.accelerate(models.build(config.model)), config, small)
     left = weakref.WeakSet(graphs() - before)
     assert left
     runtime.prepare(0, "float32")
