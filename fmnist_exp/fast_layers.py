@@ -92,9 +92,8 @@ def _convolved(maps: Any, kernel: Any) -> Any:
 
         return tf.nn.conv2d(maps, kernel, ones, "SAME"), gradients
 
-    return tf.custom_gradient(convolve)(
-        maps, tf.convert_to_tensor(kernel)
-    )  # of Keras' variable, in the maps' precision
+    kernel = tf.convert_to_tensor(kernel)  # of Keras' variable, in the precision of the maps
+    return tf.custom_gradient(convolve)(maps, kernel)
 
 
 def kernel_gradient(maps: Any, upstream: Any, shape: tuple[int, int, int, int]) -> Any:
