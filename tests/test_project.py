@@ -145,3 +145,18 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the study goes on" in done.stdout
     assert {run.info.status for run in client.search_runs(["0"])} <= {"FINISHED", "KILLED"}
+
+
+def test_a_search_that_fails_says_how_to_go_on(folder, environment):
+    command = ["tune", "--experiment", "tune_mlp", "--timeout", "1e-06", "--workers", "1", "--study", "brief"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fmnist_exp", *command],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no trial came to a model within search.timeout=1e-06 minutes" in done.stderr
+    assert f"to continue: fmnist-exp {' '.join(command)}\n" in done.stdout

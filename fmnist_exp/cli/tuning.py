@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from fmnist_exp.cli.request import connect, fields_command, load_experiment, start_run, ui_command
+from fmnist_exp.errors import WorkError
 
 if TYPE_CHECKING:
     from fmnist_exp.config import ExperimentConfig
@@ -80,7 +81,11 @@ def tune(
             console.console.print(told)
         parent = start_run(client, "tune", config, {"fmnist.study": name})
         with tracking.closing(parent) as run, console.SearchDisplay() as display:
-            result = run_search(config, data, opened, run, display, crew=staff, lease=held)
+            try:
+                result = run_search(config, data, opened, run, display, crew=staff, lease=held)
+            except WorkError:
+                click.echo(f"to continue: {_again(ctx, name)}")
+                raise
     console.show_search(result)
     if result.registration is None or result.test_accuracy is None:
         click.echo(f"to continue: {_again(ctx, name)}")

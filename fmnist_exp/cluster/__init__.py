@@ -29,7 +29,7 @@ HOSTS_SECONDS = 1  # for which the list of workers is taken for true
 STOP: Mapping[str, Any] = {"stop": True}  # end as after the last epoch
 GONE: Mapping[str, Any] = {"stop": True, "gone": True}  # nobody wants the result
 
-LOST = "the Dask scheduler is gone, or was started anew; the same command goes on with the study"
+LOST = "the Dask scheduler is gone, or was started anew"
 
 Answer = Mapping[str, Any]  # "stop", and whatever the two sides agree on
 Report = dict[str, str]  # worker's address → what it said
