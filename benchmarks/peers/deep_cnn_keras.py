@@ -1,6 +1,6 @@
 """The published deep CNN in plain Keras: float32, stock layers, what `fit` does by itself.
 
-SYSTEMS' row gives no batch size, so it is that of `fit`, 32.
+The published project gives no batch size, so it is that of `fit`, 32.
 Usage: python benchmarks/peers/deep_cnn_keras.py FOLDER [--seed 0] [--epochs 10]   (goes on where it was stopped)
 """
 
