@@ -50,12 +50,13 @@ class Killer(Watcher):
     def __init__(self) -> None:
         self.killed: list[int] = []
         self.again: list[int] = []
-        self.together = 0
+        self.together = 0  # trials, before one lost its worker
         self.running: set[int] = set()
 
     def on_trial(self, number: int, settings: object, epochs: int) -> None:
         self.running.add(number)
-        self.together = max(self.together, len(self.running))
+        if not self.killed:
+            self.together = max(self.together, len(self.running))
 
     def on_progress(self, number: int, epochs: float) -> None:
         if epochs >= 1 and not self.killed:

@@ -21,7 +21,7 @@ def killer() -> Killer:
 @pytest.fixture(scope="module")
 def found(shared_store: str, killer: Killer) -> Found:
     """Six trials on two workers, one of which was killed in the midst of a trial."""
-    assert not standin.search(standin.configure(6), "two workers", watcher=killer)
+    assert not standin.search(standin.configure(6), "two workers", watcher=killer, does=standin.side_by_side)
     return Found("two workers")
 
 
@@ -48,8 +48,9 @@ def test_each_epoch_is_logged_once_and_reported_once(found):
 
 def test_two_trials_run_at_once_in_processes_of_their_own(found, killer):
     assert killer.together == 2
-    assert {trial.user_attrs["worker"] for trial in found.trials} == {"0", "1"}
-    pids = {trial.user_attrs["pid"] for trial in found.trials}
+    # a killed process is slow to come back: the other one may have taken all that was left
+    assert {trial.user_attrs["worker"] for trial in found.trials} <= {"0", "1"}
+    pids = {trial.user_attrs["pid"] for trial in found.trials} | set(killer.killed)
     assert len(pids) >= 2
     assert os.getpid() not in pids
 

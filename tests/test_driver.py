@@ -58,18 +58,30 @@ def end(execution: str) -> Message:
 LEFT, DIED = Message("0", "", 0, "left"), Message("0", "", 0, "died", {"reason": ""})
 
 
+class Clock:
+    """Time that a test can let pass."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 @dataclass(frozen=True)
 class Stage:
-    """A new study, and how to have a driver work on it."""
+    """A new study, and how to have a driver work on it. `drive` with seconds until the time is over."""
 
     study: optuna.Study
     parent: Run
     drive: Callable[[Script, float], None]
+    clock: Clock
 
 
 @pytest.fixture
-def stage(shared_store, data, request) -> Iterator[Stage]:
-    config = standin.configure(1)
+def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
+    config, clock = standin.configure(1), Clock()
+    monkeypatch.setattr(driver, "time", clock)
     client = connection.connect()
     study = studies.open_study(config, request.node.name, STORAGE)
     with tracking.closing(tracking.start_run(client, "tune", "driver", config.name)) as parent:
@@ -78,7 +90,7 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
             search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + seconds)
             Driver(search, script, standin.objective, Watcher(), None).work()
 
-        yield Stage(study, parent, drive)
+        yield Stage(study, parent, drive, clock)
 
 
 def test_executions_that_lose_touch_are_no_deaths(stage):
@@ -141,29 +153,29 @@ def test_a_full_disk_says_on_which_worker(stage):
 def test_what_begins_again_after_the_time_is_cut_off(stage):
     script = Script(start("a"))
     script.messages.append(start("b"))
-    late = Late(script, 1)
-    stage.drive(late, 1)
+    late = Late(script, 1, stage.clock)
+    stage.drive(late, 60)
     assert late.answers[1] == GONE
     check_cut(stage, late)
 
 
 def test_after_the_time_only_what_has_epochs_left_is_stopped(stage):
     epochs = [Message("0", "a", 1, "epoch", {"epoch": number, "val_accuracy": 0.5}, True) for number in (3, 4)]
-    late = Late(Script(start("a"), *epochs, end("a")), 1)
-    stage.drive(late, 1)
+    late = Late(Script(start("a"), *epochs, end("a")), 1, stage.clock)
+    stage.drive(late, 60)
     assert [answer["stop"] for answer in late.answers[1:3]] == [True, False]
 
 
 def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
-    script = Late(Script(start("a", "tcp://gone")), 1)
-    stage.drive(script, 1)
+    script = Late(Script(start("a", "tcp://gone")), 1, stage.clock)
+    stage.drive(script, 60)
     check_cut(stage, script)
 
 
 def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch):
     monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
-    script = Late(Script(start("a")), 1)
-    stage.drive(script, 0.5)
+    script = Late(Script(start("a")), 1, stage.clock)
+    stage.drive(script, 60)
     check_cut(stage, script)
 
 
@@ -185,13 +197,14 @@ def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, da
 class Late(Script):
     """Says all but the first message when the time is over."""
 
-    def __init__(self, script: Script, first: int) -> None:
+    def __init__(self, script: Script, first: int, clock: Clock) -> None:
         super().__init__(*script.messages)
         self.first = first
+        self.clock = clock
 
     def work(self, hear: Hear, seconds: float) -> None:
         if not self.first:
-            time.sleep(seconds)
+            self.clock.ahead += seconds
             if seconds > 0.01:
                 return
         self.first = 0

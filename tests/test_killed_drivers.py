@@ -59,9 +59,9 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
     with driver(*arguments) as first:
         read_until(first, "end ")
         workers = [process.pid for process in psutil.Process(first.pid).children(recursive=True)]
-        before = {trial.number: trial for trial in Found("killed").counted}
         first.kill()
         first.wait()
+        before = {trial.number: trial for trial in Found("killed").counted}
         assert gone(workers), "workers must not outlive their driver"
     mine = standin.configure(9)  # with another budget it is the same search
     assert studies.left_by_a_kill(mine, STORAGE) == "killed"

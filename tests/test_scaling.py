@@ -60,7 +60,7 @@ def test_a_cluster_tunes_and_survives_a_killed_worker(site):
         services.dask_worker(site.folder, site.scheduler, "two"),
     ):
         config = standin.configure(6)
-        assert not standin.search(config, "remote", site.storage, None, site.scheduler, killer)
+        assert not standin.search(config, "remote", site.storage, None, site.scheduler, killer, standin.side_by_side)
     found = Found("remote", site.storage)
     found.check_nothing_is_open()
     assert found.counted == found.trials

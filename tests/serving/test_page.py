@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM or os.environ.get("CI")), reason="needs Chromium: apt-get install chromium"
 )
+expect.set_options(timeout=30_000)  # milliseconds; a cold browser on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,7 @@ def test_graceful_stop(registered, data):
         client = threading.Thread(target=lambda: answers.append(running.post(body(*images))))
         client.start()
         while "fmnist_requests_at_work 1.0" not in requests.get(f"{running.url}/metrics").text:
+            assert not answers, "answered before anybody saw it at work"
             time.sleep(0.005)
         running.process.send_signal(signal.SIGTERM)
         client.join(60)
