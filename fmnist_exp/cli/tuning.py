@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -80,12 +81,8 @@ def tune(
         if told := objectives.warning(search, staff.size):
             console.console.print(told)
         parent = start_run(client, "tune", config, {"fmnist.study": name})
-        with tracking.closing(parent) as run, console.SearchDisplay() as display:
-            try:
-                result = run_search(config, data, opened, run, display, crew=staff, lease=held)
-            except WorkError:
-                click.echo(f"to continue: {_again(ctx, name)}")
-                raise
+        with _telling_how_to_go_on(ctx, name), tracking.closing(parent) as run, console.SearchDisplay() as display:
+            result = run_search(config, data, opened, run, display, crew=staff, lease=held)
     console.show_search(result)
     if result.registration is None or result.test_accuracy is None:
         click.echo(f"to continue: {_again(ctx, name)}")
@@ -102,6 +99,15 @@ def _name(config: ExperimentConfig, storage: str) -> str:
     if left := left_by_a_kill(config, storage):
         console.console.print(f"going on with study {left}, whose driver was killed; --study NAME makes a new one")
     return left or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def _telling_how_to_go_on(ctx: click.Context, study: str) -> Iterator[None]:
+    try:
+        yield
+    except WorkError:
+        click.echo(f"to continue: {_again(ctx, study)}")
+        raise
 
 
 def _again(ctx: click.Context, study: str) -> str:
