@@ -97,9 +97,8 @@ def test_timeout_holds_within_an_epoch():
         begin, clock, name = time.monotonic(), Clock(), f"late after {minutes}"
         config = standin.configure(100, training__epochs=1000, search__timeout=minutes)
         standin.search(config, name, watcher=clock)
-        assert (
-            time.monotonic() < clock.deadline + 10
-        )  # an epoch is 0.1 s, the end of the workers on a busy machine more
+        # an epoch is 0.1 s, the end of the workers on a busy machine more
+        assert time.monotonic() < clock.deadline + 10
         assert clock.deadline < begin + minutes * 60 + 45
         late = Found(name)
         late.check_nothing_is_open()

@@ -153,7 +153,7 @@ def test_a_full_disk_says_on_which_worker(stage):
 def test_what_begins_again_after_the_time_is_cut_off(stage):
     script = Script(start("a"))
     script.messages.append(start("b"))
-    late = Late(script, 1, stage.clock)
+    late = Late(script, stage.clock)
     stage.drive(late, 60)
     assert late.answers[1] == GONE
     check_cut(stage, late)
@@ -161,20 +161,20 @@ def test_what_begins_again_after_the_time_is_cut_off(stage):
 
 def test_after_the_time_only_what_has_epochs_left_is_stopped(stage):
     epochs = [Message("0", "a", 1, "epoch", {"epoch": number, "val_accuracy": 0.5}, True) for number in (3, 4)]
-    late = Late(Script(start("a"), *epochs, end("a")), 1, stage.clock)
+    late = Late(Script(start("a"), *epochs, end("a")), stage.clock)
     stage.drive(late, 60)
     assert [answer["stop"] for answer in late.answers[1:3]] == [True, False]
 
 
 def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
-    script = Late(Script(start("a", "tcp://gone")), 1, stage.clock)
+    script = Late(Script(start("a", "tcp://gone")), stage.clock)
     stage.drive(script, 60)
     check_cut(stage, script)
 
 
 def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch):
     monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
-    script = Late(Script(start("a")), 1, stage.clock)
+    script = Late(Script(start("a")), stage.clock)
     stage.drive(script, 60)
     check_cut(stage, script)
 
@@ -197,9 +197,9 @@ def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, da
 class Late(Script):
     """Says all but the first message when the time is over."""
 
-    def __init__(self, script: Script, first: int, clock: Clock) -> None:
+    def __init__(self, script: Script, clock: Clock) -> None:
         super().__init__(*script.messages)
-        self.first = first
+        self.first = True
         self.clock = clock
 
     def work(self, hear: Hear, seconds: float) -> None:
@@ -207,7 +207,7 @@ class Late(Script):
             self.clock.ahead += seconds
             if seconds > 0.01:
                 return
-        self.first = 0
+        self.first = False
         super().work(hear, seconds)
 
 
