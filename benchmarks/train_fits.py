@@ -20,6 +20,21 @@ from fmnist_exp.config import ExperimentConfig
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 
+WANTED = 0.93  # on the test set; with it a peer is done
+SEEDS = (0, 1, 2)
+Contender = tuple[str, str]  # platform, stock or peer, and a name
+# What is fitted whole: kind, name, seed. Whose times are compared stand next to each other: a machine's speed drifts.
+FITS = [
+    *[
+        fit
+        for seed in SEEDS
+        for fit in (("platform", "cnn_fast", seed), ("stock", "cnn_fast", seed), ("peer", "deep_cnn_keras", seed))
+    ],
+    ("platform", "mlp", 0),
+    ("peer", "funnel_mlp_keras", 0),
+    *[("platform", "cnn_95", seed) for seed in SEEDS],
+]
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -67,13 +82,13 @@ def stock(folder: Path, name: str, seed: int) -> Reached | None:
     return read(file)
 
 
-def peer(folder: Path, name: str, seed: int, wanted: float) -> Reached | None:
-    """A recipe of peers/: when it reached `wanted` on the test set after an epoch, or else its own best."""
+def peer(folder: Path, name: str, seed: int) -> Reached | None:
+    """A recipe of peers/: when it reached WANTED on the test set after an epoch, or else its own best."""
     own = folder / f"{name}-{seed}"
     script = [sys.executable, str(HERE / "peers" / f"{name}.py"), str(own)]
-    if not known(folder, name, seed, "peer", wanted):
-        command([*script, "--seed", str(seed), "--until", str(wanted)], folder)
-    return known(folder, name, seed, "peer", wanted)
+    if not known(folder, "peer", name, seed):
+        command([*script, "--seed", str(seed), "--until", str(WANTED)], folder)
+    return known(folder, "peer", name, seed)
 
 
 def reached(epochs: Sequence[dict[str, float]], wanted: float) -> Reached | None:
@@ -83,12 +98,24 @@ def reached(epochs: Sequence[dict[str, float]], wanted: float) -> Reached | None
     return Reached(best["seconds"], best["test_accuracy"], best["val_accuracy"]) if best else None
 
 
-def known(folder: Path, name: str, seed: int, kind: str, wanted: float) -> Reached | None:
+def known_fits(folder: Path) -> tuple[dict[Contender, list[Reached]], list[str]]:
+    """Of FITS what is in the folder, and in words what is missing."""
+    found: dict[Contender, list[Reached]] = {}
+    missing = []
+    for kind, name, seed in FITS:
+        if fit := known(folder, kind, name, seed):
+            found.setdefault((kind, name), []).append(fit)
+        else:
+            missing.append(f"{name} ({kind}, seed {seed})")
+    return found, missing
+
+
+def known(folder: Path, kind: str, name: str, seed: int) -> Reached | None:
     """What is in the folder, without fitting anything; None for what is missing or not done."""
     if kind == "peer":
         found = curve(folder / f"{name}-{seed}")
-        best = reached(found["epochs"], wanted)
-        return best if found["done"] or (best and best.test_accuracy >= wanted) else None
+        best = reached(found["epochs"], WANTED)
+        return best if found["done"] or (best and best.test_accuracy >= WANTED) else None
     overrides = {"training.precision": "float32"} if kind == "stock" else {}
     config = experiment_files.load(name, {"seed": seed, **overrides})
     return read(folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest(config)}.json")

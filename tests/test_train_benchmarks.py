@@ -37,17 +37,18 @@ def test_the_peers_have_the_published_number_of_parameters(benchmark, small, nam
 
 
 def test_what_was_wanted_of_whole_fits_is_said_as_far_as_they_are_there(benchmark):
-    speed, fits = benchmark("train_speed"), benchmark("train_fits")
-    assert speed.verdicts({}) == []
+    report, fits = benchmark("train_report"), benchmark("train_fits")
+    assert report.verdicts({}) == []
     found = {
         ("platform", "cnn_fast"): [fits.Reached(80, 0.934, 0.93), fits.Reached(84, 0.932, 0.93)],
-        ("stock", "cnn_fast"): [fits.Reached(170, 0.93, 0.93)],
+        ("stock", "cnn_fast"): [fits.Reached(170, 0.930, 0.93), fits.Reached(168, 0.934, 0.93)],
         ("peer", "deep_cnn_keras"): [fits.Reached(1200, 0.93, 0.93)],
     }
-    assert speed.verdicts(found) == [
+    assert report.verdicts(found) == [
         ("cnn_fast: 93.30% on the test set, wanted 93.0%", True),
-        ("deep_cnn_keras (peer): 14.6 times as long as cnn_fast, wanted 15", False),
-        ("cnn_fast (stock): 2.1 times as long as cnn_fast, wanted 2", True),
+        ("deep_cnn (peer): 14.6 times as long as cnn_fast (seed by seed 15.0), wanted 15", False),
+        ("cnn_fast (stock): 2.1 times as long as cnn_fast (seed by seed 2.1 ± 0.1), wanted 2", True),
+        ("bfloat16 and float32: 0.10 points apart on the test set, standard error 0.22", True),
     ]
 
 
