@@ -106,7 +106,8 @@ def throughput(names: Sequence[str], rounds: int, seconds: float) -> dict[str, M
 
 def machine() -> dict[str, Any]:
     """What the figures are of: cores, processor, and its instructions for products of bfloat16, as Linux tells them."""
-    said = dict(line.split("\t: ", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if "\t: " in line)
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    said = {name.strip(): value.strip() for name, _, value in lines}
     names = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
     there = [name for flag, name in names.items() if flag in said.get("flags", "").split()]
     return {
