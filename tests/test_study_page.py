@@ -1,15 +1,13 @@
 """The interactive page of a study in a real browser, and the timeline behind it; trials are told, not trained."""
 
 import datetime
-import os
-import shutil
 from pathlib import Path
 
 import optuna
 import pytest
+from browsers import chromium, needs_chromium
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
-from playwright.sync_api import sync_playwright
 from searches import NOON, ended
 
 from fmnist_exp.search_config import SearchConfig
@@ -19,10 +17,6 @@ KINDS = {
     "training.learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
     "training.optimizer": CategoricalDistribution(['"adam"', '"sgd"']),
 }
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM or os.environ.get("CI")), reason="needs Chromium: apt-get install chromium"
-)
 
 
 def seconds(count: float) -> datetime.datetime:
@@ -67,8 +61,7 @@ def written(request, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
 def test_the_page_draws_every_figure_without_a_network(written):
     names, folder = written
     problems: list[str] = []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
@@ -84,7 +77,6 @@ def test_the_page_draws_every_figure_without_a_network(written):
             "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.layout.title.text == 'Trials by worker')"
             ".data.map(d => [d.name, d.y.length])"
         )
-        browser.close()
     assert problems == []
     expected = ["Optimization History Plot", "Parallel Coordinate Plot", "Slice Plot", "Learning curves of all trials"]
     expected += ["Importance of each parameter for the validation accuracy", "Trials by worker"]

@@ -2,35 +2,25 @@
 
 import base64
 import io
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
+from browsers import chromium, needs_chromium
 from matplotlib import image as pictures
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from fmnist_exp.data import CLASS_NAMES
 from fmnist_exp.serving import page as document
 
-# Chromium would otherwise call home, and its sandbox does not work for root
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM or os.environ.get("CI")), reason="needs Chromium: apt-get install chromium"
-)
+pytestmark = needs_chromium
 expect.set_options(timeout=30_000)  # milliseconds; a cold browser on a busy machine
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
