@@ -66,7 +66,7 @@ class AugmentationConfig(Section):
 class ModelConfig(Section):
     """The network. A family ignores the fields that it has no use for."""
 
-    family: str = Field("cnn", description="a name in the registry MODELS")
+    family: str = Field("cnn", description="kind of network")
     widths: tuple[Width, ...] = Field((32, 64), max_length=8, description="units per layer or filters per block")
     dropout: Dropout | tuple[Dropout, ...] = Field(0.0, description="fraction dropped after each layer or block")
     l2: float = Field(0.0, ge=0, le=1, description="L2 penalty on the kernels")

@@ -7,7 +7,7 @@ import timeit
 
 import pytest
 
-from fmnist_exp import runtime
+from fmnist_exp import models, runtime
 from fmnist_exp.cli import main
 from fmnist_exp.cli.request import parse_fields
 from fmnist_exp.errors import RequestError
@@ -48,6 +48,7 @@ def test_help_lists_every_entry_point_and_its_fields(name):
     text = fmnist_exp(name, "--help").stdout
     assert "--training.learning_rate" in text
     assert ("--search.n_trials" in text) == (name == "tune")
+    assert f"one of {', '.join(models.MODELS)}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

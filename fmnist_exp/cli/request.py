@@ -136,5 +136,6 @@ def ui_command() -> str:
 
 def _help(name: str) -> str:
     field = fields()[name]
-    allowed = experiment_files.allowed(name)
+    families = f"one of {', '.join(models.MODELS)}"  # the schema does not know the registry
+    allowed = families if name == "model.family" else experiment_files.allowed(name)
     return f"{field.description} [{allowed}]" if allowed else str(field.description)
