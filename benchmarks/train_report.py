@@ -20,6 +20,9 @@ RATIOS = {("mlp", "funnel_mlp_keras"): 3.0, ("cnn", "cnn_stock"): None, ("deep_c
 ACCURACIES = {"cnn_fast": 0.93, "cnn_95": 0.95}  # on the test set, mean of the seeds
 TIMES = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # as long as cnn_fast, at least
 
+Found = Mapping[Contender, Mapping[int, Reached]]  # by seed
+FAST = ("platform", "cnn_fast")
+
 console = Console(width=120)
 
 
@@ -85,11 +88,12 @@ def costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
         console.print(table)
 
 
-def whole_fits(found: Mapping[Contender, Sequence[Reached]], missing: Sequence[str]) -> None:
+def whole_fits(found: Found, missing: Sequence[str]) -> None:
     table = Table(title=f"Whole fits; a peer's seconds are those to {WANTED:.1%} on the test set, or to its best epoch")
     for column in ("", "n", "fitting, s", "validation, %", "test, %", "wanted, %", "peak, MiB"):
         table.add_column(column, justify="right" if column else "left")
-    for (kind, name), fits in found.items():
+    for (kind, name), by_seed in found.items():
+        fits = list(by_seed.values())
         label = {"platform": "", "stock": ", float32, stock layers, fit's defaults", "peer": " in plain Keras"}[kind]
         memory = max(fit.mebibytes or 0 for fit in fits)
         table.add_row(
@@ -107,46 +111,46 @@ def whole_fits(found: Mapping[Contender, Sequence[Reached]], missing: Sequence[s
     console.print(f"Missing: {', '.join(missing)}" if missing else "Nothing is missing.")
 
 
-def verdicts(found: Mapping[Contender, Sequence[Reached]]) -> list[tuple[str, bool]]:
+def verdicts(found: Found) -> list[tuple[str, bool]]:
     """What is wanted of whole fits, and whether it was reached, as far as they are there."""
-    accuracy = {key: statistics.mean(fit.test_accuracy for fit in fits) for key, fits in found.items()}
-    seconds = {key: statistics.mean(fit.seconds for fit in fits) for key, fits in found.items()}
-    fast, mlp, funnel = ("platform", "cnn_fast"), ("platform", "mlp"), ("peer", "funnel_mlp_keras")
+    accuracy = {key: statistics.mean(fit.test_accuracy for fit in fits.values()) for key, fits in found.items()}
     said = []
     for name, least in ACCURACIES.items():
         if (key := ("platform", name)) in found:
             said.append((f"{name}: {accuracy[key]:.2%} on the test set, wanted {least:.1%}", accuracy[key] >= least))
-    for key, times in TIMES.items():
-        if fast in found and key in found:
-            ratio = seconds[key] / seconds[fast]
-            each = [other.seconds / own.seconds for own, other in zip(found[fast], found[key], strict=False)]
-            label = f"{key[1].removesuffix('_keras')} ({key[0]})"
-            said.append(
-                (
-                    f"{label}: {ratio:.1f} times as long as cnn_fast (seed by seed {spread(each, 1)}), wanted {times}",
-                    ratio >= times,
-                )
-            )
-    if fast in found and (stock := ("stock", "cnn_fast")) in found:
-        said += agreement(found[fast], found[stock])
+    said += [verdict for key, least in TIMES.items() for verdict in slower(found, key, least)]
+    said += agreement(found)
     if (slow := ("platform", "cnn_95")) in found:
-        longest = max(fit.seconds for fit in found[slow])
+        longest = max(fit.seconds for fit in found[slow].values())
         said.append((f"cnn_95: {longest / 60:.0f} minutes, wanted {HOUR // 60} at most", longest <= HOUR))
+    mlp, funnel = ("platform", "mlp"), ("peer", "funnel_mlp_keras")
     if mlp in found and funnel in found:
         better = accuracy[mlp] >= accuracy[funnel]
         said.append((f"mlp: {accuracy[mlp]:.2%} on the test set, wanted {accuracy[funnel]:.2%}, the peer's", better))
     return said
 
 
-def agreement(bfloat16: Sequence[Reached], float32: Sequence[Reached]) -> list[tuple[str, bool]]:
-    """Whether the mean accuracies of both precisions differ by a standard error of that difference at most."""
-    if min(len(bfloat16), len(float32)) < 2:
+def slower(found: Found, other: Contender, wanted: float) -> list[tuple[str, bool]]:
+    """Whether `other` took at least so many times as long as `cnn_fast`; only fits of the same seed are compared."""
+    seeds = found.get(FAST, {}).keys() & found.get(other, {}).keys()
+    if not seeds:
         return []
-    scores = [[fit.test_accuracy for fit in fits] for fits in (bfloat16, float32)]
+    ratios = [found[other][seed].seconds / found[FAST][seed].seconds for seed in sorted(seeds)]
+    kind, name = other
+    said = f"{name.removesuffix('_keras')} ({kind}): {spread(ratios, 1)} times as long as cnn_fast, n = {len(ratios)}"
+    return [(f"{said}, wanted {wanted:g}", statistics.mean(ratios) >= wanted)]
+
+
+def agreement(found: Found) -> list[tuple[str, bool]]:
+    """Whether `cnn_fast` in bfloat16 and in float32 differ by a standard error of their difference at most."""
+    fits = [found.get(key, {}) for key in (FAST, ("stock", "cnn_fast"))]
+    if min(map(len, fits)) < 2:
+        return []
+    scores = [[100 * fit.test_accuracy for fit in each.values()] for each in fits]
     difference = abs(statistics.mean(scores[0]) - statistics.mean(scores[1]))
     error = math.hypot(*(statistics.stdev(each) / math.sqrt(len(each)) for each in scores))
     said = (
-        f"bfloat16 and float32: {100 * difference:.2f} points apart on the test set, standard error {100 * error:.2f}"
+        f"bfloat16 and float32: {difference:.2f} points apart on the test set, wanted {error:.2f}, one standard error"
     )
     return [(said, difference <= error)]
 
