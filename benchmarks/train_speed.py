@@ -130,6 +130,8 @@ def fixed_costs(name: str, store: Path) -> dict[str, float]:
 
 def fit_all(store: Path) -> None:
     for kind, name, seed in FITS:
+        if train_fits.known(store, kind, name, seed):
+            continue
         if kind == "peer":
             train_fits.peer(store, name, seed)
         else:
