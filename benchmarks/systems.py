@@ -18,6 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from reporting import processor, spread
 
 from fmnist_exp import connection, experiment_files
 from fmnist_exp.config import flatten
@@ -187,11 +188,6 @@ def least_seconds(results: Sequence[Result]) -> float:
     return min(result.metrics["fit_seconds"] for result in results)
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{statistics.mean(values):,.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
 def run_ids(found: dict[str, list[Result]]) -> str:
     lines = [
         f"- `{name}`: "
@@ -203,15 +199,7 @@ def run_ids(found: dict[str, list[Result]]) -> str:
 
 
 def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return f"{os.cpu_count()} cores of {model}, no GPU, shared; Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {processor()}, no GPU, shared; Python {platform.python_version()}"
 
 
 def curves(found: dict[str, list[Result]]) -> Figure:

@@ -1,6 +1,7 @@
 """The long parts of benchmarks/train_speed.py: whole fits, each in a process of its own, kept in a folder.
 
 What is there, with the experiment as its file stands now, is not fitted again; the peers go on from epoch to epoch.
+Nothing tells of other code: take an empty folder after a change of it, or of a peer.
 """
 
 import hashlib
@@ -9,20 +10,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fmnist_exp import experiment_files
-from fmnist_exp.config import ExperimentConfig
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 
 WANTED = 0.93  # on the test set; with it a peer is done
 SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4, 5)
-Contender = tuple[str, str]  # platform, stock or peer, and a name
+Fitted = tuple[str, str]  # platform, stock or peer, and a name
 # What is fitted whole: kind, name, seed. Whose times are compared stand next to each other: a machine's speed drifts.
 FITS = [
     *[
@@ -39,7 +39,7 @@ FITS = [
 
 
 @dataclass(frozen=True)
-class Reached:
+class Fit:
     """What a fit came to."""
 
     seconds: float  # of fitting: steps, validation, callbacks
@@ -47,90 +47,85 @@ class Reached:
     val_accuracy: float
     mebibytes: float | None = None  # the process' peak
     wall: float | None = None  # seconds from the process' start to its end
+    ended: float | None = None  # seconds since 1970
 
 
-def platform(folder: Path, name: str, seed: int, overrides: Sequence[str] = ()) -> Reached | None:
+def fit(folder: Path, kind: str, name: str, seed: int) -> Fit:
+    """One of FITS, to its end."""
+    {"platform": platform, "stock": stock, "peer": peer}[kind](folder, name, seed)
+    done = known(folder, kind, name, seed)
+    assert done
+    return done
+
+
+def platform(folder: Path, name: str, seed: int, overrides: Mapping[str, str] | None = None) -> Fit:
     """The whole command `fmnist-exp train`, with a tracking store in `folder`."""
-    config = experiment_files.load(name, {"seed": seed, **dict(zip(overrides[::2], overrides[1::2], strict=True))})
-    file = folder / f"{name}-{seed}-{digest(config)}.json"
-    if file.exists():
-        return read(file)
-    fields = [
-        word for name, value in zip(overrides[::2], overrides[1::2], strict=True) for word in (f"--{name}", value)
-    ]
+    fields = [word for field, value in (overrides or {}).items() for word in (f"--{field}", value)]
     wall, mebibytes = command(
         [sys.executable, "-m", "fmnist_exp", "train", "--experiment", name, "--seed", str(seed), *fields], folder
     )
     metrics = newest(folder)
-    write(
-        file,
-        Reached(
-            metrics["fit_seconds"],
-            metrics["test_accuracy"],
-            metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"]),
-            mebibytes,
-            wall,
-        ),
-    )
-    return read(file)
+    val_accuracy = metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"])
+    done = Fit(metrics["fit_seconds"], metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time())
+    write(result(folder, "platform", name, seed, overrides), done)
+    return done
 
 
-def stock(folder: Path, name: str, seed: int) -> Reached | None:
+def stock(folder: Path, name: str, seed: int) -> None:
     """An experiment's recipe in float32, stock layers, `fit` with its defaults."""
-    config = experiment_files.load(name, {"seed": seed, "training.precision": "float32"})
-    file = folder / f"{name}-stock-{seed}-{digest(config)}.json"
-    if not file.exists():
-        command([sys.executable, str(HERE / "train_fits.py"), name, str(seed), str(file)], folder)
-    return read(file)
+    file = result(folder, "stock", name, seed)
+    command([sys.executable, str(HERE / "train_fits.py"), name, str(seed), str(file)], folder)
 
 
-def peer(folder: Path, name: str, seed: int) -> Reached | None:
-    """A recipe of peers/: when it reached WANTED on the test set after an epoch, or else its own best."""
-    own = folder / f"{name}-{seed}"
-    script = [sys.executable, str(HERE / "peers" / f"{name}.py"), str(own)]
-    if not known(folder, "peer", name, seed):
-        command([*script, "--seed", str(seed), "--until", str(WANTED)], folder)
-    return known(folder, "peer", name, seed)
+def peer(folder: Path, name: str, seed: int) -> None:
+    """A recipe of peers/, until it has WANTED on the test set after an epoch, or to its end."""
+    script = [sys.executable, str(HERE / "peers" / f"{name}.py"), str(folder / f"{name}-{seed}")]
+    command([*script, "--seed", str(seed), "--until", str(WANTED)], folder)
 
 
-def reached(epochs: Sequence[dict[str, float]], wanted: float) -> Reached | None:
-    """The first epoch that has `wanted`, or the best one; None before the first."""
-    there = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
-    best = there[0] if there else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
-    return Reached(best["seconds"], best["test_accuracy"], best["val_accuracy"]) if best else None
-
-
-def known_fits(folder: Path) -> tuple[dict[Contender, dict[int, Reached]], list[str]]:
+def known_fits(folder: Path) -> tuple[dict[Fitted, dict[int, Fit]], list[str]]:
     """Of FITS what is in the folder, by seed, and in words what is missing."""
-    found: dict[Contender, dict[int, Reached]] = {}
+    found: dict[Fitted, dict[int, Fit]] = {}
     missing = []
     for kind, name, seed in FITS:
-        if fit := known(folder, kind, name, seed):
-            found.setdefault((kind, name), {})[seed] = fit
+        if there := known(folder, kind, name, seed):
+            found.setdefault((kind, name), {})[seed] = there
         else:
             missing.append(f"{name} ({kind}, seed {seed})")
     return found, missing
 
 
-def known(folder: Path, kind: str, name: str, seed: int) -> Reached | None:
+def known(folder: Path, kind: str, name: str, seed: int) -> Fit | None:
     """What is in the folder, without fitting anything; None for what is missing or not done."""
     if kind == "peer":
         found = curve(folder / f"{name}-{seed}")
-        best = reached(found["epochs"], WANTED)
+        best = good_enough(found["epochs"], WANTED)
         return best if found["done"] or (best and best.test_accuracy >= WANTED) else None
-    overrides = {"training.precision": "float32"} if kind == "stock" else {}
-    config = experiment_files.load(name, {"seed": seed, **overrides})
-    return read(folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest(config)}.json")
+    file = result(folder, kind, name, seed)
+    return Fit(**json.loads(file.read_text())) if file.exists() else None
+
+
+def result(folder: Path, kind: str, name: str, seed: int, overrides: Mapping[str, str] | None = None) -> Path:
+    """The file of a fit that is not a peer's: another experiment has another."""
+    precision = {"training.precision": "float32"} if kind == "stock" else {}
+    config = experiment_files.load(name, {"seed": seed, **precision, **(overrides or {})})
+    digest = hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
+    return folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest}.json"
+
+
+def good_enough(epochs: Sequence[dict[str, float]], wanted: float) -> Fit | None:
+    """The first epoch that has `wanted` on the test set, or else the best one; None before the first."""
+    there = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
+    best = there[0] if there else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
+    if not best:
+        return None
+    return Fit(best["seconds"], best["test_accuracy"], best["val_accuracy"], ended=best.get("ended"))
 
 
 def curve(folder: Path) -> dict[str, Any]:
     file = folder / "curve.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"epochs": [], "done": False}
     return found
-
-
-def digest(config: ExperimentConfig) -> str:
-    return hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
 
 
 def command(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
@@ -162,11 +157,7 @@ def newest(folder: Path) -> dict[str, float]:
     return dict(runs[0].data.metrics)
 
 
-def read(file: Path) -> Reached | None:
-    return Reached(**json.loads(file.read_text())) if file.exists() else None
-
-
-def write(file: Path, what: Reached) -> None:
+def write(file: Path, what: Fit) -> None:
     new = file.with_suffix(".new")
     new.write_text(json.dumps(vars(what), indent=1))
     os.replace(new, file)
@@ -204,7 +195,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     seconds = time.perf_counter() - start
     answers = evaluation.predict(combined.averaged(model, config.model), loaded.test.images)
     test_accuracy = float((answers.argmax(axis=1) == loaded.test.labels).mean())
-    write(file, Reached(seconds, test_accuracy, max(history.history["val_accuracy"])))
+    write(file, Fit(seconds, test_accuracy, max(history.history["val_accuracy"]), ended=time.time()))
 
 
 if __name__ == "__main__":

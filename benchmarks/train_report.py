@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contestants import CONTESTANTS
+from reporting import spread
 from rich.console import Console
 from rich.table import Table
-from train_fits import WANTED, Contender, Reached
+from train_fits import WANTED, Fit, Fitted
 
 HOUR = 3600  # seconds
-LIMIT = 2048  # MiB, for the whole process of a run of cnn
+MEMORY_LIMIT = 2048  # MiB, for the whole process of a run of cnn
 PEAK = "bfloat16"
 # what is asked of throughput: a share of the peak, or a ratio to another contestant
 SHARES = {"cnn": 0.6}
 RATIOS = {("mlp", "funnel_mlp_keras"): 3.0, ("cnn", "cnn_stock"): None, ("deep_cnn", "deep_cnn_keras"): None}
-ACCURACIES = {"cnn_fast": 0.93, "cnn_95": 0.95}  # on the test set, mean of the seeds
-TIMES = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # as long as cnn_fast, at least
+ACCURACIES = {"cnn_fast": 93.0, "cnn_95": 95.0}  # percent on the test set, mean of the seeds
+TIMES_AS_LONG = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # as long as cnn_fast, at least
 
-Found = Mapping[Contender, Mapping[int, Reached]]  # by seed
-FAST = ("platform", "cnn_fast")
+FitsBySeed = Mapping[Fitted, Mapping[int, Fit]]
+CNN_FAST, STOCK = ("platform", "cnn_fast"), ("stock", "cnn_fast")
 
 console = Console(width=120)
 
@@ -38,26 +39,26 @@ class Measured:
         return statistics.mean(self.rates) * float(self.notes["flop"])
 
 
-def machine(notes: Mapping[str, Any]) -> None:
+def show_machine(notes: Mapping[str, Any]) -> None:
     if notes:
         console.print(f"Machine: {notes['cores']} cores, {notes['processor']}; bfloat16 by {notes['bfloat16']}")
 
 
-def throughput(measured: Mapping[str, Measured]) -> None:
+def show_throughput(measured: Mapping[str, Measured]) -> None:
     if not measured:
         return
-    peak = measured[PEAK].flops() if PEAK in measured else float("nan")
+    peak = measured[PEAK].flops() if PEAK in measured else None
     table = Table(title="Training steps: mean ± standard deviation over n rounds")
     for column in ("", "n", "images/s", "batch", "MFLOP/image", "GFLOP/s", "of the bfloat16 peak", "MiB", "wanted"):
         table.add_column(column, justify="right" if column else "left")
     for name, found in measured.items():
-        share = found.flops() / peak
+        share = f"{found.flops() / peak:.1%}" if peak else ""
         product = found.notes["batch"] == 0
         own = [] if product else [spread(found.rates, 0), found.notes["batch"], f"{found.notes['flop'] / 1e6:.1f}"]
         scale = found.notes["flop"] / 1e9
         speed = spread([rate * scale for rate in found.rates], 1)
         wanted = f"at least {SHARES[name]:.0%}" if name in SHARES else ""
-        columns = [len(found.rates), *(own or ["", "", ""]), speed, f"{share:.1%}", f"{found.mebibytes:,.0f}", wanted]
+        columns = [len(found.rates), *(own or ["", "", ""]), speed, share, f"{found.mebibytes:,.0f}", wanted]
         table.add_row(CONTESTANTS[name].label, *map(str, columns))
     console.print(table)
     for (name, other), least in RATIOS.items():
@@ -72,11 +73,11 @@ def throughput(measured: Mapping[str, Measured]) -> None:
             console.print(f"{CONTESTANTS[name].label}: {before:.1f} GFLOP/s before, {after:.1f} after")
 
 
-def costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
+def show_costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
     """Seconds from start to first step, by phase; the memory and time of a whole run of `cnn` with one epoch."""
     if run:
         console.print(
-            f"A whole run of cnn with one epoch: peak {run['mebibytes']:,.0f} MiB (wanted: at most {LIMIT:,}),"
+            f"A whole run of cnn with one epoch: peak {run['mebibytes']:,.0f} MiB (wanted: at most {MEMORY_LIMIT:,}),"
             f" {run['wall']:.1f} s from start to end"
         )
     if phases:
@@ -88,7 +89,7 @@ def costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
         console.print(table)
 
 
-def whole_fits(found: Found, missing: Sequence[str]) -> None:
+def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
     table = Table(title=f"Whole fits; a peer's seconds are those to {WANTED:.1%} on the test set, or to its best epoch")
     for column in ("", "n", "fitting, s", "validation, %", "test, %", "wanted, %", "peak, MiB"):
         table.add_column(column, justify="right" if column else "left")
@@ -102,7 +103,7 @@ def whole_fits(found: Found, missing: Sequence[str]) -> None:
             spread([fit.seconds for fit in fits], 1),
             spread([100 * fit.val_accuracy for fit in fits], 2),
             spread([100 * fit.test_accuracy for fit in fits], 2),
-            f"{100 * ACCURACIES[name]:.1f}" if kind == "platform" and name in ACCURACIES else "",
+            f"{ACCURACIES[name]:.1f}" if kind == "platform" and name in ACCURACIES else "",
             f"{memory:,.0f}" if memory else "",
         )
     console.print(table)
@@ -111,50 +112,62 @@ def whole_fits(found: Found, missing: Sequence[str]) -> None:
     console.print(f"Missing: {', '.join(missing)}" if missing else "Nothing is missing.")
 
 
-def verdicts(found: Found) -> list[tuple[str, bool]]:
+def verdicts(found: FitsBySeed) -> list[tuple[str, bool]]:
     """What is wanted of whole fits, and whether it was reached, as far as they are there."""
-    accuracy = {key: statistics.mean(fit.test_accuracy for fit in fits.values()) for key, fits in found.items()}
     said = []
     for name, least in ACCURACIES.items():
-        if (key := ("platform", name)) in found:
-            said.append((f"{name}: {accuracy[key]:.2%} on the test set, wanted {least:.1%}", accuracy[key] >= least))
-    said += [verdict for key, least in TIMES.items() for verdict in slower(found, key, least)]
+        if fits := found.get(("platform", name)):
+            scores = [100 * fit.test_accuracy for fit in fits.values()]
+            sentence = f"{name}: {with_n(scores, 2)} % on the test set, wanted {least:.1f}"
+            said.append((sentence, statistics.mean(scores) >= least))
+    said += [verdict for key, least in TIMES_AS_LONG.items() for verdict in slower(found, key, least)]
     said += agreement(found)
-    if (slow := ("platform", "cnn_95")) in found:
-        longest = max(fit.seconds for fit in found[slow].values())
-        said.append((f"cnn_95: {longest / 60:.0f} minutes, wanted {HOUR // 60} at most", longest <= HOUR))
-    mlp, funnel = ("platform", "mlp"), ("peer", "funnel_mlp_keras")
-    if mlp in found and funnel in found:
-        better = accuracy[mlp] >= accuracy[funnel]
-        said.append((f"mlp: {accuracy[mlp]:.2%} on the test set, wanted {accuracy[funnel]:.2%}, the peer's", better))
+    if slow := found.get(("platform", "cnn_95")):
+        longest = max(fit.seconds for fit in slow.values())
+        said.append((f"cnn_95: {longest:,.0f} s at most (n = {len(slow)}), wanted {HOUR:,}", longest <= HOUR))
+    if pairs := same_seeds(found, ("platform", "mlp"), ("peer", "funnel_mlp_keras")):
+        ours, theirs = (statistics.mean(fit.test_accuracy for fit in fits) for fits in zip(*pairs, strict=True))
+        better = f"mlp: {ours:.2%} on the test set (n = {len(pairs)}), wanted {theirs:.2%}, the peer's"
+        said.append((better, ours >= theirs))
     return said
 
 
-def slower(found: Found, other: Contender, wanted: float) -> list[tuple[str, bool]]:
+def slower(found: FitsBySeed, other: Fitted, wanted: float) -> list[tuple[str, bool]]:
     """Whether `other` took at least so many times as long as `cnn_fast`; only fits of the same seed are compared."""
-    seeds = found.get(FAST, {}).keys() & found.get(other, {}).keys()
-    if not seeds:
+    pairs = same_seeds(found, CNN_FAST, other)
+    if not pairs:
         return []
-    ratios = [found[other][seed].seconds / found[FAST][seed].seconds for seed in sorted(seeds)]
+    ratios = [theirs.seconds / ours.seconds for ours, theirs in pairs]
     kind, name = other
-    said = f"{name.removesuffix('_keras')} ({kind}): {spread(ratios, 1)} times as long as cnn_fast, n = {len(ratios)}"
+    said = f"{name.removesuffix('_keras')} ({kind}): {with_n(ratios, 1)} times as long as cnn_fast"
+    apart = [abs(theirs.ended - ours.ended) for ours, theirs in pairs if theirs.ended and ours.ended]
+    if apart:
+        said += f", ended within {max(apart) / 60:.0f} minutes of it"
     return [(f"{said}, wanted {wanted:g}", statistics.mean(ratios) >= wanted)]
 
 
-def agreement(found: Found) -> list[tuple[str, bool]]:
-    """Whether `cnn_fast` in bfloat16 and in float32 differ by a standard error of their difference at most."""
-    fits = [found.get(key, {}) for key in (FAST, ("stock", "cnn_fast"))]
-    if min(map(len, fits)) < 2:
+def agreement(found: FitsBySeed) -> list[tuple[str, bool]]:
+    """Whether `cnn_fast` and its variant in float32 differ by a standard error of their difference at most.
+
+    Seeds are taken as independent fits: after some steps two precisions share no more than the split.
+    """
+    pairs = same_seeds(found, CNN_FAST, STOCK)
+    if len(pairs) < 2:
         return []
-    scores = [[100 * fit.test_accuracy for fit in each.values()] for each in fits]
-    difference = abs(statistics.mean(scores[0]) - statistics.mean(scores[1]))
+    scores = [[100 * fit.test_accuracy for fit in fits] for fits in zip(*pairs, strict=True)]
+    difference = statistics.mean(scores[0]) - statistics.mean(scores[1])
     error = math.hypot(*(statistics.stdev(each) / math.sqrt(len(each)) for each in scores))
     said = (
-        f"bfloat16 and float32: {difference:.2f} points apart on the test set, wanted {error:.2f}, one standard error"
+        f"cnn_fast: bfloat16 has {difference:+.2f} points on the test set against float32, n = {len(pairs)},"
+        f" wanted {error:.2f} at most, one standard error"
     )
-    return [(said, difference <= error)]
+    return [(said, abs(difference) <= error)]
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{statistics.mean(values):,.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def same_seeds(found: FitsBySeed, one: Fitted, other: Fitted) -> list[tuple[Fit, Fit]]:
+    ones, others = found.get(one, {}), found.get(other, {})
+    return [(ones[seed], others[seed]) for seed in sorted(ones.keys() & others.keys())]
+
+
+def with_n(values: Sequence[float], digits: int) -> str:
+    return f"{spread(values, digits)} (n = {len(values)})"

@@ -4,8 +4,8 @@ Throughput: every contestant is a process of its own that stands still between i
 round, with matrix products among them. Images per second of training steps; validation is not in them. The share of
 the peak is 6 floating-point operations per multiply-add and image, 4 in the layer that sees the image, over the
 bfloat16 matrix products of the same rounds.
-Accuracy (hours; stop it and start it as you like): whole fits, kept in --store.
-Usage: python benchmarks/train_speed.py [--quick] [--table-only] [--rounds 3] [--seconds 2] [--contestants NAME …]
+Accuracy (hours; stop it, and go on with --fits-only): whole fits, kept in --store.
+Usage: python benchmarks/train_speed.py [--quick | --fits-only | --table-only | --contestants NAME …] [--rounds 3] …
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import train_fits
 import train_report
 from contestants import CONTESTANTS
+from reporting import bfloat16_unit, processor
 from train_fits import FITS
 from train_report import PEAK, Measured, console
 
@@ -31,24 +32,35 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="throughput only: less than five minutes")
-    parser.add_argument("--table-only", action="store_true", help="measure nothing: what the store has")
+    less = parser.add_mutually_exclusive_group()
+    less.add_argument("--quick", action="store_true", help="throughput only: less than five minutes")
+    less.add_argument("--fits-only", action="store_true", help="whole fits only, those that are missing")
+    less.add_argument("--table-only", action="store_true", help="measure nothing: what the store has")
+    names = ", ".join(CONTESTANTS)
+    less.add_argument(
+        "--contestants", nargs="+", choices=list(CONTESTANTS), metavar="NAME", help=f"of {names}; nothing is kept"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of steps per turn, at least")
-    parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--store", type=Path, default=HERE.parent / "bench-train", help="what was measured")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds: at least 1")
+    if arguments.contestants:
+        train_report.show_throughput(throughput(arguments.contestants, arguments.rounds, arguments.seconds))
+        return
     store = arguments.store.resolve()
     store.mkdir(parents=True, exist_ok=True)
     if not arguments.table_only:
-        write(store, "machine", machine())
-        measured = throughput(arguments.contestants, arguments.rounds, arguments.seconds)
+        keep_to(store, machine())
+    if not arguments.table_only and not arguments.fits_only:
+        measured = throughput(list(CONTESTANTS), arguments.rounds, arguments.seconds)
         write(store, "throughput", {name: vars(found) for name, found in measured.items()})
-    if not arguments.quick and not arguments.table_only:
+    if not (arguments.quick or arguments.table_only or arguments.fits_only):
         write(store, "start", fixed_costs("cnn", store))
         with tempfile.TemporaryDirectory() as folder:
-            short = ("training.epochs", "1")
-            write(store, "memory", vars(train_fits.platform(Path(folder), "cnn", 0, short)))
+            write(store, "memory", vars(train_fits.platform(Path(folder), "cnn", 0, {"training.epochs": "1"})))
+    if not arguments.quick and not arguments.table_only:
         fit_all(store)
     report(store)
 
@@ -105,16 +117,16 @@ def throughput(names: Sequence[str], rounds: int, seconds: float) -> dict[str, M
 
 
 def machine() -> dict[str, Any]:
-    """What the figures are of: cores, processor, and its instructions for products of bfloat16, as Linux tells them."""
-    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    said = {name.strip(): value.strip() for name, _, value in lines}
-    names = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
-    there = [name for flag, name in names.items() if flag in said.get("flags", "").split()]
-    return {
-        "cores": cores(),
-        "processor": said.get("model name", "unknown"),
-        "bfloat16": (there or ["no unit of its own"])[0],
-    }
+    """What the figures are of."""
+    return {"cores": cores(), "processor": processor(), "bfloat16": bfloat16_unit()}
+
+
+def keep_to(store: Path, here: dict[str, Any]) -> None:
+    """A store is of one machine; SystemExit if it is of another."""
+    there = read(store, "machine")
+    if there not in ({}, here):
+        raise SystemExit(f"{store} was measured on {there['cores']} cores, {there['processor']}: take another --store")
+    write(store, "machine", here)
 
 
 def fixed_costs(name: str, store: Path) -> dict[str, float]:
@@ -132,19 +144,16 @@ def fit_all(store: Path) -> None:
     for kind, name, seed in FITS:
         if train_fits.known(store, kind, name, seed):
             continue
-        if kind == "peer":
-            train_fits.peer(store, name, seed)
-        else:
-            (train_fits.stock if kind == "stock" else train_fits.platform)(store, name, seed)
-        train_report.whole_fits(*train_fits.known_fits(store))
+        found = train_fits.fit(store, kind, name, seed)
+        console.print(f"{name} ({kind}, seed {seed}): {found.seconds:.1f} s, {found.test_accuracy:.2%} on the test set")
 
 
 def report(store: Path) -> None:
     """Everything in the store."""
-    train_report.machine(read(store, "machine"))
-    train_report.throughput({name: Measured(**found) for name, found in read(store, "throughput").items()})
-    train_report.costs(read(store, "start"), read(store, "memory"))
-    train_report.whole_fits(*train_fits.known_fits(store))
+    train_report.show_machine(read(store, "machine"))
+    train_report.show_throughput({name: Measured(**found) for name, found in read(store, "throughput").items()})
+    train_report.show_costs(read(store, "start"), read(store, "memory"))
+    train_report.show_fits(*train_fits.known_fits(store))
 
 
 def read(store: Path, name: str) -> dict[str, Any]:

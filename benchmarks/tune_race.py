@@ -24,6 +24,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from reporting import processor, spread
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -210,11 +211,6 @@ def table(legs: Sequence[Leg], recipe: str, minutes: float) -> str:
     return text
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
 def curves(legs: Sequence[Leg], minutes: float) -> Figure:
     """Best validation accuracy so far of each attempt, by wall-clock time."""
     figure = Figure(figsize=(9, 5.5), dpi=100, layout="constrained")
@@ -240,9 +236,7 @@ def curves(legs: Sequence[Leg], minutes: float) -> Figure:
 
 
 def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return f"{os.cpu_count()} cores of {(names or [platform.processor()])[0]}; Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {processor()}; Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

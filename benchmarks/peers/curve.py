@@ -1,7 +1,8 @@
 """Trains a recipe whole and writes what each epoch came to, so that it can be stopped, read and gone on with.
 
 FOLDER/curve.json has one entry per epoch: seconds of fitting so far (steps, validation and the recipe's own callbacks;
-neither scoring the test set nor saving is in them), val_accuracy, val_loss, test_accuracy.
+neither scoring the test set nor saving is in them), val_accuracy, val_loss, test_accuracy, and when it ended, in
+seconds since 1970.
 """
 
 import argparse
@@ -85,7 +86,7 @@ class Curve(callbacks.Callback):
         seconds = time.perf_counter() - self.start + (epochs[-1]["seconds"] if epochs else 0)
         _, test_accuracy = self.model.evaluate(*self.tests, batch_size=1000, verbose=0)
         measured = {name: float(logs[name]) for name in ("val_accuracy", "val_loss")}
-        epochs.append({"seconds": seconds, **measured, "test_accuracy": float(test_accuracy)})
+        epochs.append({"seconds": seconds, **measured, "test_accuracy": float(test_accuracy), "ended": time.time()})
         self.model.save(self.folder / "new.keras")
         os.replace(self.folder / "new.keras", self.folder / "state.keras")
         write(self.folder, self.known)
