@@ -22,7 +22,10 @@ PROJECT = HERE.parent
 
 WANTED = 0.93  # on the test set; with it a peer is done
 SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4, 5)
-Fitted = tuple[str, str]  # platform, stock or peer, and a name
+FLOAT32 = {"training.precision": "float32"}
+# platform and float32: the project's command, as the file is or in float32; stock and peer: Keras' `fit`
+OVERRIDES: dict[str, dict[str, str]] = {"platform": {}, "float32": FLOAT32, "stock": FLOAT32}
+Fitted = tuple[str, str]  # platform, float32, stock or peer, and a name
 # What is fitted whole: kind, name, seed. Whose times are compared stand next to each other: a machine's speed drifts.
 FITS = [
     *[
@@ -31,7 +34,8 @@ FITS = [
         for fit in (("platform", "cnn_fast", seed), ("stock", "cnn_fast", seed), ("peer", "deep_cnn_keras", seed))
     ],
     # three seeds more: whether the precisions agree is a matter of tenths of a point
-    *[(kind, "cnn_fast", seed) for seed in MORE_SEEDS for kind in ("platform", "stock")],
+    *[("float32", "cnn_fast", seed) for seed in SEEDS],
+    *[(kind, "cnn_fast", seed) for seed in MORE_SEEDS for kind in ("platform", "float32", "stock")],
     ("platform", "mlp", 0),
     ("peer", "funnel_mlp_keras", 0),
     *[("platform", "cnn_95", seed) for seed in SEEDS],
@@ -52,23 +56,24 @@ class Fit:
 
 def fit(folder: Path, kind: str, name: str, seed: int) -> Fit:
     """One of FITS, to its end."""
-    {"platform": platform, "stock": stock, "peer": peer}[kind](folder, name, seed)
+    if kind in ("stock", "peer"):
+        {"stock": stock, "peer": peer}[kind](folder, name, seed)
+    else:
+        write(result(folder, kind, name, seed), platform(folder, name, seed, OVERRIDES[kind]))
     done = known(folder, kind, name, seed)
     assert done
     return done
 
 
-def platform(folder: Path, name: str, seed: int, overrides: Mapping[str, str] | None = None) -> Fit:
+def platform(folder: Path, name: str, seed: int, overrides: Mapping[str, str]) -> Fit:
     """The whole command `fmnist-exp train`, with a tracking store in `folder`."""
-    fields = [word for field, value in (overrides or {}).items() for word in (f"--{field}", value)]
+    fields = [word for field, value in overrides.items() for word in (f"--{field}", value)]
     wall, mebibytes = command(
         [sys.executable, "-m", "fmnist_exp", "train", "--experiment", name, "--seed", str(seed), *fields], folder
     )
     metrics = newest(folder)
     val_accuracy = metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"])
-    done = Fit(metrics["fit_seconds"], metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time())
-    write(result(folder, "platform", name, seed, overrides), done)
-    return done
+    return Fit(metrics["fit_seconds"], metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time())
 
 
 def stock(folder: Path, name: str, seed: int) -> None:
@@ -105,10 +110,9 @@ def known(folder: Path, kind: str, name: str, seed: int) -> Fit | None:
     return Fit(**json.loads(file.read_text())) if file.exists() else None
 
 
-def result(folder: Path, kind: str, name: str, seed: int, overrides: Mapping[str, str] | None = None) -> Path:
+def result(folder: Path, kind: str, name: str, seed: int) -> Path:
     """The file of a fit that is not a peer's: another experiment has another."""
-    precision = {"training.precision": "float32"} if kind == "stock" else {}
-    config = experiment_files.load(name, {"seed": seed, **precision, **(overrides or {})})
+    config = experiment_files.load(name, {"seed": seed, **OVERRIDES[kind]})
     digest = hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
     return folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest}.json"
 

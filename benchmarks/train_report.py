@@ -22,7 +22,14 @@ ACCURACIES = {"cnn_fast": 93.0, "cnn_95": 95.0}  # percent on the test set, mean
 TIMES_AS_LONG = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # as long as cnn_fast, at least
 
 FitsBySeed = Mapping[Fitted, Mapping[int, Fit]]
-CNN_FAST, STOCK = ("platform", "cnn_fast"), ("stock", "cnn_fast")
+CNN_FAST = ("platform", "cnn_fast")
+
+LABELS = {
+    "platform": "",
+    "float32": ", float32",
+    "stock": ", float32, stock layers, fit's defaults",
+    "peer": " in plain Keras",
+}
 
 console = Console(width=120)
 
@@ -95,7 +102,7 @@ def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
         table.add_column(column, justify="right" if column else "left")
     for (kind, name), by_seed in found.items():
         fits = list(by_seed.values())
-        label = {"platform": "", "stock": ", float32, stock layers, fit's defaults", "peer": " in plain Keras"}[kind]
+        label = LABELS[kind]
         memory = max(fit.mebibytes or 0 for fit in fits)
         table.add_row(
             name.removesuffix("_keras") + label,
@@ -147,11 +154,11 @@ def slower(found: FitsBySeed, other: Fitted, wanted: float) -> list[tuple[str, b
 
 
 def agreement(found: FitsBySeed) -> list[tuple[str, bool]]:
-    """Whether `cnn_fast` and its variant in float32 differ by a standard error of their difference at most.
+    """Whether `cnn_fast` as it is and in float32 differ by a standard error of their difference at most.
 
     Seeds are taken as independent fits: after some steps two precisions share no more than the split.
     """
-    pairs = same_seeds(found, CNN_FAST, STOCK)
+    pairs = same_seeds(found, CNN_FAST, ("float32", "cnn_fast"))
     if len(pairs) < 2:
         return []
     scores = [[100 * fit.test_accuracy for fit in fits] for fits in zip(*pairs, strict=True)]

@@ -59,7 +59,8 @@ def main() -> None:
     if not (arguments.quick or arguments.table_only or arguments.fits_only):
         write(store, "start", fixed_costs("cnn", store))
         with tempfile.TemporaryDirectory() as folder:
-            write(store, "memory", vars(train_fits.platform(Path(folder), "cnn", 0, {"training.epochs": "1"})))
+            short = train_fits.platform(Path(folder), "cnn", 0, {"training.epochs": "1"})
+            write(store, "memory", vars(short))
     if not arguments.quick and not arguments.table_only:
         fit_all(store)
     report(store)

@@ -44,7 +44,8 @@ def test_what_was_wanted_of_whole_fits_is_said_as_far_as_they_are_there(benchmar
     assert report.verdicts({}) == []
     found = {
         ("platform", "cnn_fast"): {0: fit(80, 0.934, 0.93, ended=1000), 2: fit(40, 0.932, 0.93, ended=2000)},
-        ("stock", "cnn_fast"): {0: fit(200, 0.930, 0.93), 1: fit(900, 0.99, 0.93), 2: fit(40, 0.933, 0.93)},
+        ("stock", "cnn_fast"): {0: fit(200, 0.99, 0.93), 1: fit(900, 0.99, 0.93), 2: fit(40, 0.99, 0.93)},
+        ("float32", "cnn_fast"): {0: fit(100, 0.930, 0.93), 1: fit(100, 0.99, 0.93), 2: fit(100, 0.933, 0.93)},
         ("peer", "deep_cnn_keras"): {0: fit(1200, 0.93, 0.93, ended=2200), 2: fit(560, 0.93, 0.93, ended=2600)},
         ("platform", "cnn_95"): {0: fit(3601, 0.9501, 0.95)},
         ("platform", "mlp"): {0: fit(100, 0.91, 0.91)},
@@ -64,7 +65,7 @@ def test_what_was_wanted_of_whole_fits_is_said_as_far_as_they_are_there(benchmar
         ),
         ("cnn_95: 3,601 s at most (n = 1), wanted 3,600", False),
     ]
-    apart = {**found, ("stock", "cnn_fast"): {0: fit(200, 0.930, 0.93), 2: fit(40, 0.929, 0.93)}}
+    apart = {**found, ("float32", "cnn_fast"): {0: fit(100, 0.930, 0.93), 2: fit(100, 0.929, 0.93)}}
     assert [reached for said, reached in report.verdicts(apart) if "float32" in said] == [False]
 
 
@@ -73,18 +74,19 @@ def test_a_folder_tells_which_fits_it_has(benchmark, tmp_path, capsys):
     assert fits.known_fits(tmp_path) == ({}, [f"{name} ({kind}, seed {seed})" for kind, name, seed in fits.FITS])
     there = {
         ("platform", "cnn_fast"): {1: fits.Fit(80.0, 0.934, 0.93, 1000.0, 90.0, 5.0)},
+        ("float32", "cnn_fast"): {1: fits.Fit(120.0, 0.93, 0.93, ended=6.0)},
         ("stock", "cnn_fast"): {1: fits.Fit(170.0, 0.93, 0.92, ended=6.0)},
         ("peer", "deep_cnn_keras"): {0: fits.Fit(30.0, 0.931, 0.93, ended=7.0)},
     }
-    for kind, name in (("platform", "cnn_fast"), ("stock", "cnn_fast")):
-        fits.write(fits.result(tmp_path, kind, name, 1), there[kind, name][1])
+    for kind in ("platform", "float32", "stock"):
+        fits.write(fits.result(tmp_path, kind, "cnn_fast", 1), there[kind, "cnn_fast"][1])
     for seed, accuracy in ((0, 0.931), (1, 0.92)):  # the second is not done
         (tmp_path / f"deep_cnn_keras-{seed}").mkdir()
         epoch = {"seconds": 30.0, "val_accuracy": 0.93, "test_accuracy": accuracy, "ended": 7.0}
         (tmp_path / f"deep_cnn_keras-{seed}/curve.json").write_text(json.dumps({"epochs": [epoch], "done": False}))
     found, missing = fits.known_fits(tmp_path)
     assert found == there
-    assert len(missing) == len(fits.FITS) - 3
+    assert len(missing) == len(fits.FITS) - 4
     report.show_fits(found, missing)
     assert "deep_cnn_keras (peer, seed 1)" in capsys.readouterr().out.replace("\n", " ")
 
