@@ -44,7 +44,7 @@ results: $(READY) ## train the published systems and ours, three seeds each, and
 	$(ACTIVATE) python benchmarks/systems.py
 
 race: $(READY) ## this platform's search against four others, three times ten minutes each (hours; goes on)
-	$(ACTIVATE) uv pip install --require-hashes -r requirements-bench.txt
+	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
 	$(ACTIVATE) python benchmarks/tune_race.py --publish
 
 bench-train: $(READY) ## training speed beside plain Keras and the machine's peak (hours, goes on; QUICK=1: 5 minutes)
@@ -56,12 +56,13 @@ lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements.txt -o requirements-bench.txt
 
 # Every step checks hashes: pip installs the tools (uv among them), uv the rest. The file comes last, so that what
-# stopped half-way starts again from an empty environment.
+# stopped half-way starts again from an empty environment. uv leaves bytecode to the first start, and where
+# PYTHONDONTWRITEBYTECODE is set, as in most images, to every start: so it is compiled here.
 $(READY): pyproject.toml requirements.txt requirements-dev.txt
 	@$(PYTHON) $(SUPPORTED) || { echo "$(PYTHON) is no Python 3.11, 3.12 or 3.13 that runs. Install one, or name it: make test PYTHON=/where/it/is/python3" >&2; exit 1; }
 	@test -n "$(ENSUREPIP)" || $(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "$(PYTHON) has neither venv nor pip. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear$(if $(ENSUREPIP),, --without-pip) $(VENV)
 	$(PIP) install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(ACTIVATE) uv pip install --require-hashes -r requirements.txt -r requirements-dev.txt
+	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements.txt -r requirements-dev.txt
 	$(ACTIVATE) uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
