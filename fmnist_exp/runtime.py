@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import logging
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,11 +89,23 @@ def prepare(seed: int, precision: str) -> None:
     keras.backend.clear_session()
     _freeze_libraries()
     keras.utils.set_random_seed(seed)
+    _draw_alone(seed)
     set_precision(precision)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def _draw_alone(seed: int) -> None:
+    """Have Keras draw the seeds of weights and dropout from a generator of its own.
+
+    By itself it takes Python's global one, from which a worker's other threads draw too: Dask's for every message that
+    it sends, MLflow and Optuna when they try again. A trial's weights depended on when they did.
+    """
+    from keras.src.random import seed_generator
+
+    seed_generator.python_random = random.Random(seed)
 
 
 def _forget_gradients() -> None:

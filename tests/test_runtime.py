@@ -1,6 +1,7 @@
 """The fast layers that networks are fitted with, beside the stock ones that they stand for; what a fit leaves."""
 
 import gc
+import random
 import weakref
 
 import keras
@@ -148,6 +149,20 @@ def test_a_frozen_layer_keeps_its_statistics(small):
     before = layer.get_weights()
     layer(np.random.default_rng(0).normal(size=(8, 3, 3, 4)), training=True)
     assert all(np.array_equal(old, new) for old, new in zip(before, layer.get_weights(), strict=True))
+
+
+def test_a_network_begins_the_same_whoever_draws_random_numbers_meanwhile():
+    """Dask's event loop, for one, in another thread of a worker."""
+    config, begun = ModelConfig(family="mlp", widths=(8, 8), dropout=0.5), []
+    for draws in (0, 1, 2):
+        runtime.prepare(1, "float32")
+        random.seed(draws)
+        begun.append([np.asarray(variable) for variable in models.build(config).variables])  # dropout's seeds too
+    runtime.prepare(2, "float32")
+    other = [np.asarray(variable) for variable in models.build(config).variables]
+    for again in begun[1:]:
+        assert all(np.array_equal(one, two) for one, two in zip(begun[0], again, strict=True))
+    assert not np.array_equal(begun[0][0], other[0])
 
 
 def test_what_has_nothing_to_gain_stays_as_it_is():
