@@ -97,6 +97,9 @@ def show_costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
 
 
 def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
+    if not found:
+        console.print("No whole fits yet: make bench-train makes them, in hours.")
+        return
     table = Table(title=f"Whole fits; a peer's seconds are those to {WANTED:.1%} on the test set, or to its best epoch")
     for column in ("", "n", "fitting, s", "validation, %", "test, %", "wanted, %", "peak, MiB"):
         table.add_column(column, justify="right" if column else "left")

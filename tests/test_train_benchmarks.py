@@ -72,6 +72,8 @@ def test_what_was_wanted_of_whole_fits_is_said_as_far_as_they_are_there(benchmar
 def test_a_folder_tells_which_fits_it_has(benchmark, tmp_path, capsys):
     report, fits = benchmark("train_report"), benchmark("train_fits")
     assert fits.known_fits(tmp_path) == ({}, [f"{name} ({kind}, seed {seed})" for kind, name, seed in fits.FITS])
+    report.show_fits(*fits.known_fits(tmp_path))
+    assert capsys.readouterr().out.startswith("No whole fits yet")
     there = {
         ("platform", "cnn_fast"): {1: fits.Fit(80.0, 0.934, 0.93, 1000.0, 90.0, 5.0)},
         ("float32", "cnn_fast"): {1: fits.Fit(120.0, 0.93, 0.93, ended=6.0)},
