@@ -41,14 +41,14 @@ serve: $(READY) ## serve the champion: port 8080 of this machine
 	$(ACTIVATE) fmnist-exp serve --port 8080
 
 results: $(READY) ## train the published systems and ours, three seeds each, and write docs/results.md (hours; goes on)
-	$(ACTIVATE) python benchmarks/systems.py
+	$(ACTIVATE) python -m benchmarks.systems
 
 race: $(READY) ## this platform's search against four others, three times ten minutes each (hours; goes on)
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
-	$(ACTIVATE) python benchmarks/tune_race.py --publish
+	$(ACTIVATE) python -m benchmarks.tuning.race --publish
 
 bench-train: $(READY) ## training speed beside plain Keras and the machine's peak (hours, goes on; QUICK=1: 5 minutes)
-	$(ACTIVATE) python benchmarks/train_speed.py $(if $(QUICK),--quick)
+	$(ACTIVATE) python -m benchmarks.training.speed $(if $(QUICK),--quick)
 
 lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt

@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of an epoch of the fit")
     parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind; the first two beside do not count")
     arguments = parser.parse_args()
-    from fmnist_exp import data, runtime
-    from fmnist_exp.config import DataConfig
+    from fmnist_exp.backend import seeds
+    from fmnist_exp.config.schema import DataConfig
+    from fmnist_exp.data import dataset
 
-    runtime.prepare(0, "float32")
-    split = data.load(DataConfig(), 0).train
+    seeds.prepare(0, "float32")
+    split = dataset.load(DataConfig(), 0).train
     for size in SIZES:
         off, on = fits(split, size, arguments.steps, arguments.repeats)
         step = statistics.median(off)
@@ -51,9 +52,8 @@ def alternatives() -> list[tuple[str, dict[str, Any]]]:
 
 def change(split: Any, size: int, fields: dict[str, Any]) -> float:
     """Median seconds for a batch, over as many calls as fit into a second or so."""
-    from fmnist_exp.augment import augment
-    from fmnist_exp.config import AugmentationConfig
-    from fmnist_exp.mixing import mix
+    from fmnist_exp.config.schema import AugmentationConfig
+    from fmnist_exp.data.augment import augment, mix
 
     config, random = AugmentationConfig(**fields), np.random.default_rng(0)
     one_hot = np.eye(10, dtype=np.float32)[split.labels]
@@ -71,9 +71,9 @@ def fits(split: Any, size: int, steps: int, repeats: int) -> tuple[list[float], 
     """Seconds per step of epochs with nothing on and with everything on, in turn."""
     import keras
 
-    from fmnist_exp.batches import batches
-    from fmnist_exp.config import AugmentationConfig, ExperimentConfig, TrainingConfig
-    from fmnist_exp.data import Split
+    from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, TrainingConfig
+    from fmnist_exp.data.batches import batches
+    from fmnist_exp.data.dataset import Split
 
     part = Split(split.name, split.images[: steps * size], split.labels[: steps * size])
     training = TrainingConfig(batch_size=size, labels="one_hot")

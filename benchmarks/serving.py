@@ -92,10 +92,10 @@ def prepare(folder: Path, uri: str) -> np.ndarray:
     import mlflow
     from mlflow.models import infer_signature
 
-    from fmnist_exp import data
-    from fmnist_exp.config import DataConfig
+    from fmnist_exp.config.schema import DataConfig
+    from fmnist_exp.data import dataset
 
-    images = data.load(DataConfig(), seed=0).test.images[:64]
+    images = dataset.load(DataConfig(), seed=0).test.images[:64]
     model = mlflow.keras.load_model(uri)
     mlflow.keras.save_model(
         model, str(folder / "plain"), pip_requirements=["mlflow"], signature=infer_signature(images)

@@ -18,10 +18,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from reporting import processor, spread
 
-from fmnist_exp import connection, experiment_files
-from fmnist_exp.config import flatten
+from benchmarks.reporting import processor, spread
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import flatten
+from fmnist_exp.tracking import store
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -89,7 +90,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def find(name: str, seed: int) -> list[Result]:
     """The newest finished run of an experiment as its file stands now, or none."""
-    config = experiment_files.load(name, {"seed": seed, "data.split_seed": SPLIT_SEED})
+    config = files.load(name, {"seed": seed, "data.split_seed": SPLIT_SEED})
     wanted = {key: value for key, value in flatten(config).items() if not key.startswith("gate.")}
     for run in finished(name):
         if all(_same(run.data.params.get(key), value) for key, value in wanted.items()):
@@ -103,14 +104,14 @@ def ensemble(members: Sequence[str]) -> list[Result]:
 
 
 def finished(name: str) -> list[Any]:
-    client = connection.connect()
-    store = client.get_experiment_by_name(STORE)
+    client = store.connect()
+    kept = client.get_experiment_by_name(STORE)
     query = f"tags.`fmnist.experiment` = '{name}' and attributes.status = 'FINISHED'"
-    return list(client.search_runs([store.experiment_id], query)) if store else []
+    return list(client.search_runs([kept.experiment_id], query)) if kept else []
 
 
 def result(run: Any) -> Result:
-    client, run_id = connection.connect(), run.info.run_id
+    client, run_id = store.connect(), run.info.run_id
     seconds = [metric.value for metric in client.get_metric_history(run_id, "epoch_seconds")]
     accuracies = [metric.value for metric in client.get_metric_history(run_id, "val_accuracy")]
     curve = [(sum(seconds[: i + 1]), accuracy) for i, accuracy in enumerate(accuracies)]
@@ -118,7 +119,7 @@ def result(run: Any) -> Result:
 
 
 def _same(logged: str | None, value: object) -> bool:
-    from fmnist_exp.tracking import param_text
+    from fmnist_exp.tracking.run import param_text
 
     return logged == param_text(value) or logged == json.dumps(value)
 

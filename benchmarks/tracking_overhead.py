@@ -53,23 +53,29 @@ def spread(values: list[float] | tuple[float, ...], digits: int) -> str:
 def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     import dataclasses
 
-    from fmnist_exp import connection, experiment, experiment_files, runtime, tracking, training
-    from fmnist_exp import data as fashion
+    from fmnist_exp.backend import seeds
+    from fmnist_exp.config import files
+    from fmnist_exp.data import dataset
+    from fmnist_exp.experiment import checkpoints
+    from fmnist_exp.experiment import run as experiment_run
+    from fmnist_exp.tracking import run as runs
+    from fmnist_exp.tracking import store
+    from fmnist_exp.training import fit as fitting
 
-    config = experiment_files.load("tune_cnn", {"training.epochs": EPOCHS, "model.widths": "[16, 32, 64]"})
-    whole = fashion.load(config.data, config.seed)
+    config = files.load("tune_cnn", {"training.epochs": EPOCHS, "model.widths": "[16, 32, 64]"})
+    whole = dataset.load(config.data, config.seed)
     split = whole.train
     part = dataclasses.replace(split, images=split.images[:TRAINING_IMAGES], labels=split.labels[:TRAINING_IMAGES])
     data = dataclasses.replace(whole, train=part)
-    client = connection.connect()
+    client = store.connect()
 
     def ours() -> tuple[float, float]:
-        run = tracking.start_run(client, "train", "ours", "benchmark")
-        with tracking.closing(run), timed(tracking.EpochLog, "on_epoch") as seconds:
+        run = runs.start_run(client, "train", "ours", "benchmark")
+        with runs.closing(run), timed(checkpoints.EpochLog, "on_epoch") as seconds:
             ended: list[float] = []  # the fit, then the scoring of the validation images
 
             def fit(model, config, data, listeners):  # type: ignore[no-untyped-def]
-                result = training.fit(model, config, data, listeners)
+                result = fitting.fit(model, config, data, listeners)
                 ended.append(time.perf_counter())
                 return result
 
@@ -78,9 +84,9 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
                 ended.append(time.perf_counter())
                 return result
 
-            scored = experiment._score
-            with mock.patch.object(experiment, "_score", score):
-                experiment.run_experiment(config, data, run, score_test=False, fit=fit)
+            scored = experiment_run._score
+            with mock.patch.object(experiment_run, "_score", score):
+                experiment_run.run_experiment(config, data, run, score_test=False, fit=fit)
         return sum(seconds) / EPOCHS, time.perf_counter() - ended[1]
 
     def autolog() -> tuple[float, float]:
@@ -90,7 +96,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
 
         from fmnist_exp import models
 
-        runtime.prepare(config.seed, "float32")
+        seeds.prepare(config.seed, "float32")
         mlflow.keras.autolog(silent=True)
         model = models.build(config.model)
         model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

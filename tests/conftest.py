@@ -15,10 +15,9 @@ import hypothesis
 import numpy as np
 import pytest
 
-from fmnist_exp import data as images
-from fmnist_exp import data_sources
-from fmnist_exp.config import DataConfig
-from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp.config.schema import DataConfig
+from fmnist_exp.data import cache, dataset, formats
+from fmnist_exp.data.dataset import FashionMNIST, Split
 
 hypothesis.settings.register_profile("fmnist_exp", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("fmnist_exp")
@@ -37,7 +36,7 @@ def no_settings_of_the_user() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def no_other_package() -> None:
     """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
-    ours = Path(images.__file__).parent.parent
+    ours = Path(dataset.__file__).parents[2]
     sys.path[:] = [entry for entry in sys.path if Path(entry) == ours or not Path(entry, "fmnist_exp").is_dir()]
 
 
@@ -52,7 +51,7 @@ def ctrl_c_heeded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def data(no_settings_of_the_user) -> FashionMNIST:
     """The real images: 54,000 for training, 6,000 for validation, 10,000 for the test."""
-    return images.load(DataConfig(), seed=0)
+    return dataset.load(DataConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +69,10 @@ def small(data) -> FashionMNIST:
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory, data) -> Path:
     """The four real files, gzipped, written from what load() found and cached on this machine."""
-    parsed = data_sources.read_cache("official", "")
+    parsed = cache.read_cache("official", "")
     arrays = parsed.test_labels, parsed.train_labels, parsed.test_images, parsed.train_images
     folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name, array in zip(data_sources.IDX_FILES, arrays, strict=True):
+    for name, array in zip(formats.IDX_FILES, arrays, strict=True):
         header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
         (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
     return folder

@@ -16,8 +16,8 @@ from typing import Any
 from keras import callbacks, utils
 from keras.models import load_model
 
-from fmnist_exp import data
-from fmnist_exp.config import DataConfig
+from fmnist_exp.config.schema import DataConfig
+from fmnist_exp.data import dataset
 
 
 def main(recipe: ModuleType) -> None:
@@ -39,7 +39,7 @@ def train(
     known = read(folder)
     if known["done"] or any(epoch["test_accuracy"] >= until for epoch in known["epochs"]):
         return
-    images_of = data.load(DataConfig(), seed)
+    images_of = dataset.load(DataConfig(), seed)
     x, y = recipe.inputs(images_of.train.images[:images]), images_of.train.labels[:images]
     utils.set_random_seed(seed + len(known["epochs"]))
     model = load_model(folder / "state.keras") if known["epochs"] else recipe.build()

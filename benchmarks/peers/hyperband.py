@@ -8,7 +8,8 @@ import itertools
 import tempfile
 
 import keras_tuner
-import network
+
+from benchmarks.peers import network
 
 asked = network.task()
 training, validation = network.images()

@@ -71,10 +71,10 @@ def images() -> tuple[Any, Any]:
 
     RACE_IMAGES cuts the training images to so many, to try a peer out.
     """
-    from fmnist_exp import data
-    from fmnist_exp.config import DataConfig
+    from fmnist_exp.config.schema import DataConfig
+    from fmnist_exp.data import dataset
 
-    found = data.load(DataConfig(split_seed=0), 0)
+    found = dataset.load(DataConfig(split_seed=0), 0)
     most = int(os.environ.get("RACE_IMAGES", len(found.train.images)))
     return (found.train.images[:most], found.train.labels[:most]), (found.validation.images, found.validation.labels)
 

@@ -6,7 +6,7 @@ They are fitted anew, the best first. K is as many as the second half has time f
 import contextlib
 import random
 
-import network
+from benchmarks.peers import network
 
 asked = network.task()
 numbers = random.Random(asked.seed)

@@ -4,8 +4,9 @@ import contextlib
 
 import keras
 import mlflow
-import network
 import optuna
+
+from benchmarks.peers import network
 
 asked = network.task()
 training, validation = network.images()

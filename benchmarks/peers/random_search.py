@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import random
 
-import network
+from benchmarks.peers import network
 
 asked = network.task()
 numbers = random.Random(asked.seed)

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import click
 
-from fmnist_exp import interruption
-from fmnist_exp.cli import registry, serving, training, tuning
+from fmnist_exp.backend import interrupts
+from fmnist_exp.cli import serve, train, tune, versions
 from fmnist_exp.errors import RequestError, WorkError
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -21,14 +21,14 @@ def main() -> None:
     """Train, tune, compare and register Fashion-MNIST classifiers. The same entry points work with `mlflow run`."""
 
 
-for command in (*training.COMMANDS, *tuning.COMMANDS, *registry.COMMANDS, *serving.COMMANDS):
+for command in (*train.COMMANDS, *tune.COMMANDS, *versions.COMMANDS, *serve.COMMANDS):
     main.add_command(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    interruption.heed()
+    interrupts.heed()
     try:
         main.main(args=arguments, standalone_mode=False)
         code = DONE

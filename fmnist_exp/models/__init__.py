@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fmnist_exp.config import ModelConfig
+from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.models.convolutional import check_maps, cnn, mobilenet, resnet
 from fmnist_exp.models.dense import linear, mlp, naive

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fmnist_exp.config import ModelConfig
+from fmnist_exp.config.schema import ModelConfig
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.286, 0.353  # of the training images, scaled to 0…1
 BATCH_NORM_MOMENTUM = 0.9  # Keras' 0.99 lags behind in runs of a few epochs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp.config import ModelConfig
+from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.models.blocks import activated, dropped, output, scaled
 
 if TYPE_CHECKING:

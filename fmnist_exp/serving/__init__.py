@@ -1,1 +1,4 @@
-"""From a registered version to answers, with NumPy, pandas and ONNX Runtime only."""
+"""A registered version behind HTTP.
+
+Modules here import nothing of ours but the errors: a copy of `predictor` travels with every logged model.
+"""

@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import interruption, tracking
-from fmnist_exp.cluster import GONE, Answer, Message
-from fmnist_exp.config import ExperimentConfig, flatten
+from fmnist_exp.backend import interrupts
+from fmnist_exp.config.schema import ExperimentConfig, flatten
 from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import objectives, recovery, space
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.trial import Task
 from fmnist_exp.tuning.watching import Watcher, summary
+from fmnist_exp.tuning.workers.jobs import GONE, Answer, Message
+from fmnist_exp.tuning.workers.trial import Task
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from fmnist_exp.tracking import Run
-    from fmnist_exp.tuning.crew import Crew
-    from fmnist_exp.tuning.lease import Lease
-    from fmnist_exp.tuning.trial import Objective, Place
+    from fmnist_exp.tracking.run import Run
+    from fmnist_exp.tuning.workers.pool import Crew
+    from fmnist_exp.tuning.workers.study_lock import Lease
+    from fmnist_exp.tuning.workers.trial import Objective, Place
 
 FAILURES_IN_A_ROW = 5
 EXECUTIONS = 3  # of one trial, when its workers die
@@ -89,7 +90,7 @@ class Driver:
             if not self.running:
                 return
             self.crew.work(self._hear, min(TICK_SECONDS, max(0.01, self.search.deadline - time.monotonic())))
-            interruption.check()
+            interrupts.check()
             if self.lease is not None:
                 self.lease.check()
             if self._is_late():
@@ -171,7 +172,7 @@ class Driver:
         entry.heard = time.monotonic()
         search, parent, before = self.search, self.search.parent, entry.run
         tags = {"fmnist.study": self.study.study_name, "fmnist.trial": str(number)}
-        entry.run = tracking.start_run(
+        entry.run = runs.start_run(
             parent.client, "trial", f"trial {number}", search.config.name, parent, more_tags=tags
         )
         entry.trial.set_user_attr("run_id", entry.run.id)
@@ -228,7 +229,7 @@ class Driver:
         self._close_run(entry, recovery.STATUS[state], reason)
         self.watcher.on_trial_end(summary(self.search.config, told))
 
-    def _close_run(self, entry: _Running, status: tracking.Status, reason: str) -> None:
+    def _close_run(self, entry: _Running, status: runs.Status, reason: str) -> None:
         if entry.run is not None:
             entry.run.status = status
             if reason:

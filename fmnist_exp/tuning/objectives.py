@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from fmnist_exp import registry
-from fmnist_exp.search_config import SearchConfig
+from fmnist_exp.config.search import SearchConfig
+from fmnist_exp.registry import versions
 from fmnist_exp.serving import predictor
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from fmnist_exp.experiment import Outcome
+    from fmnist_exp.experiment.run import Outcome
 
 WARM_UP, TIMED = 20, 200  # predictions
 CURVE = "val_accuracies"  # user attribute of a trial whose study takes no reports
@@ -48,7 +48,7 @@ def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
     The median of 200 after 20 to warm up. With one thread it takes no core from a trial beside it, and waits for none;
     memory and clock are still shared, see `warning`. Raises WorkError if the model's files cannot be had.
     """
-    loaded = predictor.load(registry.download(f"models:/{model_id}") / "data", threads=1)
+    loaded = predictor.load(versions.download(f"models:/{model_id}") / "data", threads=1)
     seconds = []
     for turn in range(WARM_UP + TIMED):
         image = images[turn % len(images)][None]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking import Run, Status
+from fmnist_exp.tracking.run import Run, Status
 from fmnist_exp.tuning import study as studies
 
 if TYPE_CHECKING:

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FixedTrial
 
-from fmnist_exp import data as images
-from fmnist_exp import experiment, tracking
-from fmnist_exp.config import ExperimentConfig
-from fmnist_exp.data import FashionMNIST
+from fmnist_exp.config.files import override
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.config.search import Choice
+from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
-from fmnist_exp.experiment_files import override
-from fmnist_exp.lineage import RUN_REFIT_OF
-from fmnist_exp.search_config import Choice
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.registry.lineage import RUN_REFIT_OF
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import space
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from fmnist_exp.tracking import Run
+    from fmnist_exp.tracking.run import Run
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def refit(config: ExperimentConfig, best: FrozenTrial, parent: Run, tell: Callab
         One seed: its model. Several: the mean of their answers, as one network.
     """
     plan = settings(config, best)
-    data = images.load(plan[0].data, plan[0].seed)
+    data = dataset.load(plan[0].data, plan[0].seed)
     before = _earlier(parent, best, data)
     done = []
     for one in plan:
@@ -103,9 +104,9 @@ def _run(
         return known
     study = parent.client.get_run(parent.id).data.tags["fmnist.study"]
     tags = {"fmnist.study": study, RUN_REFIT_OF: best.user_attrs["run_id"]}
-    run = tracking.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
-    with tracking.closing(run):
-        outcome = experiment.run_experiment(config, data, run, score_test=False)
+    run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
+    with runs.closing(run):
+        outcome = experiment_run.run_experiment(config, data, run, score_test=False)
     return Refitted(run.id, outcome.model_id, data)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmnist_exp import weights
 from fmnist_exp.errors import WorkError
+from fmnist_exp.registry import model_files
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 
@@ -37,16 +37,16 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     found and registered its winner has not failed.
     """
     ranked = studies.ranked(study)
-    versions = weights.registered(client)
+    versions = model_files.registered(client)
     kept = _kept(study, ranked, keep, *versions)
     gone = list(study.user_attrs.get(DELETED, []))
     before, reason = len(gone), ""
     try:
         for model_id in _strays(study, client, *versions):
-            weights.delete(client, model_id, f"search.keep={keep}")
+            model_files.delete(client, model_id, f"search.keep={keep}")
         for trial in ranked:
             if trial.number not in kept and trial.number not in gone:
-                weights.delete(client, trial.user_attrs["model_id"], f"search.keep={keep}")
+                model_files.delete(client, trial.user_attrs["model_id"], f"search.keep={keep}")
                 gone.append(trial.number)
     except WorkError as error:
         reason = str(error)
@@ -67,7 +67,7 @@ def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]
             with suppress(MlflowException):  # somebody deleted the run for good
                 experiment_id = client.get_run(run_id).info.experiment_id
                 found += client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    return [model.model_id for model in found if model.model_id not in models and weights.TAG not in model.tags]
+    return [model.model_id for model in found if model.model_id not in models and model_files.TAG not in model.tags]
 
 
 def _kept(study: Study, ranked: list[FrozenTrial], keep: int, models: set[str], runs: set[str]) -> set[int]:

@@ -12,16 +12,18 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp import models, runtime, training
-from fmnist_exp.config import ExperimentConfig, fields, flatten
+from fmnist_exp import models
+from fmnist_exp.backend import setup
+from fmnist_exp.config.files import override, unknown_field
+from fmnist_exp.config.schema import ExperimentConfig, fields, flatten
+from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.experiment_files import override, unknown_field
-from fmnist_exp.search_config import Choice, Layers, Range, SearchConfig
+from fmnist_exp.training import fit as fitting
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-    from fmnist_exp.data import FashionMNIST
+    from fmnist_exp.data.dataset import FashionMNIST
 
 # fields of the model that leave its layers as they are
 OUTSIDE = ("model.averaging", "model.frozen", "model.members", "model.warm_start")
@@ -74,7 +76,7 @@ def check_effect(config: ExperimentConfig) -> None:
     It is built with the field's first and last value, the other searched fields once as they are, once at their first
     and once at their last values: where no pair differs, the search would look for nothing.
     """
-    runtime.start_keras()
+    setup.start_keras()
     corners = {name: _corners(space) for name, space in search_of(config).space.items()}
     ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
     for name, values in corners.items():
@@ -97,7 +99,7 @@ def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:
     for name, space in search_of(config).space.items():
         for value in _corners(space) if name.startswith("training.") else []:
             try:
-                training.check(_override(config, {name: value}).training, data)
+                fitting.check(_override(config, {name: value}).training, data)
             except RequestError as error:
                 raise RequestError(f"search.space: {error}") from error
 

@@ -9,15 +9,18 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_exp.config import ExperimentConfig, flatten
-from fmnist_exp.connection import without_secrets
+from fmnist_exp.config.schema import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import lease, objectives, samplers, space, warm_start
+from fmnist_exp.tracking.redact import without_secrets
+from fmnist_exp.tuning import objectives, space
+from fmnist_exp.tuning.sampling import build as samplers
+from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.workers import study_lock
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from fmnist_exp.tuning.warm_start import WarmStart
+    from fmnist_exp.tuning.sampling.warm_start import WarmStart
 
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 # may differ when a study is continued, as may the gate
@@ -52,7 +55,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
 
 def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
     """The newest study of this very search whose driver was killed, or none."""
-    for name in lease.abandoned(storage):
+    for name in study_lock.abandoned(storage):
         with suppress(KeyError):  # a kill before the study was made
             if optuna.load_study(study_name=name, storage=storage).user_attrs.get("search") == _search(config):
                 return name

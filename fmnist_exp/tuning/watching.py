@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp.config import ExperimentConfig
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fmnist_exp import experiment, gate, interruption, lineage, tracking
-from fmnist_exp.config import ExperimentConfig
-from fmnist_exp.data import FashionMNIST
+from fmnist_exp.backend import interrupts
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.registry import gate, lineage
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import refit, space
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from fmnist_exp.registry import Registration
-    from fmnist_exp.tracking import Run
+    from fmnist_exp.registry.versions import Registration
+    from fmnist_exp.tracking.run import Run
 
 
 def register(
@@ -38,9 +41,9 @@ def register(
         again = refit.refit(config, best, parent, tell)
         tags[lineage.REFIT_OF] = run_id
         run_id, model_id, data = again.run_id, again.model_id, again.data
-    winner = tracking.Run(parent.client, run_id)
-    test_accuracy = experiment.score_winner(winner, parent, model_id, data)
+    winner = runs.Run(parent.client, run_id)
+    test_accuracy = experiment_run.score_winner(winner, parent, model_id, data)
     tags |= {"test_accuracy": test_accuracy, "data_digest": data.train.digest, "git_commit": winner.git_commit}
     parent.link_model(model_id)
-    interruption.check()
+    interrupts.check()
     return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)

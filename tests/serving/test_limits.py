@@ -6,7 +6,7 @@ import time
 
 import pytest
 import requests
-from servers import HEAD, IMAGE, body, connect, in_thread, refused
+from support.servers import HEAD, IMAGE, body, connect, in_thread, refused
 
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.model import ServedModel

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import requests
 
-from fmnist_exp import models, packaging, requirements
-from fmnist_exp.config import ModelConfig
+from fmnist_exp import models
+from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.errors import WorkError
-from fmnist_exp.serving import checksums
+from fmnist_exp.export import checksums, packaging, requirements
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_mlflow_models_serve_on_a_machine_that_has_only_mlflow_and_uv(registered
     """A fresh environment with MLflow and uv, an empty home, and none of this project's files."""
     import mlflow
 
-    from fmnist_exp.smoke import _free_port
+    from fmnist_exp.registry.smoke import _free_port
 
     port = _free_port()
     environment = tmp_path / "environment"

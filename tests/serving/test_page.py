@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from browsers import chromium, needs_chromium
 from matplotlib import image as pictures
 from playwright.sync_api import Page, expect
+from support.browsers import chromium, needs_chromium
 
-from fmnist_exp.data import CLASS_NAMES
-from fmnist_exp.serving import page as document
+from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.serving import page
 
 pytestmark = needs_chromium
 expect.set_options(timeout=30_000)  # milliseconds; a cold browser on a busy machine
@@ -199,7 +199,7 @@ def test_what_the_server_refuses_is_shown(open_page):
 
 
 def test_the_document_holds_everything():
-    text = document.html().decode()
+    text = page.html().decode()
     assert not re.findall(r"""(?:src|href)="(?!data:|metrics"|health")""", text)
     assert "url(" not in text
     assert "/* page" not in text

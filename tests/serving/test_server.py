@@ -17,9 +17,9 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import HEAD, IMAGE, body, connect, refused, serving
+from support.servers import HEAD, IMAGE, body, connect, refused, serving
 
-from fmnist_exp.cli.serving import load
+from fmnist_exp.cli.serve import load
 from fmnist_exp.errors import RequestError, WorkError
 
 

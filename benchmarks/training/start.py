@@ -1,0 +1,79 @@
+"""Where the time goes between a command's start and its first training step, in one process: prints JSON.
+
+It does what `fmnist-exp train` does, in the same order, and stops after the first call into the compiled graph.
+Usage: python benchmarks/train_start.py EXPERIMENT BEGAN   (BEGAN: time.perf_counter() when the process was started)
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+
+def main(name: str, began: float) -> None:
+    costs: dict[str, float] = {}
+    last = began
+    for phase in phases(name):
+        now = time.perf_counter()
+        costs[phase] = now - last
+        last = now
+    print(json.dumps(costs), flush=True)
+
+
+def phases(name: str) -> Iterator[str]:
+    """Says what was done, as soon as it is."""
+    from fmnist_exp import cli
+
+    assert cli
+    yield "Python, and the command line's imports"
+    from fmnist_exp.cli.options import load_experiment, start_run
+
+    config = load_experiment(name, [])
+    yield "the experiment's file"
+    import mlflow
+
+    assert mlflow
+    yield "import mlflow"
+    from fmnist_exp import models
+    from fmnist_exp.backend import layers, seeds, setup
+    from fmnist_exp.data import dataset
+    from fmnist_exp.experiment import resolve
+    from fmnist_exp.tracking import run as runs
+    from fmnist_exp.tracking import store
+    from fmnist_exp.training import fit as fitting
+
+    client = store.connect()
+    yield "the tracking store"
+    loaded = dataset.load(config.data, config.seed)
+    yield "the images"
+    config = resolve.check(client, config, loaded)
+    run = start_run(client, "train", config)
+    yield "the run"
+    setup.start_keras()
+    yield "import keras and tensorflow"
+    seeds.prepare(config.seed, config.training.precision)
+    runs.log_start(run, config, loaded)
+    yield "experiment, params and datasets into the run"
+    model = layers.accelerate(models.build(config.model))
+    yield "building the network"
+    run.close()
+
+    class First(fitting.Listener):
+        def on_step(self, epoch: int, step: int, steps: int) -> None:
+            raise Arrived(step)
+
+    try:
+        fitting.fit(model, config, loaded, [First()])
+    except Arrived as arrived:
+        yield f"tracing, and the first {arrived.args[0]} steps"
+
+
+class Arrived(Exception):  # noqa: N818
+    """No error: the fit has come as far as it should."""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(0)  # the batches' thread still waits

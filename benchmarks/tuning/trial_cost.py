@@ -1,0 +1,108 @@
+"""What a trial costs beside fitting, and whether that grows with the number of trials.
+
+First, real trials of tune_mlp in this process: a trial's time from ask to tell, less what `fit` took (target: 1.5 s).
+Then a stand-in objective that measures nothing, 2,000 times: the driver's own cost, study and tracking included, which
+must be flat (the last hundred at most 1.2 times the first hundred).
+
+    python benchmarks/trial_cost.py                     # about 10 minutes on 2 quiet cores
+    python benchmarks/trial_cost.py --real 2 --standins 100 --training.epochs 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.run import Run
+from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.driver import Search
+from fmnist_exp.tuning.search import run_trials
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
+from fmnist_exp.tuning.workers import trial
+from fmnist_exp.tuning.workers.pool import Alone
+from fmnist_exp.tuning.workers.trial import Measured, Objective
+
+BLOCK = 100  # stand-in trials in a row that are compared with the first as many
+
+
+class Clock(Watcher):
+    """Notes when trials end."""
+
+    def __init__(self) -> None:
+        self.ends = [0.0]
+        self.run_ids: list[str] = []
+
+    def on_search(self, done: int, n_trials: int, deadline: float) -> None:
+        self.ends = [time.perf_counter()]
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.ends.append(time.perf_counter())
+        self.run_ids.append(trial.run_id)
+
+    def seconds(self) -> list[float]:
+        return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
+
+
+def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
+    """Two epochs that take no time, reported and logged as real ones are."""
+    accuracy = 0.9 - config.model.dropout / 10
+    for number in (1, 2):
+        epoch = Epoch(number, {"val_accuracy": accuracy})
+        run.metrics(epoch.metrics, step=number)
+        if any([listener.on_epoch(epoch) for listener in listeners]):
+            return Measured(True, {"val_accuracy": accuracy})
+    return Measured(False, {"val_accuracy": accuracy})
+
+
+def search(count: int, objective: Objective, overrides: dict[str, str]) -> tuple[Clock, Any]:
+    """Run so many trials in this process; returns the clock and the tracking store's client."""
+    own = {"search.n_trials": str(count), "search.timeout": "600"}
+    config = files.load("tune_mlp", {**own, **overrides})
+    data = dataset.load(config.data, config.seed)
+    study = studies.open_study(config, f"cost-{count}", "sqlite:///studies.db")
+    client = store.connect()
+    parent = runs.start_run(client, "tune", "cost", config.name)
+    clock = Clock()
+    until = time.monotonic() + 36_000
+    run_trials(Search(config, study, parent, trial.place_of(config, data), until), Alone(data), clock, objective)
+    return clock, client
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=int, default=6)
+    parser.add_argument("--standins", type=int, default=2000)
+    given, rest = parser.parse_known_args()
+    overrides = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder).resolve()}/mlflow.db"
+        clock, client = search(given.real, trial.train, overrides)
+        fits = [client.get_run(run_id).data.metrics["fit_seconds"] for run_id in clock.run_ids]
+        wholes = clock.seconds()
+        costs = [whole - fit for whole, fit in zip(wholes, fits, strict=True)][1:]  # the first starts TensorFlow
+        cost = statistics.median(costs)
+        print(f"beside fitting: median {cost:.2f} s of {len(costs)} trials, most {max(costs):.2f} s")
+        times = search(given.standins, standin, overrides)[0].seconds()
+    first, last = statistics.mean(times[:BLOCK]), statistics.mean(times[-BLOCK:])
+    for start in range(0, len(times), max(BLOCK, len(times) // 10)):
+        print(f"trials from {start:>5}: {statistics.mean(times[start : start + BLOCK]) * 1000:>6.1f} ms each")
+    print(f"last {BLOCK} of {len(times)}: {last * 1000:.1f} ms each, {last / first:.2f} times the first {BLOCK}")
+    return 0 if cost <= 1.5 and last / first <= 1.2 else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

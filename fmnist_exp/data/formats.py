@@ -1,0 +1,170 @@
+"""The file formats of Fashion-MNIST: four IDX files or two CSV files, parsed and verified."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Bytes = NDArray[np.uint8]
+
+CSV_HEADER = "label", *(f"pixel{i}" for i in range(1, 785))
+
+
+def read_csv(path: Path) -> tuple[Bytes, Bytes]:
+    """Images and labels of a CSV file: a header, then label and 784 pixels a row. Raises SourceError."""
+    import pandas as pd
+
+    parts = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = tuple(next(csv.reader(file), ()))
+            if header != CSV_HEADER:
+                raise SourceError(f"{path}: {_header_fault(header)}")
+            # one column too many, so that a row of 786 shows; in chunks, since 64-bit integers take 8 times the space
+            options = {"header": None, "names": [*CSV_HEADER, "extra"], "index_col": False, "low_memory": False}
+            parts = [_checked(path, chunk) for chunk in pd.read_csv(file, chunksize=5_000, **options)]
+    except ValueError as error:  # pandas' ParserError among them
+        raise SourceError(f"{path}: {' '.join(str(error).split())}") from error
+    if not sum(map(len, parts)):
+        raise SourceError(f"{path}: no rows after the header")
+    rows = np.concatenate(parts)
+    return rows[:, 1:].reshape(-1, 28, 28), rows[:, 0]
+
+
+def _header_fault(header: tuple[str, ...]) -> str:
+    if len(header) != len(CSV_HEADER):
+        return f"the header has {len(header)} columns, expected 785: label, pixel1, …, pixel784"
+    column = next(i for i, pair in enumerate(zip(header, CSV_HEADER, strict=True)) if pair[0] != pair[1])
+    return f"the header's column {column + 1} is {header[column]!r}, expected {CSV_HEADER[column]!r}"
+
+
+def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
+    """The rows as bytes (n, 785). Raises SourceError naming the first cell that is no such integer."""
+    import pandas as pd
+
+    if chunk["extra"].notna().any():
+        row = chunk.index[chunk["extra"].notna()][0]
+        raise SourceError(f"{path}: row {row + 1} after the header has more than 785 values")
+    cells = chunk[list(CSV_HEADER)]
+    numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    highest = np.where(np.array(CSV_HEADER) == "label", 9, 255)
+    right = (numbers >= 0) & (numbers <= highest) & (np.floor(numbers) == numbers)
+    wrong = ~right | cells.dtypes.map(pd.api.types.is_bool_dtype).to_numpy()
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        found = "is empty" if pd.isna(cells.iat[row, column]) else f"is {str(cells.iat[row, column])!r}"
+        limit = f"an integer from 0 to {highest[column]}"
+        where = f"row {chunk.index[row] + 1} after the header, column {CSV_HEADER[column]}"
+        raise SourceError(f"{path}: {where}: {found}, expected {limit}")
+    checked: Bytes = numbers.astype(np.uint8)
+    return checked
+
+
+# fmt: on
+CSV_FILES = "fashion-mnist_train.csv", "fashion-mnist_test.csv"
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The four IDX files, in the order of IDX_FILES, or the two CSV files. Raises SourceError."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    candidates = [(name, folder / f"{name}{end}") for end in (".gz", "") for name in IDX_FILES]
+    idx = {name: path for name, path in candidates if path.is_file()}
+    tables = [folder / name for name in CSV_FILES if (folder / name).is_file()]
+    if len(idx) == len(IDX_FILES):
+        return [idx[name] for name in IDX_FILES]
+    if len(tables) == len(CSV_FILES):
+        return tables
+    if tables and not idx:
+        raise SourceError(f"{folder} lacks {next(name for name in CSV_FILES if folder / name not in tables)}")
+    missing = ", ".join(f"{name}[.gz]" for name in IDX_FILES if name not in idx)
+    raise SourceError(f"{folder} lacks {missing}" + ("" if idx else f" (or {' and '.join(CSV_FILES)})"))
+
+
+def read_files(files: Sequence[Path], source: str) -> Parsed:
+    """Parse and verify what find_files found. Raises SourceError."""
+    if files[0].suffix == ".csv":
+        (images, labels), (test_images, test_labels) = map(read_csv, files)
+    else:
+        arrays = (read_idx(path, *IDX_FILES[path.name.removesuffix(".gz")]) for path in files)
+        test_labels, labels, test_images, images = arrays
+    return Parsed(images, labels, test_images, test_labels, source)
+
+
+def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
+    """The array in an IDX file, gzipped or not, of this shape and with this SHA-256. Raises SourceError."""
+    size = 4 + 4 * len(shape) + math.prod(shape)
+    try:
+        with path.open("rb") as plain:
+            zipped = plain.peek(2)[:2] == b"\x1f\x8b"  # a browser may unzip a file and keep its name
+            with gzip.GzipFile(fileobj=plain) if zipped else plain as file:
+                content = file.read(size + 1)  # one more than expected, to notice what follows
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(f"{path}: damaged gzip: {error}") from error
+    try:
+        return parse_idx(content, shape, sha256)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def parse_idx(content: bytes, shape: tuple[int, ...], sha256: str) -> Bytes:
+    """The array in an IDX file's bytes. Raises SourceError."""
+    start = 4 + 4 * len(shape)
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise SourceError(f"not an IDX file: starts with {content[:4].hex() or 'nothing'}, expected 0000")
+    if content[2] != 8:
+        raise SourceError(f"values of type 0x{content[2]:02x}, expected 0x08 (unsigned byte)")
+    if content[3] != len(shape):
+        raise SourceError(f"{content[3]} dimensions, expected {len(shape)}")
+    if len(content) < start:
+        raise SourceError(f"ends within its header of {start} bytes")
+    if (found := struct.unpack(f">{len(shape)}I", content[4:start])) != shape:
+        raise SourceError(f"dimensions {found}, expected {shape}")
+    if (size := start + math.prod(shape)) != len(content):
+        # what follows was not read to its end, so its length is unknown
+        raise SourceError(f"{'more' if len(content) > size else f'only {len(content):,}'} bytes, expected {size:,}")
+    if (found_sha256 := hashlib.sha256(content).hexdigest()) != sha256:
+        raise SourceError(
+            f"SHA-256 {found_sha256}, expected {sha256}: damaged, or another data set (MNIST's has the same names)"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+# Shape, and SHA-256 of the decompressed file: Debian compressed the files anew, so that theirs differ.
+# The smallest comes first, so that a dead link is noticed early.
+IDX_FILES: dict[str, tuple[tuple[int, ...], str]] = {
+    "t10k-labels-idx1-ubyte": ((10_000,), "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    "train-labels-idx1-ubyte": ((60_000,), "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+    "t10k-images-idx3-ubyte": ((10_000, 28, 28), "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "train-images-idx3-ubyte": ((60_000, 28, 28), "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+}
+
+
+class SourceError(Exception):
+    """A place cannot give the data; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parsed:
+    """The images and labels of one source, before the split."""
+
+    train_images: NDArray[np.uint8]  # (N, 28, 28)
+    train_labels: NDArray[np.uint8]  # (N,)
+    test_images: NDArray[np.uint8]  # (M, 28, 28)
+    test_labels: NDArray[np.uint8]  # (M,)
+    source: str

@@ -1,0 +1,85 @@
+"""From probabilities and labels to numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmnist_exp.data.dataset import CLASS_NAMES
+
+if TYPE_CHECKING:
+    pass
+
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on one split of N images."""
+
+    split: str
+    accuracy: float
+    loss: float  # mean cross-entropy, nats, without any penalty on the weights
+    ece: float
+    per_class: dict[str, dict[str, float]]  # class name → precision, recall, f1-score, support
+    confusion: NDArray[np.int64]  # (10, 10), rows true, columns predicted
+
+    def metrics(self) -> dict[str, float]:
+        """As logged: `test_accuracy`, …, and the accuracy on each class's images (its recall)."""
+        figures = {"accuracy": self.accuracy, "loss": self.loss, "ece": self.ece}
+        figures |= {f"accuracy_{slug(name)}": row["recall"] for name, row in self.per_class.items()}
+        return {f"{self.split}_{name}": value for name, value in figures.items()}
+
+    def report(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "split": self.split,
+            "images": int(self.confusion.sum()),
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "expected_calibration_error": self.ece,
+            "classes": self.per_class,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], split: str) -> Evaluation:
+    """Score probabilities (N, 10) against labels (N,)."""
+    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
+    classes = np.arange(len(CLASS_NAMES))
+    predicted = probabilities.argmax(axis=1)
+    table = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
+    columns = ("precision", "recall", "f1-score", "support")
+    exact = probabilities.astype(np.float64)
+    return Evaluation(
+        split=split,
+        accuracy=float(np.mean(predicted == labels)),
+        loss=float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=classes)),
+        ece=expected_calibration_error(probabilities, labels),
+        per_class={
+            name: {column: float(values[i]) for column, values in zip(columns, table, strict=True)}
+            for i, name in enumerate(CLASS_NAMES)
+        },
+        confusion=confusion_matrix(labels, predicted, labels=classes),
+    )
+
+
+def expected_calibration_error(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
+    """Mean distance between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3)."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(
+        bins, weights=correct - confidence, minlength=CALIBRATION_BINS
+    )  # count × (accuracy - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def slug(name: str) -> str:
+    """A class name as it stands in a metric's name: `Ankle boot` → `ankle_boot`."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name.lower())

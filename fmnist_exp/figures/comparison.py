@@ -1,0 +1,75 @@
+"""The figure of a challenger and a champion on the same images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.evaluation.comparison import Comparison
+from fmnist_exp.figures.canvas import DPI, RIGHT, WRONG
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+from fmnist_exp.figures.robustness import COLUMNS, SHOWN
+
+
+def comparison(compared: Comparison, title: str) -> Figure:
+    """Images won and lost, per class as bars and as pictures."""
+    figure = Figure(figsize=(11, 6.2), dpi=DPI, layout="constrained")
+    bars, won, lost = figure.subplot_mosaic([["bars", "won"], ["bars", "lost"]], width_ratios=(1, 1.5)).values()
+    _bars_per_class(bars, compared)
+    _pictures(won, compared, compared.won, "only the challenger is right", RIGHT)
+    _pictures(lost, compared, compared.lost, "only the champion is right", WRONG)
+    numbers = compared.numbers()
+    figure.suptitle(
+        f"{title} on {numbers['images']:,} validation images:"
+        f" {numbers['challenger_accuracy']:.2%} and {numbers['champion_accuracy']:.2%}, p = {numbers['p_value']:.2g}"
+    )
+    return figure
+
+
+def _bars_per_class(axes: Axes, compared: Comparison) -> None:
+    classes = compared.per_class()
+    places = np.arange(len(classes))
+    won = np.array([row["won"] for row in classes.values()])
+    lost = np.array([row["lost"] for row in classes.values()])
+    axes.barh(places, won, color=RIGHT, height=0.7)
+    axes.barh(places, -lost, color=WRONG, height=0.7)
+    for place in range(len(classes)):
+        axes.text(won[place], place, f" {won[place]:.0f}", va="center", ha="left", fontsize=8)
+        axes.text(-lost[place], place, f"{lost[place]:.0f} ", va="center", ha="right", fontsize=8)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(places, list(classes))
+    axes.invert_yaxis()
+    reach = 1.25 * max(1.0, won.max(), lost.max())
+    axes.set_xlim(-reach, reach)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("← champion wins      challenger wins →")
+    axes.set_title("Images that one of them has right, per class", fontsize=10)
+
+
+def _pictures(axes: Axes, compared: Comparison, chosen: NDArray[np.bool_], title: str, color: str) -> None:
+    """Some of the chosen images over the true name and the wrong answer, spread over all of them."""
+    places = np.flatnonzero(chosen)
+    shown = places[np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int)]
+    columns, height, width = COLUMNS, 46, 42  # pixels of a cell
+    canvas = np.full((SHOWN // columns * height, columns * width), 255, np.uint8)
+    axes.set_axis_off()
+    axes.set_title(
+        f"{title}: {len(places):,}" + (f", {len(shown)} of them" if len(places) > len(shown) else ""), fontsize=10
+    )
+    labels: Any = compared.split.labels
+    for place, index in enumerate(shown):
+        top, left = place // columns * height, place % columns * width
+        canvas[top : top + 28, left + 7 : left + 35] = 255 - compared.split.images[index]
+        wrong = next(x[index] for x in (compared.challenger, compared.champion) if x[index] != labels[index])
+        axes.text(left + 21, top + 33, CLASS_NAMES[labels[index]], ha="center", va="center", fontsize=7)
+        axes.text(left + 21, top + 39, f"not {CLASS_NAMES[wrong]}", ha="center", va="center", fontsize=7, color=color)
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)

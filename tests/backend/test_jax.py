@@ -1,0 +1,132 @@
+"""The other Keras backend: a run on JAX, in a process of its own, whose model is as good on TensorFlow and ONNX."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+from fmnist_exp.backend import inference
+from fmnist_exp.config import files
+from fmnist_exp.models import tta
+from fmnist_exp.tracking import store
+
+THREADS = """
+import os
+from pathlib import Path
+from fmnist_exp import runtime
+runtime.limit_threads(3)
+runtime.start_keras()
+import jax
+jax.jit(lambda x: x @ x)(jax.numpy.ones((1000, 1000))).block_until_ready()
+names = [Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task")]
+print(len([name for name in names if "XLAEigen" in name]))
+"""
+CODE = """
+import json
+import numpy as np
+from fmnist_exp import connection, evaluation, experiment, experiment_files, models, runtime, tracking, training
+from fmnist_exp.models import combined
+from fmnist_exp.config import ExperimentConfig
+from fmnist_exp.data import FashionMNIST, Split
+
+arrays = np.load("small.npz")
+splits = [Split(name, arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in ("train", "validation", "test")]
+fields = {
+    "model.family": "cnn", "model.widths": [4, 8], "model.batch_norm": True, "model.dropout": 0.1,
+    "training.epochs": 2, "training.batch_size": 50, "training.learning_rate": 1e-2, "training.steps_per_execution": 3,
+    "training.ema": 0.5, "training.checkpoint": True, "augmentation.horizontal_flip": True,
+}
+config = experiment_files.override(ExperimentConfig(), fields)
+client = connection.connect()
+with tracking.closing(tracking.start_run(client, "train", "jax", "jax")) as run:
+    outcome = experiment.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
+import keras
+answers = evaluation.predict(connection.load_model(outcome.model_id), splits[2].images)
+
+changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
+changes |= {"training.epochs": 1, "training.batch_size": 100}
+fast = experiment_files.load("cnn_fast", changes)
+runtime.prepare(0, fast.training.precision)
+model = runtime.accelerate(models.build(fast.model))
+losses = []
+class Losses(training.Listener):
+    def on_epoch(self, epoch):
+        losses.append(epoch.metrics["train_loss"])
+training.fit(model, fast, FashionMNIST(*splits, "test"), [Losses()])
+runtime.set_precision("float32")
+plain = models.build(fast.model)
+plain.set_weights(model.get_weights())
+plain.save("fast.keras")
+whole = combined.averaged(plain, fast.model)
+np.save("fast.npy", evaluation.predict(whole, splits[0].images))  # 600: two batches, and a shorter one
+
+print(json.dumps({
+    "fast_losses": losses,
+    "backend": keras.backend.backend(),
+    "run_id": run.id,
+    "model_id": outcome.model_id,
+    "losses": [epoch.metrics["train_loss"] for epoch in outcome.fit.epochs],
+    "val_accuracy": outcome.fit.best.metrics["val_accuracy"],
+    "scored": [outcome.validation.accuracy, outcome.test.accuracy],
+    "answers": answers.tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(shared_store, small) -> dict:
+    """What a run on JAX said: fitted, evaluated, logged and loaded."""
+    splits = {f"{s.name}_{part}": getattr(s, part) for s in vars(small).values() if hasattr(s, "images")
+              for part in ("images", "labels")}  # fmt: skip
+    np.savez("small.npz", **splits)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_it_ran_on_jax_and_learned(said):
+    assert said["backend"] == "jax"
+    assert said["losses"][1] < said["losses"][0]
+    assert said["scored"][0] == pytest.approx(said["val_accuracy"])  # what was fitted is what was logged
+    assert min(said["scored"]) > 0.3
+
+
+def test_its_run_is_whole(said):
+    run = store.connect().get_run(said["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_accuracy"] == said["scored"][1]
+    assert run.outputs.model_outputs[0].model_id == said["model_id"]
+
+
+def test_its_model_answers_the_same_everywhere(said, small):
+    expected = np.array(said["answers"])
+    on_tensorflow = inference.predict(store.load_model(said["model_id"]), small.test.images)
+    assert np.allclose(on_tensorflow, expected, atol=1e-4)
+    table = mlflow.pyfunc.load_model(f"models:/{said['model_id']}").predict(small.test.images)
+    assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)
+
+
+def test_the_recipe_of_cnn_fast_runs_there_too(said, small):
+    """Muon, one cycle, smoothed labels, bfloat16, residuals, pooling first; answers averaged over six views."""
+    assert len(said["fast_losses"]) == 1
+    assert np.isfinite(said["fast_losses"]).all()
+    changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
+    whole = tta.averaged(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
+    assert np.allclose(inference.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_jax_computes_with_as_many_threads_as_it_is_told():
+    settings = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=settings, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]

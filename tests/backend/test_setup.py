@@ -1,0 +1,197 @@
+"""The fast layers that networks are fitted with, beside the stock ones that they stand for; what a fit leaves."""
+
+import gc
+import random
+import weakref
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist_exp import models
+from fmnist_exp.backend import layers, seeds
+from fmnist_exp.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
+from fmnist_exp.training import fit as fitting
+
+NETWORKS = [
+    ModelConfig(family="mlp", widths=(16, 8), batch_norm=True),
+    ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, residual=True, pool_first=True),
+    ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, norm_position="after_activation"),
+    ModelConfig(family="resnet", widths=(4,), batch_norm=True),
+    ModelConfig(family="mobilenet", widths=(4, 6), batch_norm=True),
+]
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    seeds.prepare(0, "float32")
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=["mlp", "cnn", "norm after activation", "resnet", "mobilenet"])
+def test_the_fast_network_learns_the_same(small, config):
+    stock = models.build(config)
+    fast = layers.accelerate(stock)
+    assert type(fast.layers[-1]) is type(stock.layers[-1])
+    assert "FusedBatchNormalization" in {type(layer).__name__ for layer in fast.layers}
+    exact = in_float64(stock)
+    for model in (exact, fast):
+        model.set_weights(stock.get_weights())
+    for model in (exact, stock, fast):
+        model.compile(keras.optimizers.SGD(0.005), "sparse_categorical_crossentropy", jit_compile=False)
+        model.fit(small.train.images[:200], small.train.labels[:200], batch_size=100, shuffle=False, verbose=0)
+    # after two steps both differ from float64 by up to 0.001, by rounding in the kernels' sums and what grows of it
+    assert distance(fast, exact) <= 5 * distance(stock, exact)  # moving statistics are among the weights
+    images = small.test.images
+    answer, expected = (model.predict(images, verbose=0) for model in (fast, stock))
+    assert np.allclose(answer, expected, atol=1e-3)
+    stock.set_weights(fast.get_weights())
+    assert np.allclose(stock.predict(images, verbose=0), answer, atol=1e-5)
+
+
+def in_float64(model):
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def distance(model, other):
+    """The largest difference of two weights."""
+    return max(
+        np.abs(ours - theirs).max() for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True)
+    )
+
+
+def test_in_bfloat16_only_the_activations_are_short(small):
+    seeds.prepare(0, "bfloat16")
+    fast = layers.accelerate(models.build(NETWORKS[1]))
+    assert {weight.dtype for weight in fast.weights} == {"float32"}
+    layer = next(layer for layer in fast.layers if is_fused(layer))
+    assert layer(np.ones((2, 3, 3, 4), np.float32), training=True).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fast_layer_computes_what_the_stock_one_does(precision):
+    import tensorflow as tf
+
+    seeds.prepare(0, precision)
+    fast_kind = type(next(layer for layer in layers.accelerate(models.build(NETWORKS[1])).layers if is_fused(layer)))
+    random = np.random.default_rng(0)
+    maps = tf.constant(random.normal(1, 2, size=(32, 7, 7, 8)), "bfloat16" if precision == "bfloat16" else "float32")
+    wanted = tf.constant(random.normal(size=maps.shape), tf.float32)
+    found = []
+    for kind in (fast_kind, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9)
+        layer.build(maps.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 8))
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            output = layer(maps, training=True)
+            loss = tf.reduce_sum(tf.cast(output, tf.float32) * wanted)
+        gradients = tape.gradient(loss, [maps, layer.gamma.value, layer.beta.value])
+        found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients, *layer.get_weights())])
+    tolerance = 1e-4 if precision == "float32" else 2**-6  # bfloat16 has eight bits, and rounds several times
+    for ours, theirs in zip(*found, strict=True):
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(7, (3, 3)), (3, (3, 3)), (8, (2, 5)), (3, (1, 3))])
+def test_the_gradient_by_columns_is_that_of_the_kernel(side, kernel):
+    """In bfloat16 the layer takes it so; in float32 both ways must agree closely."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    maps, upstream = (tf.constant(random.normal(size=(5, side, side, depth)), tf.float32) for depth in (4, 6))
+    shape = (*kernel, 4, 6)
+    expected = tf.raw_ops.Conv2DBackpropFilter(
+        input=maps, filter_sizes=shape, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
+    )
+    found = layers.kernel_gradient(maps, upstream, shape)
+    assert found.shape == shape
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [3, 7, 14])
+def test_the_fast_convolution_learns_what_the_stock_one_does(side, monkeypatch):
+    import tensorflow as tf
+
+    by_columns = []
+    ours = layers.kernel_gradient
+    monkeypatch.setattr(layers, "kernel_gradient", lambda *given: by_columns.append(given) or ours(*given))
+    seeds.prepare(0, "bfloat16")
+    random = np.random.default_rng(0)
+    maps = tf.constant(random.normal(size=(32, side, side, 8)), tf.bfloat16)
+    wanted = tf.constant(random.normal(size=(32, side, side, 16)), tf.float32)
+    weights = [random.normal(size=shape) for shape in ((3, 3, 8, 16), (16,))]
+    found = []
+    for kind in (layers.kinds()[keras.layers.Conv2D], keras.layers.Conv2D):
+        layer = kind(16, 3, padding="same")
+        layer.build(maps.shape)
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            output = layer(maps)
+            loss = tf.reduce_sum(tf.cast(output, tf.float32) * wanted)
+        gradients = tape.gradient(loss, [maps, layer.kernel.value, layer.bias.value])
+        assert gradients[1].dtype == "float32"
+        found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients)])
+    assert len(by_columns) == (side <= layers.NARROW)
+    for mine, theirs in zip(*found, strict=True):
+        assert np.abs(mine - theirs).max() <= 2**-7 * np.abs(theirs).max()
+
+
+def is_fused(layer):
+    return type(layer).__name__ == "FusedBatchNormalization"
+
+
+def test_a_frozen_layer_keeps_its_statistics(small):
+    fast = layers.accelerate(models.build(NETWORKS[1]))
+    layer = next(layer for layer in fast.layers if is_fused(layer))
+    layer.trainable = False
+    before = layer.get_weights()
+    layer(np.random.default_rng(0).normal(size=(8, 3, 3, 4)), training=True)
+    assert all(np.array_equal(old, new) for old, new in zip(before, layer.get_weights(), strict=True))
+
+
+def test_a_network_begins_the_same_whoever_draws_random_numbers_meanwhile():
+    """Dask's event loop, for one, in another thread of a worker."""
+    config, begun = ModelConfig(family="mlp", widths=(8, 8), dropout=0.5), []
+    for draws in (0, 1, 2):
+        seeds.prepare(1, "float32")
+        random.seed(draws)
+        begun.append([np.asarray(variable) for variable in models.build(config).variables])  # dropout's seeds too
+    seeds.prepare(2, "float32")
+    other = [np.asarray(variable) for variable in models.build(config).variables]
+    for again in begun[1:]:
+        assert all(np.array_equal(one, two) for one, two in zip(begun[0], again, strict=True))
+    assert not np.array_equal(begun[0][0], other[0])
+
+
+def test_what_has_nothing_to_gain_stays_as_it_is():
+    model = models.build(ModelConfig(family="mlp"))
+    assert layers.accelerate(model) is model
+
+
+def graphs():
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    return weakref.WeakSet(thing for thing in gc.get_objects() if issubclass(type(thing), FuncGraph))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(family="mlp", widths=(8,)),
+        ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, pool_first=True),
+    ],
+    ids=["stock", "fast"],
+)
+def test_a_fit_leaves_no_graph_behind(model, small):
+    seeds.prepare(0, "bfloat16")
+    before = graphs()
+    config = ExperimentConfig(model=model, training=TrainingConfig(epochs=1))
+    fitting.fit(layers.accelerate(models.build(config.model)), config, small)
+    left = weakref.WeakSet(graphs() - before)
+    assert left
+    seeds.prepare(0, "float32")
+    assert not left

@@ -1,0 +1,66 @@
+"""The multiply-adds of a network, beside what a pencil says."""
+
+import keras
+import pytest
+
+from benchmarks.cost import multiply_adds, training_flop
+from fmnist_exp import models
+from fmnist_exp.backend import layers, seeds
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ModelConfig
+from fmnist_exp.models import ensemble, tta
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    seeds.prepare(0, "float32")
+
+
+DEEP_CNN = [  # pixels of the output, kernel pixels, channels in and out
+    *(784 * 9 * 1 * 64, 784 * 9 * 64 * 64),
+    *(196 * 9 * 64 * 128, 196 * 9 * 128 * 128),
+    *(7 * 7 * 128 * 256, 256 * 10),
+]
+FUNNEL_MLP = [784 * 512, 512 * 256, 256 * 128, 128 * 10]
+SIMPLE_CNN = [26 * 26 * 9 * 32, 11 * 11 * 9 * 32 * 64, 5 * 5 * 64 * 64, 64 * 10]
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"), [("deep_cnn", DEEP_CNN), ("funnel_mlp", FUNNEL_MLP), ("simple_cnn", SIMPLE_CNN)]
+)
+def test_of_the_published_networks(name, by_hand):
+    model = models.build(files.load(name).model)
+    assert multiply_adds(model) == sum(by_hand)
+    assert training_flop(model) == 6 * sum(by_hand) - 2 * by_hand[0]  # nobody asks for the image's gradient
+
+
+def test_deep_cnn_takes_74_million():
+    assert round(multiply_adds(models.build(files.load("deep_cnn").model)) / 1e6) == 74
+
+
+def test_shortcuts_strides_and_depthwise_convolutions_count():
+    resnet = models.build(ModelConfig(family="resnet", widths=(4, 6), convolutions=1))
+    first = 784 * 9 * (1 * 4 + 4 * 4 + 4 * 4)  # the stem, a block
+    second = 196 * (9 * 4 * 6 + 9 * 6 * 6 + 4 * 6)  # a block with stride 2 and its shortcut
+    assert multiply_adds(resnet) == first + second + 14 * 14 * 6 * 10
+    mobilenet = models.build(ModelConfig(family="mobilenet", widths=(4,), convolutions=1, pooling="average"))
+    assert multiply_adds(mobilenet) == 784 * (9 * 4 + 9 * 4 + 4 * 4) + 4 * 10
+
+
+def test_a_network_inside_counts_for_each_time_that_it_is_asked():
+    config = ModelConfig(family="mlp", widths=(16,), averaging="flip_shift")
+    own = 784 * 16 + 16 * 10
+    assert multiply_adds(tta.averaged(models.build(config), config)) == 6 * own
+    members = [models.build(config), models.build(ModelConfig(family="linear"))]
+    assert multiply_adds(ensemble.ensemble(members)) == own + 784 * 10
+
+
+def test_what_has_no_weights_costs_nothing():
+    assert multiply_adds(models.build(ModelConfig(family="naive"))) == 0
+
+
+def test_the_fast_network_costs_what_the_stock_one_does():
+    stock = models.build(ModelConfig(widths=(4, 6), batch_norm=True))
+    fast = layers.accelerate(stock)
+    assert isinstance(fast, keras.Model)
+    assert multiply_adds(fast) == multiply_adds(stock) > 0

@@ -1,0 +1,177 @@
+"""The schema: frozen, closed, described; flattened and written so that it reads back the same."""
+
+import typing
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, ModelConfig, TrainingConfig, fields, flatten
+from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
+
+SPACE = {
+    "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    "training.optimizer": {"choices": ["adam", None]},
+    "model.widths": {"depth": [1, 3], "low": 16, "high": 64, "step": 16},
+}
+
+
+@pytest.mark.parametrize("name", fields())
+def test_every_field_has_a_description(name):
+    assert fields()[name].description
+
+
+def test_an_experiment_cannot_be_changed():
+    config = ExperimentConfig()
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.seed = 3
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.model.widths = (1,)
+    assert config == ExperimentConfig()
+
+
+def test_names_are_complete_and_in_order():
+    names = list(fields())
+    assert names[:4] == ["name", "seed", "data.source", "data.validation_fraction"]
+    for section in ("data", "model", "training", "augmentation", "search", "gate"):
+        schema = SearchConfig if section == "search" else ExperimentConfig.model_fields[section].annotation
+        below = [name.partition(".")[2] for name in names if name.startswith(f"{section}.")]
+        assert below == list(schema.model_fields)
+
+
+def test_flatten_gives_every_field_by_its_name():
+    flat = flatten(ExperimentConfig(seed=4, model=ModelConfig(widths=(8, 9))))
+    assert list(flat) == [name for name in fields() if not name.startswith("search.")]
+    assert (flat["seed"], flat["model.widths"], flat["data.source"]) == (4, (8, 9), None)
+
+
+def test_flatten_with_a_search():
+    flat = flatten(ExperimentConfig(search=SearchConfig(space=SPACE, n_trials=7)))
+    assert list(flat) == list(fields())
+    assert flat["search.n_trials"] == 7
+    assert isinstance(flat["search.space"]["model.widths"], Layers)
+
+
+def test_the_three_forms_of_a_space():
+    space = SearchConfig(space=SPACE).space
+    assert [type(form) for form in space.values()] == [Range, Choice, Layers]
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "reason"),
+    [
+        (Range, {"low": 1, "high": 1}, r"low \(1\) must be below high \(1\)"),
+        (Range, {"low": 0, "high": 1, "log": True}, "log needs low above 0"),
+        (Range, {"low": 1, "high": 2, "log": True, "step": 1}, "log needs low above 0 and no step"),
+        (Range, {"low": 0, "high": 1, "step": 0.3}, r"step \(0.3\) must divide"),
+        (Range, {"low": 0, "high": 1, "step": 0}, "greater than 0"),
+        (Choice, {"choices": [1]}, "at least 2"),
+        (Layers, {"depth": [2, 1], "low": 1, "high": 2}, "first depth"),
+        (Layers, {"depth": [1, 2], "low": 2, "high": 2}, "must be below high"),
+        (Layers, {"depth": [1, 2], "low": 1, "high": 4, "step": 2}, r"step \(2\) must divide"),
+        (Layers, {"depth": [0, 2], "low": 1, "high": 4}, "greater than or equal to 1"),
+    ],
+)
+def test_an_impossible_space_is_refused(form, values, reason):
+    with pytest.raises(pydantic.ValidationError, match=reason):
+        form(**values)
+
+
+@pytest.mark.parametrize(("high", "step"), [(0.3, 0.1), (0.5, 0.1), (0.7, 0.1), (1.0, 0.25), (0.9, 0.3)])
+def test_a_step_that_divides_up_to_rounding_is_taken(high, step):
+    assert Range(low=0, high=high, step=step).step == step
+
+
+def test_one_dropout_and_number_of_convolutions_per_width():
+    several = ModelConfig(widths=(4, 5), dropout=(0.1, 0.2), convolutions=(1, 2))
+    assert (several.dropouts(), several.convolutions_per_block()) == ((0.1, 0.2), (1, 2))
+    one = ModelConfig(widths=(4, 5, 6), dropout=0.3, convolutions=4)
+    assert (one.dropouts(), one.convolutions_per_block()) == ((0.3,) * 3, (4,) * 3)
+
+
+@pytest.mark.parametrize("others", [{}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_copies_need_something_that_changes_them(others):
+    with pytest.raises(pydantic.ValidationError, match=r"augmentation\.copies needs a transform"):
+        AugmentationConfig(copies=1, **others)
+    assert AugmentationConfig(copies=1, shear=3).transforms() == {"shear": 3}
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_needs_one_hot_labels(name):
+    mixing = AugmentationConfig(**{name: 0.2})
+    with pytest.raises(pydantic.ValidationError, match=rf"augmentation\.{name} needs training\.labels=one_hot"):
+        ExperimentConfig(augmentation=mixing)
+    ExperimentConfig(augmentation=mixing, training=TrainingConfig(labels="one_hot"))
+
+
+# random valid experiments, drawn from the schema's own types and limits
+
+
+def values(annotation: typing.Any, metadata: typing.Sequence[typing.Any] = ()) -> st.SearchStrategy[typing.Any]:
+    """Values of a field's type within its limits, the limits themselves among them."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        inner, *more = typing.get_args(annotation)
+        return values(inner, [m for part in more for m in (*getattr(part, "metadata", ()), part)])
+    limits = {key: getattr(m, key) for m in metadata for key in ("ge", "gt", "le", "lt") if hasattr(m, key)}
+    if annotation is int:
+        return st.integers(limits["ge"], limits["le"])
+    if annotation is float:
+        low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+        return st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits)
+    if annotation is bool:
+        return st.booleans()
+    if annotation is str:
+        return st.text(st.characters(codec="utf-8"), min_size=1)
+    if annotation is type(None):
+        return st.none()
+    if typing.get_origin(annotation) is typing.Literal:
+        return st.sampled_from(typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return st.lists(values(typing.get_args(annotation)[0]), min_size=1, max_size=4).map(tuple)
+    return st.one_of([values(part, metadata) for part in typing.get_args(annotation)])  # a union
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> ExperimentConfig:
+    tree: dict[str, typing.Any] = {}
+    for name, field in fields().items():
+        section, _, leaf = name.rpartition(".")
+        if section != "search":
+            target = tree.setdefault(section, {}) if section else tree
+            target[leaf] = draw(values(field.annotation, field.metadata))
+    for leaf in ("dropout", "convolutions"):  # what the schema asks of several fields together
+        if isinstance(tree["model"][leaf], tuple):
+            tree["model"][leaf] = (tree["model"][leaf] * 4)[: len(tree["model"]["widths"])]
+    if not any(value for name, value in tree["augmentation"].items() if name not in ("mixup", "cutmix", "copies")):
+        tree["augmentation"]["copies"] = 0
+    if any((tree["training"]["label_smoothing"], tree["augmentation"]["mixup"], tree["augmentation"]["cutmix"])):
+        tree["training"]["labels"] = "one_hot"
+    if tree["training"]["optimizer"] == "adam":
+        tree["training"]["weight_decay"] = 0.0
+    if tree["model"]["members"]:
+        tree["model"] |= {"warm_start": None, "frozen": 0}
+    if tree["model"]["padding"] == "valid":
+        tree["model"]["residual"] = False
+    search = draw(st.sampled_from([None, {"space": SPACE, "n_trials": 3, "timeout": 0.5}]))
+    if 0 < tree["data"]["validation_fraction"] < 0.01:
+        tree["data"]["validation_fraction"] = 0.01
+    if tree["data"]["validation_fraction"] == 0:
+        tree["training"] |= {"patience": None, "checkpoint": False, "schedule": "constant"}
+        search = None
+    return ExperimentConfig(**tree, search=search)
+
+
+@given(experiments())
+def test_an_experiment_reads_back_from_its_yaml(config):
+    back = files.parse(config.to_yaml(), "another name")
+    assert back == config
+    assert back.to_yaml() == config.to_yaml()
+
+
+@given(experiments())
+def test_every_field_of_an_experiment_can_be_set_alone(config):
+    flat = {name: value for name, value in flatten(config).items() if name != "search.space"}
+    start = ExperimentConfig(search=SearchConfig(space=SPACE)) if config.search else ExperimentConfig()
+    assert files.override(start, flat) == config

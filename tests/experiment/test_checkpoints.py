@@ -1,0 +1,236 @@
+"""Checkpoints among a run's artifacts, and runs that go on: through the functions, and as a user does it."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from fmnist_exp.cli import main
+from fmnist_exp.cli import train as train_command
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError
+from fmnist_exp.experiment import checkpoints
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.run import Outcome
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.training import fit as fitting
+from fmnist_exp.training.state import Checkpoint
+
+PROJECT = Path(__file__).parents[2]
+CONFIG = files.override(
+    ExperimentConfig(),
+    {
+        "name": "tiny",
+        "model.family": "mlp",
+        "model.widths": [16],
+        "training.epochs": 3,
+        "training.batch_size": 50,
+        "training.steps_per_execution": 1,
+        "training.checkpoint": True,
+    },
+)
+PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def train(data: FashionMNIST) -> tuple[str, Outcome]:
+    with runs.closing(runs.start_run(store.connect(), "train", CONFIG.name, CONFIG.name)) as run:
+        return run.id, experiment_run.run_experiment(CONFIG, data, run, score_test=False)
+
+
+def names(run_id: str) -> set[str]:
+    return {Path(entry.path).name for entry in mlflow.MlflowClient().list_artifacts(run_id, "checkpoint")}
+
+
+def file_of(run_id: str, name: str) -> Path:
+    return Path("mlruns") / "0" / run_id / "artifacts" / "checkpoint" / name
+
+
+def histories(run_id: str) -> dict[str, list[tuple[int, float]]]:
+    client = mlflow.MlflowClient()
+    return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in PER_EPOCH}
+
+
+@pytest.fixture(scope="module")
+def cut(shared_store, small) -> str:
+    """A run that was interrupted after its second epoch; its id is what the command said last."""
+    printed = io.StringIO()
+    keep = checkpoints.CheckpointLog.on_checkpoint
+
+    def keep_and_interrupt(log: checkpoints.CheckpointLog, checkpoint: Checkpoint) -> None:
+        keep(log, checkpoint)
+        if len(checkpoint.state().epochs) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(checkpoints.CheckpointLog, "on_checkpoint", keep_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_command._run(store.connect(), CONFIG, small)
+    said = re.search(r"to continue: fmnist-exp train --resume (\w+)\n$", printed.getvalue())
+    assert said, printed.getvalue()
+    return said[1]
+
+
+def test_a_run_that_is_cut_off_leaves_its_experiment_the_best_model_and_two_states(cut):
+    assert names(cut) == {"best.keras", "state-0.npz", "state-1.npz"}
+    found = checkpoints.find(store.connect(), cut)
+    assert found.config == CONFIG
+    assert len(found.state.epochs) == 2
+    assert store.connect().get_run(cut).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half", None])
+def test_a_damaged_state_gives_way_to_the_one_before(cut, damage):
+    newest = file_of(cut, "state-0.npz")  # after two epochs
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-100] if damage is None else damage)
+    assert len(checkpoints.find(store.connect(), cut).state.epochs) == 1
+    other = file_of(cut, "state-1.npz")
+    kept = other.read_bytes()
+    other.unlink()
+    with pytest.raises(RequestError, match=r"no state to go on from; it was not run with training\.checkpoint=true"):
+        checkpoints.find(store.connect(), cut)
+    other.write_bytes(kept)
+    newest.write_bytes(content)
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(RequestError) as error:
+        CliRunner().invoke(main, ["train", "--resume", *arguments], catch_exceptions=False, standalone_mode=False)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_cannot_go_on_is_refused(cut, small, data):
+    before = len(mlflow.search_runs(["0"]))
+    assert "not found" in refused("0" * 32)
+    assert "--training.epochs would change it" in refused(cut, "--training.epochs", "9")
+    assert "did you mean 'training.epochs'" in refused(cut, "--training.epoch", "9")
+    assert "leave --experiment out" in refused(cut, "--experiment", "mlp")
+    # the run had some hundred images, the command finds all
+    assert "training images are not the run's own" in refused(cut, "--training.epochs", "3", "--name", "another")
+    assert len(mlflow.search_runs(["0"])) == before
+    client = store.connect()
+    trial = runs.start_run(client, "trial", "trial", "x")
+    assert "not a run of train" in refused(trial.id)
+    client.delete_run(trial.id)
+    assert "was deleted" in refused(trial.id)
+
+
+def test_a_run_goes_on_and_ends_complete_in_itself(cut, small):
+    unbroken, expected = train(small)
+    client = store.connect()
+    client.set_terminated(cut, "RUNNING")  # as SIGKILL leaves it
+    client.delete_tag(cut, "fmnist.error")
+    interrupted = checkpoints.find(client, cut)
+    checkpoints.check_data(interrupted, small)
+    run = runs.start_run(client, "train", CONFIG.name, CONFIG.name)
+    with runs.closing(run):
+        checkpoints.take_over(interrupted, run)
+        assert (names(cut), names(run.id)) == ({"best.keras"}, {"best.keras", "state-0.npz"})
+        fit = partial(fitting.fit, start=interrupted.state)
+        outcome = experiment_run.run_experiment(CONFIG, small, run, score_test=False, fit=fit)
+    assert histories(run.id) == histories(unbroken)
+    assert outcome.validation.metrics() == expected.validation.metrics()
+    assert names(run.id) == names(unbroken) == {"best.keras"}
+    old, new = client.get_run(cut), client.get_run(run.id)
+    assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
+    assert old.data.tags["fmnist.error"] == f"interrupted; continued by run {run.id}"
+    assert new.data.tags["fmnist.resumes"] == cut
+    assert new.data.metrics["fit_seconds"] > interrupted.state.seconds
+    best = keras.saving.load_model(file_of(run.id, "best.keras"))
+    best.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")  # weights only, no optimizer
+    measured = best.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
+    assert measured["accuracy"] == pytest.approx(outcome.validation.accuracy)
+    assert f"the run has no state to go on from; interrupted; continued by run {run.id}" in refused(cut)
+    assert "the run finished" in refused(run.id)
+
+
+def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    def refuse(self: Any, path: str) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(LocalArtifactRepository, "delete_artifacts", refuse)
+    run = runs.start_run(store.connect(), "train", "x", "x")
+    with run.artifacts() as folder:
+        (folder / "checkpoint").mkdir()
+        (folder / "checkpoint" / "state-0.npz").touch()
+    checkpoints.discard(run)
+    assert names(run.id) == {"state-0.npz"}
+
+
+# as a user does it
+
+COMMAND = [sys.executable, "-m", "fmnist_exp", "train"]
+OPTIONS = "--experiment mlp --training.checkpoint true --training.epochs 6 --training.schedule constant"
+OPTIONS += " --model.widths [16] --data.validation_fraction 0.5 --training.batch_size 500 --model.dropout 0.2"
+
+
+class User:
+    """Stands in a folder with a store of its own, and starts commands there."""
+
+    def __init__(self, folder: Path, new_database: Callable[[Path, str], str]) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.uri = new_database(folder, str(folder / "mlruns"))
+        self.client = mlflow.MlflowClient(self.uri)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment = {**clean, "PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": self.uri}
+        with (self.folder / "log").open("a") as log:
+            return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def run_after_epoch(self, count: int, process: subprocess.Popen[bytes]) -> str:
+        """Wait until that epoch's metrics are there; the id of the run."""
+        while process.poll() is None:
+            for run in self.client.search_runs(["0"]):
+                if len(self.client.get_metric_history(run.info.run_id, "val_accuracy")) >= count:
+                    return str(run.info.run_id)
+            time.sleep(0.05)
+        raise AssertionError(self.log())
+
+    def measured(self, run: Any) -> dict[str, list[tuple[int, float]]]:
+        """Every metric's history, but for the times."""
+        names = set(run.data.metrics) - {"fit_seconds", "images_per_second", "epoch_seconds"}
+        histories = {name: self.client.get_metric_history(run.info.run_id, name) for name in names}
+        return {name: [(entry.step, entry.value) for entry in history] for name, history in histories.items()}
+
+
+def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeypatch):
+    patient, hasty = User(tmp_path / "patient", new_database), User(tmp_path / "hasty", new_database)
+    with hasty.start(*OPTIONS.split()) as killed:
+        old = hasty.run_after_epoch(3, killed)
+        killed.kill()
+    assert hasty.client.get_run(old).info.status == "RUNNING"
+    with hasty.start("--resume", old) as resumed:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", patient.uri)  # meanwhile, here
+        CliRunner().invoke(main, ["train", *OPTIONS.split()], catch_exceptions=False, standalone_mode=False)
+        assert resumed.wait(300) == 0, hasty.log()
+    assert re.search(rf"going on after epoch [2-6] of run {old}", hasty.log())
+    (new,) = hasty.client.search_runs(["0"], f"tags.`fmnist.resumes` = '{old}'")
+    (whole,) = patient.client.search_runs(["0"])
+    assert (hasty.client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")
+    assert hasty.measured(new) == patient.measured(whole)
+    kept = hasty.folder / "mlruns" / "0" / new.info.run_id / "artifacts" / "checkpoint"
+    assert [file.name for file in kept.iterdir()] == ["best.keras"]
+    assert keras.saving.load_model(kept / "best.keras").count_params() == new.data.metrics["parameters"]

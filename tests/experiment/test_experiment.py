@@ -1,0 +1,147 @@
+"""How runs begin and end, and what they never say."""
+
+import contextlib
+import sqlite3
+import sys
+from functools import partial
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import WorkError
+from fmnist_exp.export import packaging
+from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import run as runs
+
+CONFIG = files.override(ExperimentConfig(), {"name": "tiny", "training.epochs": 2, "training.learning_rate": 3e-3})
+
+
+def ended(client: mlflow.MlflowClient, error: BaseException | None) -> Any:
+    with contextlib.suppress(BaseException), runs.closing(runs.start_run(client, "train", "run", "x")) as run:
+        if error:
+            raise error
+    return client.get_run(run.id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "FINISHED", None),
+        (WorkError("the loss\nbecame nan"), "FAILED", "the loss"),
+        (ValueError("http://me:secret@host/ is gone"), "FAILED", "http://***@host/ is gone"),
+        (ZeroDivisionError(), "FAILED", "ZeroDivisionError"),
+        (SystemExit(3), "FAILED", "3"),
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
+    ],
+)
+def test_a_run_is_closed_with_the_right_status(shared_store, error, status, reason):
+    run = ended(store.connect(), error)
+    assert (run.info.status, run.data.tags.get("fmnist.error")) == (status, reason)
+    assert run.info.end_time >= run.info.start_time
+
+
+def test_closing_does_not_swallow_the_error(shared_store):
+    run = runs.start_run(store.connect(), "train", "run", "x")
+    with pytest.raises(ZeroDivisionError), runs.closing(run):
+        raise ZeroDivisionError
+
+
+def test_a_run_that_mlflow_made_is_taken_over(shared_store, small):
+    """As `mlflow run` does it: its own spelling of the params is there before, and may not be written twice."""
+    client = store.connect()
+    made = client.create_run("0", tags={"mlflow.project.entryPoint": "train"})
+    client.log_param(made.info.run_id, "training.learning_rate", "3e-3")
+    client.log_param(made.info.run_id, "experiment", "tiny.yaml")
+    run = runs.start_run(client, "train", "tiny", "tiny", run_id=made.info.run_id)
+    assert run.id == made.info.run_id
+    runs.log_start(run, CONFIG, small)
+    runs.log_start(run, CONFIG, small)
+    found = client.get_run(run.id).data
+    assert (found.params["training.learning_rate"], found.params["experiment"]) == ("3e-3", "tiny.yaml")
+    assert found.params["training.epochs"] == "2"
+    assert (found.tags["fmnist.kind"], found.tags["mlflow.project.entryPoint"]) == ("train", "train")
+    assert client.get_run(run.id).info.run_name == "tiny"
+
+
+def test_a_child_run_stands_in_its_parents_experiment(shared_store, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    parent = runs.start_run(client, "tune", "parent", "x")
+    assert client.get_experiment(parent.experiment_id).name == "elsewhere"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    child = runs.start_run(client, "trial", "child", "x", parent)
+    found = client.get_run(child.id)
+    assert found.info.experiment_id == parent.experiment_id != "0"
+    assert found.data.tags["mlflow.parentRunId"] == parent.id
+
+
+def test_the_experiment_by_id(shared_store, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client.create_experiment("by id"))
+    run = runs.start_run(client, "train", "run", "x")
+    assert client.get_experiment(run.experiment_id).name == "by id"
+
+
+def test_many_params_and_metrics_in_one_call(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    run.params({f"p{i}": i for i in range(250)})
+    run.metrics({f"m{i}": i for i in range(250)}, step=3)
+    found = client.get_run(run.id).data
+    assert (len(found.params), len(found.metrics), found.params["p249"]) == (250, 250, "249")
+    assert run.logged_metrics("m24") == {f"m24{end}": float(f"24{end}") for end in ["", *range(10)]}
+
+
+def test_artifacts_of_a_block_that_fails_are_not_logged(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    with contextlib.suppress(ZeroDivisionError), run.artifacts() as folder:
+        (folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+    assert client.list_artifacts(run.id) == []
+
+
+def test_a_model_that_cannot_be_logged_is_marked_as_failed(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    with pytest.raises(Exception, match="'str' object"):
+        run.model(partial(packaging.save, model="not a model", examples=np.zeros((1, 28, 28), np.uint8)), {})
+    (model,) = client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.id}'")
+    assert str(model.status) == "FAILED"
+
+
+# secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:secret@host:5000/x", "https://***@host:5000/x"),
+        ("postgresql://me:secret@host/db", "postgresql://***@host/db"),
+        ("https://token@host and http://a:b@c", "https://***@host and http://***@c"),
+        ("https://me:sec@ret@host/x", "https://***@host/x"),
+        ("https://host/path@2x.png", "https://host/path@2x.png"),
+        ("someone@example.org", "someone@example.org"),
+    ],
+)
+def test_secrets_are_blanked(text, shown):
+    assert redact.without_secrets(text) == shown
+
+
+def test_no_secret_reaches_the_store(shared_store, small, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    monkeypatch.setattr(sys, "argv", ["fmnist-exp", "tune", "--storage", "postgresql://me:hunter2@host/db"])
+    config = files.override(CONFIG, {"data.source": "https://me:hunter2@host/images"})
+    with contextlib.suppress(WorkError), runs.closing(runs.start_run(client, "train", "r", "x")) as run:
+        run.tag({"note": "https://me:hunter2@host"})
+        runs.log_start(run, config, FashionMNIST(small.train, small.validation, small.test, config.data.source))
+        raise WorkError("https://me:hunter2@host is gone")
+    assert client.get_run(run.id).data.params["data.source"] == "https://***@host/images"
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        assert "hunter2" not in "\n".join(database.iterdump())

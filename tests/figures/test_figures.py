@@ -1,0 +1,304 @@
+"""Every figure draws, also for the least there is to draw, and its words say the right numbers."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from fmnist_exp.config.schema import AugmentationConfig
+from fmnist_exp.evaluation import metrics as scoring
+from fmnist_exp.figures import canvas
+from fmnist_exp.figures import run as run_figures
+from fmnist_exp.training.fit import Epoch
+from fmnist_exp.tuning.report import static
+from fmnist_exp.tuning.report.points import Stretch, Timeline, TrialPoints
+
+
+def words(figure: Figure) -> str:
+    """All that stands in the figure, which is drawn to a PNG first, as a run does it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert file.getvalue().startswith(b"\x89PNG")
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    for axes in figure.axes:
+        texts += [axes.get_title(), axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
+        texts += [label.get_text() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
+        texts += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
+    return "\n".join([*texts, figure.get_suptitle()])
+
+
+@pytest.fixture
+def answers(small) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and probabilities: three of four right, 0.91 sure."""
+    labels = small.test.labels
+    given = np.where(np.arange(200) % 4 == 0, (labels + 1) % 10, labels)
+    return small.test.images, labels, (np.eye(10)[given] * 0.9 + 0.01).astype(np.float32)
+
+
+def epochs(count: int) -> list[Epoch]:
+    keys = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return [Epoch(number, dict.fromkeys(keys, 0.5 + number / 100)) for number in range(1, count + 1)]
+
+
+def test_samples_shows_ten_of_each_class(small):
+    figure = run_figures.samples(small.train.images, small.train.labels)
+    assert "Ankle boot" in words(figure)
+    (picture,) = figure.axes[0].get_images()
+    shown = np.asarray(picture.get_array())
+    assert shown.shape == (280, 280)
+    trousers = small.train.images[small.train.labels == 1]
+    assert np.array_equal(shown[28:56, :28], trousers[0])
+    assert np.array_equal(shown[28:56, 252:], trousers[9])
+
+
+def test_samples_with_less_than_ten_of_a_class(small):
+    chosen = np.flatnonzero((small.train.labels != 3) | (np.cumsum(small.train.labels == 3) <= 4))
+    assert np.bincount(small.train.labels[chosen])[3] == 4
+    figure = run_figures.samples(small.train.images[chosen], small.train.labels[chosen])
+    assert "ten of each class" in words(figure)
+
+
+ALL_ON = AugmentationConfig(
+    horizontal_flip=True, rotation=15, shear=10, zoom=0.2, shift=2, erasing=0.5, mixup=2, cutmix=1
+)
+
+
+def pictures(figure: Figure, place: int) -> np.ndarray:
+    """A column of an augmented figure: 0 is the originals."""
+    (picture,) = figure.axes[0].get_images()
+    sheet = np.asarray(picture.get_array())
+    left = 32 * place + (14 if place else 2)
+    return sheet.reshape(-1, 32, sheet.shape[1])[:, 2:30, left : left + 28]
+
+
+def test_augmented_without_augmentation_shows_what_is_there(small):
+    figure = run_figures.augmented(small.train.images, small.train.labels, AugmentationConfig(), 0)
+    assert "no augmentation" in words(figure)
+    assert "Ankle boot" in words(figure)
+    first = small.train.images[[np.flatnonzero(small.train.labels == label)[0] for label in range(10)]]
+    assert all(np.array_equal(pictures(figure, place), first) for place in range(run_figures.VARIANTS + 1))
+
+
+def test_augmented_shows_what_is_on(small):
+    figure = run_figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    said = words(figure)
+    names = "horizontal_flip, rotation 15, shear 10, zoom 0.2, shift 2, erasing 0.5, mixup 2, cutmix 1"
+    assert names in said
+    assert "copies" not in said
+    columns = [pictures(figure, place) for place in range(run_figures.VARIANTS + 1)]
+    assert all((a != b).any() for a, b in itertools.combinations(columns, 2))
+    assert len(figure.axes[0].texts) == 20
+    assert "% " in said
+    again = run_figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    assert np.array_equal(pictures(again, 5), columns[5])
+
+
+@pytest.mark.parametrize("fields", [{"mixup": 1.0}, {"cutmix": 1.0}, {"shift": 2, "copies": 2}])
+def test_augmented_with_few_classes(small, fields):
+    chosen = np.isin(small.train.labels, (2, 7))
+    config = AugmentationConfig(**fields)
+    figure = run_figures.augmented(small.train.images[chosen], small.train.labels[chosen], config, 3)
+    said = words(figure)
+    assert "Pullover" in said
+    assert "Dress" not in said
+    assert ("2 copies" in said) == ("copies" in fields)
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("quantity", ["accuracy", "loss"])
+def test_curves(count, quantity):
+    every = epochs(count)
+    figure = run_figures.curves(every, quantity, every[-1])
+    said = words(figure)
+    assert f"kept: {0.5 + count / 100:.4f}" in said
+    assert f"{quantity.capitalize()} by epoch" in said
+    training, validation, kept = figure.axes[0].get_lines()
+    assert list(training.get_xdata()) == list(validation.get_xdata()) == list(range(1, count + 1))
+    assert list(kept.get_xdata()) == [count]
+    ticks = [tick for tick in figure.axes[0].get_xticks() if 0.5 <= tick <= count + 0.5]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_confusion_matrix_says_counts_and_accuracy(answers):
+    _, labels, probabilities = answers
+    evaluated = scoring.evaluate(probabilities, labels, "test")
+    figure = run_figures.confusion_matrix(evaluated)
+    assert "Test set: 75.00% of 200 images right" in words(figure)
+    counts = {(round(t.get_position()[1]), round(t.get_position()[0])): int(t.get_text()) for t in figure.axes[0].texts}
+    assert counts == {place: count for place, count in np.ndenumerate(evaluated.confusion) if count}
+
+
+def test_confusion_matrix_of_a_few_images():
+    evaluated = scoring.evaluate(np.eye(10)[[2]], np.array([2]), "validation")
+    assert "Validation set: 100.00% of 1 images right" in words(run_figures.confusion_matrix(evaluated))
+
+
+def test_predictions_shows_the_first_forty(answers):
+    images, labels, probabilities = answers
+    figure = run_figures.predictions(images, labels, probabilities)
+    assert "first forty" in words(figure)
+    assert len(figure.axes[0].texts) == 40
+    wrong, right = (text.get_text() for text in figure.axes[0].texts[:2])
+    names = run_figures.CLASS_NAMES
+    assert wrong == f"{names[(labels[0] + 1) % 10]} 91%\nis: {names[labels[0]]}"
+    assert right == f"{names[labels[1]]} 91%"
+    colors = [text.get_color() for text in figure.axes[0].texts]
+    assert colors == [canvas.WRONG, *[canvas.RIGHT] * 3] * 10
+    shown = np.asarray(figure.axes[0].get_images()[0].get_array())
+    assert np.array_equal(shown[46:74, 52:80], images[11])  # second row, second column
+
+
+def test_predictions_of_one_image(answers):
+    images, labels, probabilities = answers
+    figure = run_figures.predictions(images[:1], labels[:1], probabilities[:1])
+    assert "91%" in words(figure)
+    assert len(figure.axes[0].texts) == 1
+
+
+def test_mistakes_shows_the_surest_first(answers):
+    images, labels, probabilities = answers
+    probabilities[8] = np.full(10, 0.001)
+    probabilities[8, (labels[8] + 2) % 10] = 0.991
+    figure = run_figures.mistakes(images, labels, probabilities)
+    assert "The surest of 50 mistakes" in words(figure)
+    assert len(figure.axes[0].texts) == 40
+    assert figure.axes[0].texts[0].get_text().startswith(f"{run_figures.CLASS_NAMES[(labels[8] + 2) % 10]} 99%\nis: ")
+    assert {text.get_color() for text in figure.axes[0].texts} == {canvas.WRONG}
+
+
+def test_mistakes_without_a_mistake(answers):
+    images, labels, _ = answers
+    figure = run_figures.mistakes(images, labels, np.eye(10)[labels])
+    assert "The surest of 0 mistakes" in words(figure)
+    assert not figure.axes[0].texts
+
+
+def test_model_diagram_has_a_box_per_layer():
+    layers = [("Input", "28 × 28 uint8", 0), ("Dense 10 softmax", "10", 7850)]
+    figure = run_figures.model_diagram(layers, "linear: 7,850 parameters")
+    said = words(figure)
+    assert all(text in said for text in ("Dense 10 softmax", "7,850 parameters", "28 × 28 uint8"))
+    assert len(figure.axes[0].patches) == 2
+    top, bottom = (box.get_y() for box in figure.axes[0].patches)
+    assert figure.axes[0].get_ylim()[0] > bottom > top  # the y axis points down
+
+
+# studies
+
+
+def trial(number: int, pruned: bool = False, epochs: int = 3, rate: float | None = None) -> TrialPoints:
+    accuracies = {epoch: 0.5 + number / 10 + epoch / 100 for epoch in range(1, epochs + 1)}
+    parameters = {"training.learning_rate": rate or 10.0 ** -(number + 1), "model.dropout": number / 10}
+    return TrialPoints(number, pruned, accuracies, parameters)
+
+
+STUDIES = {
+    "one trial": [trial(0)],
+    "one trial of one epoch": [trial(0, epochs=1)],
+    "all pruned": [trial(n, pruned=True, epochs=1) for n in range(3)],
+    "the pruned one is highest": [trial(0), trial(1), trial(2, pruned=True)],
+    "a parameter that never changes": [trial(n, rate=0.1) for n in range(3)],
+}
+LOGARITHMIC = frozenset({"training.learning_rate"})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_learning_curves(name):
+    trials = STUDIES[name]
+    figure = static.learning_curves(trials)
+    said = words(figure)
+    assert "Learning curves of all trials" in said
+    best = max(trials, key=lambda t: t.best)
+    assert f"best: trial {best.number}, {best.best:.2%}" in said
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
+    for each in trials:
+        assert list(each.accuracies.values()) in drawn
+    crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == sum(each.pruned for each in trials)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_history(name):
+    trials = STUDIES[name]
+    figure = static.history(trials)
+    assert "the best so far" in words(figure)
+    points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
+    assert {number: points[number] for number in (t.number for t in trials)} == {t.number: t.best for t in trials}
+    (so_far,) = [line for line in figure.axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
+    assert list(so_far.get_ydata()) == list(itertools.accumulate((t.best for t in trials), max))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_slices_has_an_axis_per_parameter(name):
+    figure = static.slices(STUDIES[name], LOGARITHMIC, {})
+    words(figure)
+    scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes if axes.get_xlabel()}
+    assert scales == {"training.learning_rate": "log", "model.dropout": "linear"}
+    assert [len(axes.get_lines()) for axes in figure.axes[:2]] == [len(STUDIES[name])] * 2
+
+
+def test_slices_with_more_parameters_than_columns():
+    many = TrialPoints(0, False, {1: 0.5}, {f"p{i}": float(i) for i in range(6)})
+    assert "p5" in words(static.slices([many], frozenset(), {}))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_parallel_coordinates_has_a_line_per_trial(name):
+    trials = STUDIES[name]
+    figure = static.parallel_coordinates(trials, LOGARITHMIC, {})
+    said = words(figure)
+    assert all(label in said for label in ("learning_rate", "dropout", "val_accuracy"))
+    rates = [t.parameters["training.learning_rate"] for t in trials]
+    assert f"{min(rates):.3g}" in said
+    assert f"{max(rates):.3g}" in said
+    assert len([line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 3]) == len(trials)
+
+
+@pytest.mark.parametrize("shares", [{"model.dropout": 1.0}, {"a": 0.7, "b": 0.3, "c": 0.0}])
+def test_importances(shares):
+    figure = static.importances(shares)
+    said = words(figure)
+    assert all(f"{share:.2f}" in said and name in said for name, share in shares.items())
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == list(shares.values())[::-1]
+
+
+def test_choices_stand_with_their_words():
+    trials = [TrialPoints(n, False, {1: 0.5 + n / 10}, {"training.optimizer": n % 2, "x": n}) for n in range(3)]
+    words_of = {"training.optimizer": ["adam", "sgd"]}
+    for figure in (
+        static.slices(trials, frozenset(), words_of),
+        static.parallel_coordinates(trials, frozenset(), words_of),
+    ):
+        said = words(figure)
+        assert "adam" in said
+        assert "sgd" in said
+
+
+def test_the_front_is_marked_for_each_other_objective():
+    measured = {4: {"val_accuracy": 0.9, "parameters": 50}, 7: {"val_accuracy": 0.8, "parameters": 20}}
+    measured[8] = {"val_accuracy": 0.7, "parameters": 60}
+    figure = static.pareto_front(measured, [4, 7])
+    words(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["4", "7"]
+    front = next(line for line in figure.axes[0].get_lines() if line.get_label() == "Pareto front")
+    assert list(zip(*front.get_data(), strict=True)) == [(20, 0.8), (50, 0.9)]
+    more = {number: {**values, "prediction_seconds": values["parameters"] / 1e6} for number, values in measured.items()}
+    assert [axes.get_xlabel() for axes in static.pareto_front(more, [4, 7]).axes] == [
+        "parameters",
+        "seconds per prediction, one image",
+    ]
+
+
+def test_the_timeline_has_a_bar_per_trial_and_a_row_per_worker():
+    stretches = [Stretch(0, "b", "COMPLETE", 0, 60), Stretch(1, "a", "PRUNED", 30, 90), Stretch(2, "b", "FAIL", 60, 70)]
+    figure = static.timeline(Timeline(stretches, [65.0]))
+    said = words(figure)
+    assert all(text in said for text in ("a", "b", "complete", "pruned", "failed", "minutes, pauses left out"))
+    bars = sorted((bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches)
+    assert [left for left, _ in bars] == pytest.approx([0, 0.5, 1])
+    assert [width for _, width in bars] == pytest.approx([1, 1, 1 / 6])
+    assert "pruned" not in words(static.timeline(Timeline(stretches[:1], [])))  # no word for what is not there

@@ -1,0 +1,162 @@
+"""One whole run of each kind, on the real images, the way a user starts it: `mlflow run`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+PROJECT = Path(__file__).parents[2]
+RUN_ARTIFACTS = {
+    "experiment.yaml",
+    "curves/accuracy.png",
+    "curves/loss.png",
+    "evaluation/confusion_matrix.png",
+    "evaluation/report.json",
+    "evaluation/predictions.png",
+    "evaluation/mistakes.png",
+    "data/samples.png",
+    "data/augmented.png",
+    "model/summary.txt",
+    "model/diagram.png",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the user stands: the embedded store is made here."""
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    # `python` must be the interpreter that runs the tests, as in an activated environment
+    path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
+    return {**clean, "PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+
+
+@pytest.fixture(scope="module")
+def client(environment: dict[str, str]) -> Iterator[MlflowClient]:
+    """Of the user's store. MLflow itself must know it too: it looks there for a run's models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", environment["MLFLOW_TRACKING_URI"])
+        yield MlflowClient()
+
+
+def mlflow_run(entry: str, folder: Path, environment: dict[str, str], **parameters: object) -> str:
+    options = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
+    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "-e", entry, "--env-manager", "local", *options]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def artifacts(client: MlflowClient, run_id: str, path: str = "") -> set[str]:
+    found = set()
+    for entry in client.list_artifacts(run_id, path):
+        found |= artifacts(client, run_id, entry.path) if entry.is_dir else {entry.path}
+    return found
+
+
+def test_mlp(folder, environment, client):
+    parameters = {"training.epochs": 2, "training.learning_rate": "5e-4", "model.widths": "[64]"}
+    mlflow_run("mlp", folder, environment, **parameters)
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["fmnist.kind"] == "train"
+    # `mlflow run` logs what it was given, quoted for the shell, and MLflow lets nobody log it again
+    assert run.data.params["model.widths"] == "'[64]'"
+    assert run.data.params["training.learning_rate"] == "5e-4"
+    assert run.data.params["training.batch_size"] == "1024"
+    assert run.data.metrics["test_accuracy"] > 0.7
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_accuracy")] == [1, 2]
+    assert artifacts(client, run.info.run_id) >= RUN_ARTIFACTS
+    assert {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags} == {
+        "training",
+        "validation",
+        "test",
+    }
+
+
+def test_tune(folder, environment, client):
+    small = {"n_trials": 2, "experiment": "tune_mlp", "training.epochs": 1, "study": "two"}
+    printed = mlflow_run("tune", folder, environment, **small, storage=f"sqlite:///{folder}/studies.db")
+    assert "registered fashion-mnist version 1 (challenger and champion)" in printed
+    (parent,) = client.search_runs(["0"], "tags.`fmnist.kind` = 'tune'")
+    trials = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert len(trials) == 2
+    for trial in trials:
+        state = trial.data.tags["fmnist.trial_state"]
+        assert trial.info.status == {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[state]
+        assert artifacts(client, trial.info.run_id) >= RUN_ARTIFACTS
+        assert len(trial.outputs.model_outputs) == 1
+    scored = [trial for trial in trials if "test_accuracy" in trial.data.metrics]
+    assert len(scored) == 1
+    assert {"study/trials.csv", "study/figures.html", "study/learning_curves.png"} <= artifacts(
+        client, parent.info.run_id
+    )
+    version = client.get_model_version_by_alias("fashion-mnist", "champion")
+    assert version.run_id == scored[0].info.run_id
+    assert float(version.tags["test_accuracy"]) == pytest.approx(scored[0].data.metrics["test_accuracy"])
+
+
+def test_the_champion_answers(client, data):
+    table = mlflow.pyfunc.load_model("models:/fashion-mnist@champion").predict(data.test.images[:1000])
+    assert (table["label"] == data.test.labels[:1000]).mean() > 0.75
+    assert list(table.columns) == ["label", "name", "probability", *(f"p{label}" for label in range(10))]
+
+
+@pytest.mark.usefixtures("ctrl_c_heeded")
+def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, client):
+    command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", "cut", "--n_trials"]
+    storage = ["--storage", f"sqlite:///{folder}/studies.db", "--training.epochs", "2"]
+    outside = {**environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, "50", *storage],
+        cwd=folder,
+        env=outside,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial   0"):
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+        assert process.wait(60) == 130, printed
+    told = "to continue: fmnist-exp tune --experiment tune_mlp --n_trials 50 "
+    again = next(line for line in printed.splitlines() if line.startswith(told))
+    assert again.endswith(f" --storage sqlite:///{folder}/studies.db --training.epochs 2 --study cut")
+    study_runs = client.search_runs(["0"], "tags.`fmnist.study` = 'cut'")
+    assert {run.info.status for run in study_runs} <= {"FINISHED", "KILLED"}
+    done = subprocess.run(
+        [*command, "2", *storage], cwd=folder, env=outside, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the study goes on" in done.stdout
+    assert {run.info.status for run in client.search_runs(["0"])} <= {"FINISHED", "KILLED"}
+
+
+def test_a_search_that_fails_says_how_to_go_on(folder, environment):
+    command = ["tune", "--experiment", "tune_mlp", "--timeout", "1e-06", "--workers", "1", "--study", "brief"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fmnist_exp", *command],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no trial came to a model within search.timeout=1e-06 minutes" in done.stderr
+    assert f"to continue: fmnist-exp {' '.join(command)}\n" in done.stdout

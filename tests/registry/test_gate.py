@@ -1,0 +1,339 @@
+"""The gate on real versions in a real store. Models are small, and fitted on some thousand real images in seconds."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from fmnist_exp import cli
+from fmnist_exp.config.files import override
+from fmnist_exp.config.schema import ExperimentConfig, GateConfig
+from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.export import checksums
+from fmnist_exp.registry import champions, gate, lineage, smoke, versions
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.training import fit as fitting
+
+WEAK = {"model.family": "linear", "training.epochs": 1, "training.learning_rate": 2e-3}
+STRONG = {"model.family": "mlp", "model.widths": [64], "training.epochs": 2, "training.learning_rate": 3e-3}
+
+
+def fit_on_few(model, config, data, listeners):
+    few = Split("train", data.train.images[:6000], data.train.labels[:6000])
+    return fitting.fit(model, config, FashionMNIST(few, data.validation, data.test, data.source), listeners)
+
+
+def new_version(client, fields):
+    config = override(ExperimentConfig(), fields)
+    data = dataset.load(config.data, config.seed)
+    with runs.closing(runs.start_run(client, "train", "version", "version")) as run:
+        outcome = experiment_run.run_experiment(config, data, run, score_test=True, fit=fit_on_few)
+    return versions.register(client, outcome.model_id, run.id, {"test_accuracy": outcome.test.accuracy})
+
+
+@pytest.fixture(scope="module")
+def client(shared_store):
+    return store.connect()
+
+
+@pytest.fixture(scope="module")
+def weak(client):
+    return new_version(client, WEAK)
+
+
+@pytest.fixture(scope="module")
+def strong(client, weak):
+    return new_version(client, STRONG)
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """The real request takes seconds: one test sends it, the others take the predictor's word."""
+    sent = []
+
+    def request(folder, image):
+        sent.append(folder)
+        probabilities = lineage.Answerer(folder, "the server")(image[None])[0]
+        return {f"p{label}": float(value) for label, value in enumerate(probabilities)}
+
+    monkeypatch.setattr(smoke, "request", request)
+    return sent
+
+
+@pytest.fixture(autouse=True)
+def nobody_reigns(client):
+    yield
+    if client.search_registered_models():
+        client.delete_registered_model_alias(versions.NAME, versions.CHAMPION)
+        client.set_registered_model_tag(versions.NAME, champions.REIGNS, "")
+
+
+def decide(client, version, config=None, **how):
+    config = config or GateConfig()
+    match = gate.plan(client, version, config, None, anyhow=how.get("force", False))
+    with runs.closing(runs.start_run(client, "evaluate", "gate", "")) as run:
+        return gate.decide(client, match, run, config, **how), run
+
+
+def champion(client):
+    return versions.aliases(client).get(versions.CHAMPION)
+
+
+def artifact(client, run, name):
+    return Path(client.download_artifacts(run.id, name)).read_text(encoding="utf-8")
+
+
+def promote(*arguments):
+    with pytest.raises(SystemExit) as end:
+        cli.run(["promote", *arguments])
+    return end.value.code
+
+
+def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak):
+    verdict, run = decide(client, weak)
+    assert verdict.passed
+    assert verdict.smoke == "answered"
+    assert verdict.comparison is None
+    assert champion(client) == "1"
+    found = versions.find(client, "champion")
+    assert found.tags["gate_verdict"] == "passed: there was no champion"
+    assert found.tags["champion_after"] == "none"
+    assert json.loads(artifact(client, run, "gate/verdict.json"))["comparison"] is None
+    listed = subprocess.run(["ps", "-o", "args", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    assert "scoring_server" not in listed.stdout
+
+
+def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong, answered):
+    champions.crown(client, weak, "test")
+    verdict, run = decide(client, strong)
+    assert verdict.crowned
+    assert answered == [folder_of(client, strong)]
+    assert champion(client) == "2"
+    tags = versions.find(client, "2").tags
+    assert tags["gate_verdict"] == verdict.sentence
+    assert (tags["gate_champion"], tags["gate_images"], tags["gate_run"]) == ("1", "6000", run.id)
+    assert float(tags["gate_p_value"]) < 0.05
+    assert int(tags["gate_won"]) > int(tags["gate_lost"])
+    for who, version in (("challenger", strong), ("champion", weak)):
+        assert float(tags[f"gate_{who}_test_accuracy"]) == pytest.approx(float(version.tags["test_accuracy"]))
+    assert tags["champion_after"] == "1"
+    assert versions.find(client, "1").tags["champion_followed_by"] == "2"
+    report = json.loads(artifact(client, run, "gate/verdict.json"))
+    table = artifact(client, run, "gate/images.csv").splitlines()
+    assert len(table) == 1 + report["comparison"]["won"] + report["comparison"]["lost"]
+    assert {item.path for item in client.list_artifacts(run.id, "gate")} >= {"gate/comparison.png"}
+
+
+@pytest.mark.parametrize("case", ["equal", "worse"])
+def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered):
+    holder, challenger = (strong, weak) if case == "worse" else (weak, again(client, weak))
+    champions.crown(client, holder, "test")
+    verdict, _ = decide(client, challenger)
+    assert not verdict.crowned
+    assert verdict.sentence.startswith("refused: not shown to be better")
+    assert champion(client) == str(holder.version)
+    assert versions.find(client, str(challenger.version)).tags["gate_verdict"] == verdict.sentence
+    assert answered == []  # it was refused before
+
+
+def again(client, version, run_id=None, **tags):
+    """Another version of the same model."""
+    tags["sha256"] = version.tags["sha256"]
+    return client.create_model_version(versions.NAME, version.source, run_id or version.run_id, tags=tags)
+
+
+def test_force_is_written_down(client, weak, strong, answered):
+    champions.crown(client, strong, "test")
+    verdict, _ = decide(client, weak, force=True)
+    assert (verdict.passed, verdict.crowned) == (False, True)
+    found = versions.find(client, "champion")
+    assert str(found.version) == str(weak.version)
+    assert found.tags["champion_why"].startswith("forced, although not shown to be better")
+    assert verdict.smoke == "answered"
+
+
+def test_a_strict_level_refuses_a_small_lead(client, weak, strong, answered):
+    champions.crown(client, weak, "test")
+    verdict, _ = decide(client, strong, GateConfig(level=1e-300))
+    assert not verdict.crowned
+
+
+def test_a_model_whose_export_was_swapped_is_refused(client, weak, strong, answered, tmp_path):
+    champions.crown(client, weak, "test")
+    file, other = (folder_of(client, version) / "data" / "model.onnx" for version in (strong, weak))
+    shutil.copy(file, tmp_path)
+    try:
+        shutil.copy(other, file)
+        changed, _ = decide(client, strong)
+        swapped_before = again(client, strong)
+        new = checksums.as_tag(checksums.checksums(folder_of(client, strong)))
+        client.set_model_version_tag(versions.NAME, swapped_before.version, checksums.TAG, new[checksums.TAG])
+        differs, _ = decide(client, versions.find(client, str(swapped_before.version)))
+    finally:
+        shutil.copy(tmp_path / file.name, file)
+    assert (changed.crowned, differs.crowned) == (False, False)
+    assert "files of the model are not those that were registered: data/model.onnx" in changed.sentence
+    assert "the exported model differs from its Keras model by" in differs.sentence
+    assert champion(client) == "1"
+
+
+def folder_of(client, version):
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    return Path(logged.artifact_location.removeprefix("file://"))
+
+
+def test_a_server_that_does_not_answer_refuses(client, weak, monkeypatch):
+    def broken(folder, image):
+        raise WorkError("the scoring server did not answer: ConnectionError")
+
+    monkeypatch.setattr(smoke, "request", broken)
+    verdict, _ = decide(client, weak)
+    assert not verdict.crowned
+    assert verdict.reasons == ("the scoring server did not answer: ConnectionError",)
+    assert champion(client) is None
+
+
+def test_a_server_with_another_answer_refuses(client, weak, monkeypatch):
+    monkeypatch.setattr(smoke, "request", lambda folder, image: {f"p{label}": 0.1 for label in range(10)})
+    assert "probabilities differ" in decide(client, weak)[0].sentence
+
+
+def test_too_few_images_that_neither_was_trained_on(client, weak, answered):
+    config = override(ExperimentConfig(), {"seed": 1, "data.validation_fraction": 0.02})
+    with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
+        runs.log_start(run, config, dataset.load(config.data, config.seed))
+    other = again(client, weak, run_id=run.id)
+    champions.crown(client, weak, "test")
+    with pytest.raises(RequestError, match=r"validation images that neither was trained on"):
+        gate.plan(client, other, GateConfig(), None)
+    match = gate.plan(client, other, GateConfig(min_images=50), None)
+    own = dataset.load(ExperimentConfig().data, seed=0)
+    seen = {image.tobytes() for image in own.train.images}
+    assert 50 <= len(match.unseen.images) < 500
+    assert not any(image.tobytes() in seen for image in match.unseen.images)
+    count = len(client.search_runs(["0"]))
+    assert promote("--version", str(other.version)) == cli.WRONG_REQUEST
+    assert len(client.search_runs(["0"])) == count
+    forced, _ = decide(client, other, force=True)
+    assert forced.crowned
+    assert forced.comparison is None
+
+
+def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered):
+    """The version itself is the weak model; the run that it names was won by the strong one."""
+    champions.crown(client, weak, "test")
+    refitted = again(client, weak, refit_of=strong.run_id)
+    subject = lineage.trace(client, refitted)
+    assert subject.refit
+    assert subject.held_out_uri == strong.source
+    assert decide(client, refitted)[0].passed
+    assert answered == [folder_of(client, weak)]
+
+
+def test_images_other_than_the_run_s_are_refused(client, weak, monkeypatch):
+    subject = lineage.trace(client, weak)
+    monkeypatch.setitem(subject.digests, "training", "0" * 32)
+    with pytest.raises(RequestError, match=r"trained on other images.*--data\.source"):
+        lineage.load_images(subject, None)
+
+
+def test_challenge_at_the_end_of_a_search(client, weak, strong, answered):
+    with runs.closing(runs.start_run(client, "tune", "search", "")) as run:
+        first = gate.challenge(client, weak, run, ExperimentConfig())
+        assert gate.challenge(client, weak, run, ExperimentConfig()).reason == "it was the champion before"
+        second = gate.challenge(client, strong, run, ExperimentConfig())
+        third = gate.challenge(client, weak, run, ExperimentConfig())
+    assert [first.champion, second.champion, third.champion] == [True, True, False]
+    assert third.reason.startswith("refused")
+
+
+def test_back_and_back_again(client, weak, strong, answered):
+    for version, why in ((weak, "one"), (strong, "two"), (again(client, weak), "three")):
+        champions.crown(client, version, why)
+    assert champions.go_back(client).version == strong.version
+    tags = versions.find(client, "champion").tags
+    assert tags["champion_why"].startswith("back from version")
+    assert "champion_until" not in tags
+    assert promote("--back") == cli.DONE
+    assert champion(client) == str(weak.version)
+    assert promote("--back") == cli.WRONG_REQUEST
+    champions.crown(client, strong, "four")
+    assert champions.go_back(client).version == weak.version
+
+
+def test_a_champion_made_by_hand_can_be_gone_back_to(client, weak, strong):
+    client.set_registered_model_alias(versions.NAME, versions.CHAMPION, weak.version)
+    champions.crown(client, strong, "test")
+    assert champions.go_back(client).version == weak.version
+
+
+def test_promote(client, weak, strong, answered, capsys):
+    assert promote("--version", "1") == cli.DONE
+    assert promote("--version", "1") == cli.DONE
+    assert "champion already" in capsys.readouterr().out
+    assert promote("--version", "2", "--gate.level", "1e-300") == cli.WORK_FAILED
+    assert champion(client) == "1"
+    run = client.search_runs(["0"], order_by=["attribute.start_time DESC"])[0]
+    assert run.info.status == "FAILED"
+    assert "does not become champion" in run.data.tags["fmnist.error"]
+    assert promote("--version", "2") == cli.DONE
+    assert "version 2 is the champion now" in capsys.readouterr().out
+    assert promote("--version", "1", "--force", "true") == cli.DONE  # as `mlflow run` spells it
+    assert champion(client) == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--version", "99"], "has no version 99; versions: 1"),
+        (["--version", "nobody"], "has no alias 'nobody'; versions: 1"),
+        (["--gate.level", "2"], "gate.level=2: must be above 0 and at most 0.5"),
+        (["--back", "--force"], "--back goes to the champion before"),
+        (["--back"], "fashion-mnist has no alias 'champion'"),
+    ],
+)
+def test_wrong_requests_write_nothing(arguments, sentence, client, weak, capsys):
+    count = len(client.search_runs(["0"]))
+    assert promote(*arguments) == cli.WRONG_REQUEST
+    assert sentence in capsys.readouterr().err
+    assert len(client.search_runs(["0"])) == count
+
+
+def test_the_server_is_stopped_and_says_why_it_did_not_start(client, weak, tmp_path):
+    image = np.zeros((28, 28), np.uint8)
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    with pytest.raises(WorkError, match="did not start: "):
+        smoke.request(tmp_path, image)
+    with pytest.raises(WorkError, match=r"not ready within 0\.3 seconds"):
+        smoke.request(folder_of(client, weak), image, limit=0.3)
+
+
+def test_the_server_ends_with_a_command_that_is_killed(client, weak, tmp_path):
+    code = """if True:
+        import sys, time
+        from pathlib import Path
+        from fmnist_exp import smoke
+        with smoke._server(Path(sys.argv[1]), Path(sys.argv[2])) as (_, server, _):
+            print(server.pid, flush=True)
+            time.sleep(60)
+    """
+    folder = str(folder_of(client, weak))
+    with subprocess.Popen([sys.executable, "-c", code, folder, tmp_path], stdout=subprocess.PIPE, text=True) as command:
+        server = psutil.Process(int(command.stdout.readline()))
+        assert server.status() != psutil.STATUS_ZOMBIE
+        command.kill()
+    deadline = time.monotonic() + 30
+    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:  # nobody may have waited for it
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

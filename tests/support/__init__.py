@@ -1,0 +1,1 @@
+"""What several tests share: stores, servers, browsers, and one way to make a small search."""

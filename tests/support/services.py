@@ -1,0 +1,144 @@
+"""Real servers for tests, each a process of its own, in a network namespace if one is given."""
+
+import contextlib
+import glob
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+POSTGRES = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [str(Path(shutil.which("initdb") or "none/x").parent)]
+TESTS = Path(__file__).parents[1]
+
+
+def has_postgres() -> bool:
+    return Path(POSTGRES[-1], "initdb").exists()
+
+
+def within(namespace: str | None) -> list[str]:
+    return ["ip", "netns", "exec", namespace] if namespace else []
+
+
+@contextlib.contextmanager
+def process(command: Sequence[str | Path], folder: Path, name: str, **environment: str) -> Iterator[subprocess.Popen]:
+    """A server whose output goes to a file; ended with the block."""
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    settings = {**os.environ, "PYTHONPATH": paths, **environment}
+    with (folder / f"{name}.log").open("w") as log:
+        running = subprocess.Popen([*map(str, command)], cwd=folder, env=settings, stdout=log, stderr=log)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(20)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def wait_for(ready: Callable[[], bool], running: subprocess.Popen, log: Path, seconds: float = 400) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert running.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"not ready after {seconds} s:\n{log.read_text()}"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: str | None = None) -> Iterator[str]:
+    """A PostgreSQL of its own with the databases `mlflow` and `studies`; yields the address without the database."""
+    tools = Path(POSTGRES[-1])
+    # not pytest's folder, which is closed to other users
+    with tempfile.TemporaryDirectory(prefix="postgres-") as made:
+        home = Path(made)
+        user: list[str] = []
+        if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
+            nobody = pwd.getpwnam("postgres")
+            os.chown(home, nobody.pw_uid, nobody.pw_gid)
+            user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
+        setup = [*user, tools / "initdb", "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"]
+        subprocess.run([*map(str, setup)], check=True, capture_output=True, cwd="/")
+        (home / "data" / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")
+        options = ["-h", host, "-p", str(port), "-k", "", "-F"]
+        start = [*within(namespace), *user, tools / "postgres", "-D", home / "data", *options]
+        client = [
+            *within(namespace),
+            tools / "psql",
+            "-h",
+            host,
+            "-p",
+            str(port),
+            "-U",
+            "tester",
+            "-d",
+            "postgres",
+            "-c",
+        ]
+
+        def sql(text: str) -> bool:
+            return subprocess.run([*map(str, client), text], capture_output=True).returncode == 0
+
+        with process(start, folder, "postgres") as running:
+            wait_for(lambda: sql("SELECT 1"), running, folder / "postgres.log")
+            assert sql("CREATE DATABASE mlflow")
+            assert sql("CREATE DATABASE studies")
+            yield f"postgresql+psycopg://tester@{host}:{port}"
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, database: str, host: str, port: int, namespace: str | None = None) -> Iterator[str]:
+    """An MLflow server that keeps artifacts in the folder; yields its address."""
+    command = [*within(namespace), sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
+    address = f"http://{host}:{port}"
+    # no job runners: they start slowly; and a server on an address of its own must be told which names it has
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SERVER_ALLOWED_HOSTS": f"{host}:{port}"}
+
+    def answers() -> bool:
+        if namespace:
+            asked = [
+                *within(namespace),
+                sys.executable,
+                "-c",
+                f"import urllib.request as u; u.urlopen('{address}/health')",
+            ]
+            return subprocess.run(asked, capture_output=True).returncode == 0
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    with process(command, folder, "mlflow", **settings) as running:
+        wait_for(answers, running, folder / "mlflow.log")
+        yield address
+
+
+@contextlib.contextmanager
+def dask_scheduler(folder: Path, host: str, port: int, namespace: str | None = None) -> Iterator[str]:
+    """A Dask scheduler; yields its address."""
+    command = [*within(namespace), sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host]
+    with process([*command, "--port", str(port), "--no-dashboard"], folder, "scheduler") as running:
+        wait_for(lambda: "Scheduler at" in (folder / "scheduler.log").read_text(), running, folder / "scheduler.log")
+        yield f"tcp://{host}:{port}"
+
+
+@contextlib.contextmanager
+def dask_worker(
+    folder: Path, scheduler: str, name: str, namespace: str | None = None, **environment: str
+) -> Iterator[subprocess.Popen]:
+    """A Dask worker with a nanny, as docs/scaling.md starts it."""
+    command = [*within(namespace), sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--name", name]
+    command += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / f"scratch-{name}")]
+    with process(command, folder, f"worker-{name}", **environment) as running:
+        wait_for(
+            lambda: "Registered to" in (folder / f"worker-{name}.log").read_text(),
+            running,
+            folder / f"worker-{name}.log",
+        )
+        yield running

@@ -1,0 +1,313 @@
+"""Fits of small networks on some hundred real images: they learn, repeat, stop and fail as they should."""
+
+import hashlib
+import math
+import subprocess
+import sys
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fmnist_exp import models
+from fmnist_exp.backend import inference, seeds
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.evaluation import metrics as scoring
+from fmnist_exp.training import fit as fitting
+from fmnist_exp.training.fit import Epoch, Fit, Listener
+
+TINY = {
+    "model.family": "mlp",
+    "model.widths": [16],
+    "training.epochs": 2,
+    "training.batch_size": 50,
+    "training.learning_rate": 3e-3,
+    "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
+}
+STEPS = 12  # 600 images, 50 a step
+TIMES = ("epoch_seconds",)
+
+
+def configure(**changes: typing.Any) -> ExperimentConfig:
+    """TINY with changes: training__epochs=3 stands for training.epochs=3."""
+    return files.override(
+        ExperimentConfig(), TINY | {name.replace("__", "."): value for name, value in changes.items()}
+    )
+
+
+def fit(config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener] = ()) -> tuple[typing.Any, Fit]:
+    seeds.prepare(config.seed, config.training.precision)
+    model = models.build(config.model)
+    return model, fitting.fit(model, config, data, listeners)
+
+
+def numbers(result: Fit) -> list[dict[str, float]]:
+    """All that was measured, but for how long it took."""
+    return [{k: v for k, v in epoch.metrics.items() if k not in TIMES} for epoch in result.epochs]
+
+
+def fingerprint(model: typing.Any) -> str:
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
+
+
+class Diary(Listener):
+    """Writes down all that it hears, and asks to stop after epoch `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.steps: list[tuple[int, int, int]] = []
+        self.epochs: list[Epoch] = []
+        self.last = last
+
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        self.steps.append((epoch, step, steps))
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        self.epochs.append(epoch)
+        return epoch.number == self.last
+
+
+# learning
+
+
+@pytest.fixture(scope="module")
+def plain(small) -> tuple[typing.Any, Fit, Diary]:
+    """TINY, fitted once for all tests that only look."""
+    diary = Diary()
+    return *fit(configure(), small, [diary]), diary
+
+
+def check_learned(small: FashionMNIST, model: typing.Any, result: Fit) -> scoring.Evaluation:
+    """The fit got better than chance, and what it says of its best epoch is true of the model."""
+    assert [epoch.number for epoch in result.epochs] == [1, 2]
+    assert result.epochs[1].metrics["train_loss"] < result.epochs[0].metrics["train_loss"]
+    assert result.best.metrics["val_accuracy"] > 0.35
+    answers = inference.predict(model, small.validation.images)
+    assert answers.dtype == np.float32
+    found = scoring.evaluate(answers, small.validation.labels, "validation")
+    # bfloat16 may turn an answer or two
+    assert found.accuracy == pytest.approx(result.best.metrics["val_accuracy"], abs=0.011)
+    return found
+
+
+def test_learns_and_measures_what_it_did(small, plain):
+    model, result, diary = plain
+    found = check_learned(small, model, result)
+    assert result.best.metrics["val_loss"] == pytest.approx(found.loss, rel=1e-4)
+    assert not result.stopped_by_listener
+    assert list(diary.epochs) == list(result.epochs)
+    assert list(result.best.metrics) == [
+        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
+    ]
+    seconds = [epoch.metrics["epoch_seconds"] for epoch in result.epochs]
+    assert 0 < sum(seconds) <= result.seconds
+    assert result.images_per_second > 2 * 600 / sum(seconds)  # these have validation in them
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__family": "cnn", "model__widths": [4, 8], "training__learning_rate": 1e-2},
+        {"model__batch_norm": True, "model__dropout": 0.1, "augmentation__horizontal_flip": True},
+        {"training__precision": "bfloat16"},
+    ],
+    ids=["cnn", "regularised and augmented", "bfloat16"],
+)
+def test_learns_in_other_ways(small, changes):
+    model, result = fit(configure(**changes), small)
+    check_learned(small, model, result)
+    if "training__precision" in changes:
+        assert model.layers[-2].compute_dtype == "bfloat16"
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+
+
+def test_one_hot_labels_change_no_number(small, plain):
+    _, one_hot = fit(configure(training__labels="one_hot"), small)
+    for first, second in zip(numbers(plain[1]), numbers(one_hot), strict=True):
+        assert first == pytest.approx(second, rel=1e-3, abs=1e-6)
+
+
+def test_label_smoothing_learns_and_raises_the_loss_of_good_answers(small, plain):
+    model, smooth = fit(configure(training__labels="one_hot", training__label_smoothing=0.4), small)
+    check_learned(small, model, smooth)
+    assert smooth.best.metrics["val_loss"] > plain[1].best.metrics["val_loss"] + 0.1
+
+
+def test_the_naive_guess_is_measured_without_a_fit(small):
+    diary = Diary()
+    _, result = fit(configure(model__family="naive", training__epochs=5), small, [diary])
+    assert len(result.epochs) == 1
+    assert diary.epochs == [result.best]
+    assert result.best.metrics["val_accuracy"] == pytest.approx(0.1)
+    assert result.best.metrics["train_loss"] == pytest.approx(math.log(10), rel=1e-4)
+    assert result.best.metrics["learning_rate"] == 0
+
+
+# the same seed, the same numbers
+
+BUSY = {  # everything that draws random numbers
+    "model__batch_norm": True,
+    "model__dropout": 0.3,
+    "augmentation__horizontal_flip": True,
+    "augmentation__shift": 2,
+    "augmentation__erasing": 0.5,
+}
+
+
+def test_same_seed_same_numbers_to_the_last_bit(small):
+    config = configure(**BUSY)
+    (model, first), (again, second) = fit(config, small), fit(config, small)
+    assert numbers(first) == numbers(second)
+    assert fingerprint(model) == fingerprint(again)
+    other_model, other = fit(configure(**BUSY, seed=1), small)
+    assert numbers(other) != numbers(first)
+    assert fingerprint(other_model) != fingerprint(model)
+
+
+def test_same_seed_same_numbers_in_another_process(small, tmp_path):
+    """With a CNN: convolutions are what TensorFlow runs in an order of its own, unless told otherwise."""
+    config = configure(**BUSY, model__family="cnn", model__widths=[3, 4], training__epochs=1)
+    np.savez(tmp_path / "small.npz", *[a for s in (small.train, small.validation) for a in (s.images, s.labels)])
+    (tmp_path / "experiment.yaml").write_text(config.to_yaml())
+    code = """
+import hashlib, sys
+import numpy as np
+from fmnist_exp import experiment_files, models, runtime, training
+from fmnist_exp.data import FashionMNIST, Split
+images, labels, val_images, val_labels = np.load("small.npz").values()
+config = experiment_files.load("experiment.yaml")
+runtime.prepare(config.seed, "float32")
+model = models.build(config.model)
+splits = Split("train", images, labels), Split("validation", val_images, val_labels)
+result = training.fit(model, config, FashionMNIST(*splits, splits[1], ""))
+print(repr(result.best.metrics["train_loss"]))
+print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest())
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    model, result = fit(config, small)
+    said, _ = other.communicate(timeout=120)
+    assert other.returncode == 0
+    assert said.split() == [repr(result.best.metrics["train_loss"]), fingerprint(model)]
+
+
+# optimizers and schedules
+
+
+@pytest.mark.parametrize("schedule", typing.get_args(TrainingConfig.model_fields["schedule"].annotation))
+@pytest.mark.parametrize("optimizer", typing.get_args(TrainingConfig.model_fields["optimizer"].annotation))
+def test_every_optimizer_with_every_schedule(small, optimizer, schedule):
+    decay = 0.0 if optimizer == "adam" else 1e-4
+    rate = 0.03 if optimizer in ("sgd", "muon") else 3e-3
+    config = configure(
+        training__optimizer=optimizer,
+        training__schedule=schedule,
+        training__weight_decay=decay,
+        training__learning_rate=rate,
+    )
+    _, result = fit(config, small)
+    assert result.best.metrics["val_accuracy"] > 0.25
+    if schedule != "one_cycle":
+        assert [epoch.metrics["learning_rate"] for epoch in result.epochs] == pytest.approx([rate, rate])
+
+
+def size(model: typing.Any) -> float:
+    return sum(float((weight**2).sum()) for weight in model.get_weights())
+
+
+def test_weight_decay_shrinks_the_weights_of_adamw(small, plain):
+    model, _ = fit(configure(training__optimizer="adamw", training__weight_decay=1), small)
+    assert size(model) < 0.92 * size(plain[0])  # adam is adamw without decay; (1 - 0.003)^24 squared is 0.87
+
+
+def test_weight_decay_shrinks_the_weights_of_sgd(small):
+    config = configure(training__optimizer="sgd", training__weight_decay=1, training__learning_rate=0.05)
+    seeds.prepare(config.seed, "float32")
+    before = size(models.build(config.model))
+    assert size(fit(config, small)[0]) < 0.5 * before
+
+
+def test_one_cycle_climbs_then_falls_to_zero(small):
+    diary = Diary()
+    config = configure(training__schedule="one_cycle", training__epochs=8, training__warmup=0.25)
+    _, result = fit(config, small, [diary])
+    rates = [epoch.metrics["learning_rate"] for epoch in diary.epochs]
+    peak = 3e-3
+    assert rates[0] == pytest.approx(peak / 25 + (peak - peak / 25) / 2, rel=1e-3)  # half of the climb
+    assert rates[1] == pytest.approx(peak, rel=1e-3)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[4] == pytest.approx(peak / 2, rel=1e-3)  # a cosine, half of the way down
+    assert rates[-1] == pytest.approx(0, abs=peak * 1e-3)
+    assert len(result.epochs) == 8
+
+
+def test_plateau_cuts_the_rate_when_nothing_gets_better(small):
+    # a rate this small moves no answer: validation accuracy stands still
+    config = configure(
+        training__schedule="plateau",
+        training__epochs=6,
+        training__learning_rate=1e-9,
+        training__plateau_patience=2,
+        training__plateau_factor=0.1,
+    )
+    rates = [epoch.metrics["learning_rate"] for epoch in fit(config, small)[1].epochs]
+    assert rates == pytest.approx([1e-9, 1e-9, 1e-9, 1e-10, 1e-10, 1e-11], rel=1e-3)
+
+
+# the best epoch
+
+
+@pytest.mark.parametrize(("monitor", "sign"), [("val_accuracy", 1), ("val_loss", -1)])
+def test_stops_early_and_keeps_the_best_epochs_weights(small, monitor, sign):
+    config = configure(
+        training__epochs=30,
+        training__patience=3,
+        training__monitor=monitor,
+        training__learning_rate=0.03,
+        model__widths=[64],
+    )
+    model, result = fit(config, small)
+    values = [sign * epoch.metrics[monitor] for epoch in result.epochs]
+    assert len(values) < 30
+    assert result.best.number == 1 + values.index(max(values)) == len(values) - 3
+    answers = inference.predict(model, small.validation.images)
+    found = scoring.evaluate(answers, small.validation.labels, "validation")
+    assert found.accuracy == pytest.approx(result.best.metrics["val_accuracy"])
+    assert found.loss == pytest.approx(result.best.metrics["val_loss"], rel=1e-4)
+    assert found.loss != pytest.approx(result.epochs[-1].metrics["val_loss"], rel=1e-4)
+
+
+# listeners
+
+
+def test_listeners_hear_of_the_last_of_the_steps_that_run_together(small):
+    diary = Diary()
+    fit(configure(training__steps_per_execution=5), small, [diary])
+    assert diary.steps == [(epoch, step, STEPS) for epoch in (1, 2) for step in (5, 10, STEPS)]
+
+
+def test_a_listener_can_stop_the_fit_and_the_others_hear_of_the_epoch(small):
+    stopper, other = Diary(last=2), Diary()
+    model, result = fit(configure(training__epochs=9), small, [stopper, other])
+    assert result.stopped_by_listener
+    assert len(result.epochs) == len(stopper.epochs) == len(other.epochs) == 2
+    answers = inference.predict(model, small.validation.images)
+    found = scoring.evaluate(answers, small.validation.labels, "validation")
+    assert found.accuracy == pytest.approx(result.best.metrics["val_accuracy"])
+
+
+# what cannot go well
+
+
+def test_a_loss_that_explodes_ends_the_fit_with_the_reason(small):
+    config = configure(training__optimizer="sgd", training__learning_rate=10, model__l2=1)
+    with pytest.raises(WorkError, match=r"^the training loss became (nan|inf) in epoch \d; lower training"):
+        fit(config, small)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(small):
+    with pytest.raises(RequestError, match=r"training\.batch_size=601: must be at most 600, the training images"):
+        fitting.check(TrainingConfig(batch_size=601), small)
+    fitting.check(TrainingConfig(batch_size=600), small)

@@ -1,0 +1,122 @@
+"""The interactive page of a study in a real browser, and the timeline behind it; trials are told, not trained."""
+
+import datetime
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+from support.browsers import chromium, needs_chromium
+from support.searches import NOON, ended
+
+from fmnist_exp.config.search import SearchConfig
+from fmnist_exp.tuning.report import points
+from fmnist_exp.tuning.report import write as report
+from fmnist_exp.tuning.sampling import build as samplers
+
+KINDS = {
+    "training.learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+    "training.optimizer": CategoricalDistribution(['"adam"', '"sgd"']),
+}
+
+
+def seconds(count: float) -> datetime.datetime:
+    return NOON + datetime.timedelta(seconds=count)
+
+
+def study_of(names: tuple[str, ...]) -> optuna.Study:
+    """Two workers, eight trials, one of them pruned and one failed; then, hours later, two more."""
+    study = optuna.create_study(study_name="<b>told</b>", directions=samplers.directions(search(names)))
+    for number in range(10):
+        begin = number // 2 * 10 + (7200 if number > 7 else 0)
+        state = {2: TrialState.PRUNED, 5: TrialState.FAIL}.get(number, TrialState.COMPLETE)
+        accuracy = 0.8 + (number * 7 % 10) / 100
+        curve = {} if state == TrialState.FAIL else {1: accuracy - 0.1, **({} if number == 2 else {2: accuracy})}
+        attrs: dict = {"worker": f"worker-{number % 2}"} | (
+            {} if len(names) == 1 else {"val_accuracies": list(curve.values())}
+        )
+        params = {
+            "training.learning_rate": 10 ** -(1 + number / 5),
+            "training.optimizer": ['"adam"', '"sgd"'][number % 2],
+        }
+        values = [accuracy, 1000.0 * number][: len(names)] if state == TrialState.COMPLETE else None
+        more = {"state": state, "attrs": attrs, "start": seconds(begin), "end": seconds(begin + 9)}
+        study.add_trial(ended(number, params, KINDS, values, curve=curve if len(names) == 1 else {}, **more))
+    return study
+
+
+def search(names: tuple[str, ...]) -> SearchConfig:
+    return SearchConfig.model_validate(
+        {"space": {"model.dropout": {"low": 0, "high": 1}}, "objectives": names, "pruner": "none"}
+    )
+
+
+@pytest.fixture(scope="module", params=[("val_accuracy",), ("val_accuracy", "parameters")], ids=["one", "two"])
+def written(request, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
+    folder = tmp_path_factory.mktemp("study")
+    report.write(study_of(request.param), search(request.param), folder)
+    return request.param, folder / "study"
+
+
+@needs_chromium
+def test_the_page_draws_every_figure_without_a_network(written):
+    names, folder = written
+    problems: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(f"file://{folder / 'figures.html'}")
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        titles = [text.text_content() for text in page.query_selector_all(".gtitle")]
+        assert page.text_content("h1") == "Study <b>told</b>"
+        curves = page.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.layout.title.text.startsWith('Learning'))"
+            ".data.map(d => [d.name, d.x.filter(x => x !== null).length])"
+        )
+        rows = page.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.layout.title.text == 'Trials by worker')"
+            ".data.map(d => [d.name, d.y.length])"
+        )
+    assert problems == []
+    expected = ["Optimization History Plot", "Parallel Coordinate Plot", "Slice Plot", "Learning curves of all trials"]
+    expected += ["Importance of each parameter for the validation accuracy", "Trials by worker"]
+    assert titles == (["Pareto-front Plot"] if len(names) > 1 else []) + expected
+    assert curves == [["pruned", 1], ["complete", 16], ["stopped here", 1], ["best: trial 7", 2]]
+    assert rows == [["complete", 8], ["pruned", 1], ["failed", 1]]
+
+
+def test_a_png_of_each_figure_and_the_table(written):
+    names, folder = written
+    drawn = {"history", "learning_curves", "slices", "parallel_coordinates", "importances", "timeline"}
+    assert {file.stem for file in folder.glob("*.png")} == drawn | ({"pareto_front"} if len(names) > 1 else set())
+    head, *rows = (folder / "trials.csv").read_text().splitlines()
+    assert len(rows) == 10
+    assert ("value_parameters" in head) == (len(names) > 1)
+    assert "val_accuracies" not in head
+
+
+def test_a_pause_is_left_out_of_the_timeline():
+    times = points.timeline(study_of(("val_accuracy",)).get_trials())
+    assert [(one.number, one.worker, one.start, one.end) for one in times.stretches[-3:]] == [
+        (7, "worker-1", 30, 39),
+        (8, "worker-0", 39, 48),
+        (9, "worker-1", 39, 48),
+    ]
+    assert times.cuts == [39]
+    assert [one.state for one in times.stretches][5] == "FAIL"
+
+
+def test_a_trial_without_a_worker_ran_in_the_driver():
+    study = optuna.create_study(direction="maximize")
+    study.tell(study.ask(), 0.5)
+    study.ask()  # it still runs, and has no place yet
+    assert [one.worker for one in points.timeline(study.get_trials()).stretches] == ["driver"]
+    assert points.timeline([]).stretches == []
+
+
+def test_a_study_without_a_finished_trial_has_a_page(tmp_path):
+    study = optuna.create_study(direction="maximize")
+    report.write(study, search(("val_accuracy",)), tmp_path)
+    assert {file.name for file in (tmp_path / "study").iterdir()} == {"figures.html", "trials.csv"}

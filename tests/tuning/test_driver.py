@@ -1,0 +1,247 @@
+"""What a driver makes of workers that die, hang or lose touch, and of kills between two writes."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pytest
+from support import standin
+
+from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.run import Run
+from fmnist_exp.tuning import driver, objectives, recovery
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.watching import Watcher
+from fmnist_exp.tuning.workers import trial
+from fmnist_exp.tuning.workers.jobs import GONE, Answer, Hear, Message
+
+STORAGE = "sqlite:///studies.db"
+
+
+class Script:
+    """A crew of one whose messages a test writes; it keeps the answers."""
+
+    size = 1
+
+    def __init__(self, *messages: Message) -> None:
+        self.messages = list(messages)
+        self.answers: list[Answer | None] = []
+        self.started: list[int] = []
+        self.dropped: list[int] = []
+        self.addresses = {"tcp://one"}
+
+    def start(self, task: trial.Task) -> None:
+        self.started.append(task.number)
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        if self.messages:
+            self.answers.append(hear(self.messages.pop(0)))
+
+    def drop(self, number: int) -> None:
+        self.dropped.append(number)
+
+    def has(self, address: str) -> bool:
+        return address in self.addresses
+
+
+def start(execution: str, address: str = "tcp://one") -> Message:
+    return Message("0", execution, 1, "start", {"place": "one", "address": address, "pid": 1}, True)
+
+
+def end(execution: str) -> Message:
+    return Message("0", execution, 1, "end", {"stopped": False, "known": {"val_accuracy": 0.5, "parameters": 1}})
+
+
+LEFT, DIED = Message("0", "", 0, "left"), Message("0", "", 0, "died", {"reason": ""})
+
+
+class Clock:
+    """Time that a test can let pass."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new study, and how to have a driver work on it. `drive` with seconds until the time is over."""
+
+    study: optuna.Study
+    parent: Run
+    drive: Callable[[Script, float], None]
+    clock: Clock
+
+
+@pytest.fixture
+def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
+    config, clock = standin.configure(1), Clock()
+    monkeypatch.setattr(driver, "time", clock)
+    client = store.connect()
+    study = studies.open_study(config, request.node.name, STORAGE)
+    with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
+
+        def drive(script: Script, seconds: float) -> None:
+            search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + seconds)
+            Driver(search, script, standin.objective, Watcher(), None).work()
+
+        yield Stage(study, parent, drive, clock)
+
+
+def test_executions_that_lose_touch_are_no_deaths(stage):
+    names = "abcd"
+    script = Script(*(message for name in names for message in (start(name), LEFT)), start("e"), end("e"))
+    stage.drive(script, 60)
+    assert [ended.state.name for ended in stage.study.trials] == ["COMPLETE"]
+    assert script.started == [0] * 5
+
+
+def test_a_trial_that_no_worker_can_keep_fails(stage):
+    stage.drive(Script(*[LEFT] * driver.LEFT), 60)
+    assert stage.study.trials[0].user_attrs["error"].startswith("its workers lost touch with the driver 20 times")
+
+
+def test_three_deaths_are_a_failure(stage):
+    stage.drive(Script(start("a"), start("b"), LEFT, start("c"), DIED, start("d"), DIED), 60)
+    assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
+
+
+def test_workers_that_die_before_they_begin_are_a_failure(stage):
+    stage.drive(Script(start("a"), DIED, DIED, DIED), 60)  # the first one took the living one with it
+    assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
+
+
+def test_what_a_superseded_execution_says_is_dropped(stage):
+    late = Message("0", "a", 1, "epoch", {"epoch": 1, "val_accuracy": 0.9}, True)
+    script = Script(start("a"), start("b"), late, end("a"), end("b"))
+    stage.drive(script, 60)
+    assert script.answers[2:4] == [GONE, GONE]
+    assert stage.study.trials[0].intermediate_values == {}
+    assert stage.study.trials[0].state.name == "COMPLETE"
+
+
+def test_a_trial_never_names_a_deleted_run(stage, monkeypatch):
+    def kill(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recovery, "discard", kill)
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(Script(start("a"), start("b")), 60)
+    named = store.client().get_run(stage.study.trials[0].user_attrs["run_id"])
+    assert named.info.lifecycle_stage == "active"
+
+
+def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
+    stage.drive(Script(start("a"), end("a")), 60)
+    stage.parent.client.delete_run(stage.study.trials[0].user_attrs["run_id"])
+    recovery.check(stage.study, stage.parent.client)
+    recovery.adopt(stage.study, stage.parent)
+
+
+def test_a_full_disk_says_on_which_worker(stage):
+    full = Message("0", "a", 1, "failed", {"reason": "OSError: no room", "full": True})
+    said = pytest.raises(WorkError, match=r"the disk is full \(on worker one: OSError: no room\)")
+    with said, store.explaining_full_disk("study"):
+        stage.drive(Script(start("a"), full), 60)
+
+
+def test_what_begins_again_after_the_time_is_cut_off(stage):
+    script = Script(start("a"))
+    script.messages.append(start("b"))
+    late = Late(script, stage.clock)
+    stage.drive(late, 60)
+    assert late.answers[1] == GONE
+    check_cut(stage, late)
+
+
+def test_after_the_time_only_what_has_epochs_left_is_stopped(stage):
+    epochs = [Message("0", "a", 1, "epoch", {"epoch": number, "val_accuracy": 0.5}, True) for number in (3, 4)]
+    late = Late(Script(start("a"), *epochs, end("a")), stage.clock)
+    stage.drive(late, 60)
+    assert [answer["stop"] for answer in late.answers[1:3]] == [True, False]
+
+
+def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
+    script = Late(Script(start("a", "tcp://gone")), stage.clock)
+    stage.drive(script, 60)
+    check_cut(stage, script)
+
+
+def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch):
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    script = Late(Script(start("a")), stage.clock)
+    stage.drive(script, 60)
+    check_cut(stage, script)
+
+
+@pytest.mark.parametrize(
+    ("names", "state"), [(["val_accuracy"], "PRUNED"), (["val_accuracy", "parameters"], "COMPLETE")]
+)
+def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, data, names, state):
+    config = standin.configure(1, search__pruner="none", search__objectives=names)
+    study = studies.open_study(config, f"stopped for {len(names)}", STORAGE)
+    stopped = Message("0", "a", 1, "end", {"stopped": True, "known": {"val_accuracy": 0.5, "parameters": 1}})
+    with runs.closing(runs.start_run(store.connect(), "tune", "driver", config.name)) as parent:
+        place = trial.place_of(config, data)
+        search = Search(config, study, parent, place, time.monotonic() + 60)
+        Driver(search, Script(start("a"), stopped), standin.objective, Watcher(), None).work()
+    assert study.trials[0].state.name == state
+    assert [one.number for one in objectives.front(study)] == [0] * (len(names) - 1)
+
+
+class Late(Script):
+    """Says all but the first message when the time is over."""
+
+    def __init__(self, script: Script, clock: Clock) -> None:
+        super().__init__(*script.messages)
+        self.first = True
+        self.clock = clock
+
+    def work(self, hear: Hear, seconds: float) -> None:
+        if not self.first:
+            self.clock.ahead += seconds
+            if seconds > 0.01:
+                return
+        self.first = False
+        super().work(hear, seconds)
+
+
+def check_cut(stage: Stage, script: Script) -> None:
+    """The trial counts for nothing, its run is closed, and its setting waits for the next session."""
+    first, queued = stage.study.get_trials()
+    assert stage.study.user_attrs[studies.CUT_OFF] == [0]
+    assert (first.state.name, queued.state.name) == ("FAIL", "WAITING")
+    assert queued.system_attrs["fixed_params"] == first.params
+    assert store.client().get_run(first.user_attrs["run_id"]).info.status == "KILLED"
+    assert script.dropped == [0]
+
+
+# a trial is cut off
+
+
+def test_a_queued_setting_of_which_a_kill_left_a_part_is_queued_whole(monkeypatch):
+    study = optuna.create_study()
+    whole = {"first": 0.25, "second": 0.75}
+    study.enqueue_trial(whole)
+    begun = study.ask()
+    begun.suggest_float("first", 0, 1)
+
+    def kill(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", kill)
+        with pytest.raises(KeyboardInterrupt):
+            studies.cut_off(study, begun)
+    studies.cut_off(study, begun)
+    assert study.user_attrs[studies.CUT_OFF] == [0]
+    assert [ended.state.name for ended in study.get_trials()] == ["FAIL", "WAITING"], "queued once"
+    again = study.ask()
+    assert {name: again.suggest_float(name, 0, 1) for name in whole} == whole

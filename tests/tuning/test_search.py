@@ -1,0 +1,378 @@
+"""Searches over small networks on some hundred real images: finished, continued, cut off, broken, registered."""
+
+import contextlib
+import csv
+import io
+import json
+import typing
+from collections.abc import Mapping
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from support import searches
+from support.searches import SPACE, STORAGE, ended
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tuning import space
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.search import TuneResult, tune
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
+
+
+def configure(**changes: typing.Any) -> ExperimentConfig:
+    """A small search that prunes."""
+    return searches.configure(**{"search__n_trials": 4, "search__pruner": "successive_halving"} | changes)
+
+
+# the same for every rate: l2 = 1 makes weights explode at a high one
+EXPLOSIVE = {"training__optimizer": "sgd", "model__l2": 1.0, "training__epochs": 1}
+
+
+class Found:
+    """A search that ended, as MLflow and Optuna know it."""
+
+    def __init__(self, config: ExperimentConfig, name: str, result: TuneResult | None, run_id: str) -> None:
+        self.client = store.connect()
+        self.config = config
+        self.study = optuna.load_study(study_name=name, storage=STORAGE)
+        self.parent = self.client.get_run(run_id)
+        self._result = result
+
+    @property
+    def result(self) -> TuneResult:
+        assert self._result is not None
+        return self._result
+
+    def children(self) -> list[mlflow.entities.Run]:
+        """The trials' runs in order."""
+        filter_string = f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'"
+        return self.client.search_runs(["0"], filter_string, order_by=["attributes.start_time"])
+
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(run.info.status, run.data.tags["fmnist.trial_state"]) for run in self.children()]
+
+
+def search(config: ExperimentConfig, data, name: str, watcher: Watcher | None = None, error: type | None = None):
+    """Open the study and search, as `fmnist-exp tune` does."""
+    study = studies.open_study(config, name, STORAGE)
+    run = runs.start_run(store.connect(), "tune", name, config.name)
+    result = None
+    with pytest.raises(error) if error else contextlib.nullcontext(), runs.closing(run):
+        result = tune(config, data, study, run, watcher or Watcher())
+    return Found(config, name, result, run.id)
+
+
+class Diary(Watcher):
+    def __init__(self) -> None:
+        self.searches: list[tuple[int, int]] = []
+        self.started: list[tuple[int, Mapping[str, typing.Any]]] = []
+        self.ended: list[TrialSummary] = []
+
+    def on_search(self, done: int, n_trials: int, deadline: float) -> None:
+        self.searches.append((done, n_trials))
+
+    def on_trial(self, number: int, settings: Mapping[str, typing.Any], epochs: int) -> None:
+        self.started.append((number, settings))
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.ended.append(trial)
+
+
+@pytest.fixture(scope="module")
+def diary() -> Diary:
+    return Diary()
+
+
+@pytest.fixture(scope="module")
+def found(shared_store, small, diary) -> Found:
+    """One search of four trials for all tests that only look."""
+    return search(configure(), small, "first", diary)
+
+
+# a search that ended
+
+
+def test_the_search_makes_so_many_trials(found, diary):
+    trials = found.study.get_trials()
+    assert len(trials) == 4
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert sum(found.result.states.values()) == 4
+    assert diary.searches == [(0, 4)]
+    assert [number for number, _ in diary.started] == [summary.number for summary in diary.ended] == [0, 1, 2, 3]
+
+
+def test_the_first_trial_has_the_experiments_own_setting(found, diary):
+    first = found.children()[0].data.params
+    assert (first["model.widths"], first["training.learning_rate"], first["model.dropout"]) == ("[32]", "0.01", "0.0")
+    assert diary.started[0][1] == {"model.dropout": 0, "training.learning_rate": 0.01, "model.widths": (32,)}
+    assert len({json.dumps(trial.params) for trial in found.study.get_trials()}) == 4
+
+
+def test_every_trial_is_a_child_run_with_the_status_of_its_state(found):
+    states = [trial.state.name for trial in found.study.get_trials()]
+    assert states[0] == "COMPLETE"
+    status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
+    assert found.statuses() == [(status[state], state) for state in states]
+    for number, run in enumerate(found.children()):
+        tags = {name: value for name, value in run.data.tags.items() if name.startswith("fmnist.")}
+        assert tags == {
+            "fmnist.kind": "trial",
+            "fmnist.experiment": "tiny_search",
+            "fmnist.study": "first",
+            "fmnist.trial": str(number),
+            "fmnist.trial_state": states[number],
+        }
+        assert run.data.metrics["trial"] == number
+        assert run.data.params.keys() >= flatten(found.config.model_copy(update={"search": None})).keys()
+        assert len(run.outputs.model_outputs) == 1
+
+
+def test_a_pruned_trial_stopped_before_its_last_epoch(small, shared_store):
+    config = configure(search__reduction_factor=2, search__n_trials=2)
+    study = studies.open_study(config, "pruned", STORAGE)
+    worse = {"model.dropout": 0.5, "training.learning_rate": 3e-4}
+    study.enqueue_trial(worse | {"model.widths.depth": 1, "model.widths.1": 8, "model.widths.2": 8})
+    pruned = search(config, small, "pruned")
+    assert pruned.statuses() == [("FINISHED", "COMPLETE"), ("KILLED", "PRUNED")]
+    run = pruned.children()[1]
+    steps = [entry.step for entry in pruned.client.get_metric_history(run.info.run_id, "val_accuracy")]
+    assert steps == [1]
+    assert run.data.metrics["best_val_accuracy"] < pruned.parent.data.metrics["best_val_accuracy"]
+    assert [trial.state for trial in pruned.result.ranked] == ["COMPLETE", "PRUNED"]
+
+
+def test_trials_report_what_they_measured(found):
+    for trial, run in zip(found.study.get_trials(), found.children(), strict=True):
+        history = found.client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert {entry.step: entry.value for entry in history} == pytest.approx(trial.intermediate_values)
+        if trial.state.name == "COMPLETE":
+            assert trial.value == pytest.approx(run.data.metrics["best_val_accuracy"])
+
+
+def test_a_stopped_trial_wins_if_its_model_is_the_best():
+    study = optuna.create_study(direction="maximize")
+    for number, (state, accuracy) in enumerate([("COMPLETE", 0.8), ("PRUNED", 0.9), ("PRUNED", 0.8), ("FAIL", None)]):
+        values = None if accuracy is None else [accuracy]
+        study.add_trial(ended(number, {}, {}, values, state=TrialState[state], curve={1: accuracy or 0.0}))
+    assert [trial.number for trial in studies.ranked(study)] == [1, 0, 2]
+
+
+def test_ranked_starts_with_the_best_trial(found):
+    best, *_ = found.result.ranked
+    values = {trial.number: trial.user_attrs["val_accuracy"] for trial in found.study.get_trials()}
+    assert best.number == max(values, key=values.get)
+    assert best.val_accuracy == values[best.number]
+    assert best.run_id == found.children()[best.number].info.run_id
+    assert set(best.settings) == set(SPACE)
+    assert best.seconds > 0
+    assert best.epochs == 2
+
+
+def test_the_parent_has_the_best_values(found):
+    best = found.result.ranked[0]
+    data = found.parent.data
+    assert found.parent.info.status == "FINISHED"
+    assert data.tags["fmnist.kind"] == "tune"
+    assert data.tags["fmnist.study"] == "first"
+    assert (data.tags["fmnist.best_trial"], data.tags["fmnist.best_run"]) == (str(best.number), best.run_id)
+    assert data.tags["fmnist.version"] == found.result.registration.version
+    assert data.metrics["best_val_accuracy"] == pytest.approx(best.val_accuracy)
+    assert {f"best.{name}" for name in SPACE} <= data.params.keys()
+    assert data.params["search.n_trials"] == "4"
+    assert float(data.params["best.training.learning_rate"]) == best.settings["training.learning_rate"]
+
+
+def test_the_parents_artifacts(found):
+    paths = {entry.path for entry in found.client.list_artifacts(found.parent.info.run_id, "study")}
+    names = ("history", "importances", "parallel_coordinates", "slices", "learning_curves", "timeline")
+    complete = [trial for trial in found.result.ranked if trial.state == "COMPLETE"]
+    drawn = [name for name in names if name != "importances" or len(complete) > 2]
+    assert paths == {"study/trials.csv", "study/figures.html", *(f"study/{name}.png" for name in drawn)}
+    uri = f"runs:/{found.parent.info.run_id}"
+    rows = list(csv.DictReader(io.StringIO(mlflow.artifacts.load_text(f"{uri}/study/trials.csv"))))
+    assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["state"] for row in rows] == [trial.state.name for trial in found.study.get_trials()]
+    assert files.parse(mlflow.artifacts.load_text(f"{uri}/experiment.yaml"), "x") == found.config
+    page = mlflow.artifacts.load_text(f"{uri}/study/figures.html")
+    assert "<h1>Study first</h1>" in page
+    assert 'src="http' not in page  # it works without a network
+
+
+def test_only_the_winner_is_scored_on_the_test_set(found, small):
+    best = found.result.ranked[0].number
+    for number, run in enumerate(found.children()):
+        scored = {name for name in run.data.metrics if name.startswith("test_")}
+        assert len(scored) == (13 if number == best else 0)
+        contexts = {entry.tags[0].value for entry in run.inputs.dataset_inputs}
+        assert contexts == {"training", "validation"} | ({"test"} if number == best else set())
+    assert found.parent.data.metrics["test_accuracy"] == pytest.approx(found.result.test_accuracy)
+    served = mlflow.pyfunc.load_model("models:/fashion-mnist@challenger").predict(small.test.images)
+    assert np.mean(served["label"] == small.test.labels) == pytest.approx(found.result.test_accuracy)
+
+
+def test_the_winner_is_registered_and_the_first_champion(found, small):
+    best = found.result.ranked[0]
+    registration = found.result.registration
+    assert registration.champion
+    versions = found.client.search_model_versions("name = 'fashion-mnist'")
+    assert registration.version in [str(version.version) for version in versions]
+    version = found.client.get_model_version("fashion-mnist", registration.version)
+    assert version.run_id == best.run_id
+    expected = {"run_id": best.run_id, "study": "first", "trial": str(best.number)}
+    expected |= {"data_digest": small.train.digest, "val_accuracy": str(best.val_accuracy)}
+    assert {name: version.tags[name] for name in expected} == expected
+    assert float(version.tags["test_accuracy"]) == pytest.approx(found.result.test_accuracy)
+    assert "git_commit" in version.tags
+
+
+# going on
+
+
+@pytest.fixture(scope="module")
+def continued(found, small) -> tuple[Found, Diary]:
+    diary = Diary()
+    return search(configure(search__n_trials=5, search__timeout=1), small, "first", diary), diary
+
+
+def test_a_study_goes_on_where_it_stopped(found, continued):
+    more, diary = continued
+    assert diary.searches == [(4, 5)]
+    assert [summary.number for summary in diary.ended] == [4]
+    assert len(more.study.get_trials()) == 5
+    assert len(more.children()) == 5  # the earlier trials' runs too
+    assert not found.children()
+
+
+def test_a_winner_is_scored_and_registered_once(found, continued):
+    more, _ = continued
+    best = more.result.ranked[0].number
+    assert sum("test_accuracy" in run.data.metrics for run in more.children()) == (1 if best < 4 else 2)
+    assert len(more.client.get_metric_history(more.result.ranked[0].run_id, "test_accuracy")) == 1
+    if best < 4:
+        assert more.result.registration.version == found.result.registration.version
+        assert more.result.test_accuracy == pytest.approx(found.result.test_accuracy)
+
+
+def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
+    before = found.client.get_model_version_by_alias("fashion-mnist", "champion").version
+    slow = configure(training__learning_rate=3e-4, search__n_trials=1, training__epochs=1)
+    worse = search(slow, small, "worse")
+    registration = worse.result.registration
+    assert not registration.champion
+    challenger = worse.client.get_model_version_by_alias("fashion-mnist", "challenger")
+    assert str(challenger.version) == registration.version
+    assert worse.client.get_model_version_by_alias("fashion-mnist", "champion").version == before != challenger.version
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"training__epochs": 3}, "training.epochs is 2 there and 3 here"),
+        ({"model__dropout": 0.1}, "model.dropout is 0.0 there and 0.1 here"),
+        ({"search__space": {"model.dropout": {"low": 0, "high": 0.4}}}, "search.space.model.dropout.high is 0.5 there"),
+    ],
+)
+def test_another_search_under_the_same_name_is_refused(found, changes, key):
+    with pytest.raises(RequestError) as raised:
+        studies.open_study(configure(**changes), "first", STORAGE)
+    assert str(raised.value).startswith(f"study 'first' belongs to another search: {key}")
+    assert len(optuna.load_study(study_name="first", storage=STORAGE).get_trials()) >= 4
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:////proc/none/studies.db", "postgresql://me:hunter2@127.0.0.1:1/x", "nonsense"]
+)
+def test_a_database_that_cannot_be_used(shared_store, storage):
+    with pytest.raises(RequestError, match=r"the study database .* cannot be used: ") as raised:
+        studies.open_study(configure(), "x", storage)
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# cut off and broken
+
+
+class Interrupting(Watcher):
+    """Ctrl-C at the first step."""
+
+    def on_progress(self, number: int, epochs: float) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_search_is_closed_and_goes_on(shared_store, small):
+    config = configure(search__n_trials=1, training__epochs=1)
+    cut = search(config, small, "interrupted", Interrupting())
+    assert cut.result.registration is None
+    assert cut.parent.info.status == "KILLED"
+    assert cut.statuses() == [("KILLED", "FAIL")]
+    diary = Diary()
+    done = search(config, small, "interrupted", diary)
+    assert diary.searches == [(0, 1)]  # what was cut off does not count
+    assert done.statuses() == [("KILLED", "FAIL"), ("FINISHED", "COMPLETE")]
+    first, second = done.study.get_trials()
+    assert first.params == second.params
+    assert done.result.states == {"COMPLETE": 1, "PRUNED": 0, "FAIL": 0}
+    assert done.result.registration is not None
+
+
+def test_what_a_killed_process_left_is_closed_and_its_setting_run_again(shared_store, small):
+    config = configure(search__n_trials=1, training__epochs=1)
+    client = store.connect()
+    study = studies.open_study(config, "killed", STORAGE)
+    parent = runs.start_run(client, "tune", "killed", config.name)
+    trial = study.ask()
+    space.suggest(trial, config)
+    trial.set_user_attr("run_id", runs.start_run(client, "trial", "trial 0", config.name, parent).id)
+
+    done = search(config, small, "killed")
+    first, second = done.study.get_trials()
+    assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
+    assert first.params == second.params
+    assert done.statuses() == [("KILLED", "FAIL"), ("FINISHED", "COMPLETE")]
+
+
+def test_a_failing_trial_is_recorded_and_the_search_goes_on(shared_store, small):
+    choices = {"training.learning_rate": {"choices": [0.01, 10.0]}}
+    config = configure(**EXPLOSIVE, search__space=choices, search__n_trials=3)
+    study = studies.open_study(config, "failing", STORAGE)
+    study.enqueue_trial({"training.learning_rate": "10.0"})
+    study.enqueue_trial({"training.learning_rate": "0.01"})
+    diary = Diary()
+    done = search(config, small, "failing", diary)
+    assert done.statuses() == [("FINISHED", "COMPLETE"), ("FAILED", "FAIL"), ("FINISHED", "COMPLETE")]
+    assert done.parent.info.status == "FINISHED"
+    assert done.result.states == {"COMPLETE": 2, "PRUNED": 0, "FAIL": 1}
+    reason = done.children()[1].data.tags["fmnist.error"]
+    assert reason.startswith("the training loss became ")
+    assert [summary.reason for summary in diary.ended] == ["", reason, ""]
+
+
+def test_five_failures_in_a_row_end_the_search(shared_store, small):
+    choices = {"training.learning_rate": {"choices": [9.0, 10.0]}}
+    config = configure(**EXPLOSIVE, training__learning_rate=10, search__space=choices, search__n_trials=9)
+    done = search(config, small, "all failing", error=WorkError)
+    assert done.statuses() == [("FAILED", "FAIL")] * 5
+    assert done.parent.info.status == "FAILED"
+    assert done.parent.data.tags["fmnist.error"].startswith("5 trials failed in a row; the last one: the training loss")
+
+
+def test_no_time_for_a_single_trial(shared_store, small):
+    done = search(configure(search__timeout=1e-6), small, "no time", error=WorkError)
+    assert not done.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    assert "no trial came to a model within search.timeout=1e-06 minutes" in done.parent.data.tags["fmnist.error"]
+
+
+def test_trials_of_another_store_are_refused(found, small, tmp_path, new_database, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(tmp_path, str(tmp_path / "mlruns")))
+    study = studies.open_study(configure(search__n_trials=9), "first", STORAGE)
+    run = runs.start_run(store.connect(), "tune", "x", "x")
+    with pytest.raises(RequestError, match="the runs of study 'first' are not in this tracking store"):
+        tune(configure(search__n_trials=9), small, study, run, Watcher())

@@ -1,0 +1,125 @@
+"""A whole search in two real worker processes: objectives, refits, retention, and Ctrl-C while the winner is fitted."""
+
+import os
+import signal
+import threading
+import time
+import typing
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from support.searches import STORAGE, configure
+from test_refit import folder  # noqa: F401 — a fixture
+
+from fmnist_exp.backend import interrupts, setup
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.registry import lineage
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.search import TuneResult, tune
+from fmnist_exp.tuning.watching import TrialSummary, Watcher
+from fmnist_exp.tuning.workers import pool, trial
+
+# Ctrl-C may come between open() and its `with`: then Python says that nobody closed the file
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class Pressing(Watcher):
+    """Presses Ctrl-C as soon as the winner's second fit has its run; knows which processes were there."""
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.processes = {str(process.pid) for process in psutil.Process().children(recursive=True)}
+
+    def on_ending(self, step: str) -> None:
+        if step.startswith("fitting the winner again"):
+            threading.Thread(target=self.press, daemon=True).start()
+
+    def press(self) -> None:
+        deadline = time.monotonic() + 60
+        while not refits() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def refits() -> list[mlflow.entities.Run]:
+    """The runs that fit a winner again, in order."""
+    client = store.client()
+    return client.search_runs(["0"], f"tags.`{lineage.RUN_REFIT_OF}` LIKE '%'", order_by=["attributes.start_time"])
+
+
+class Searched(typing.NamedTuple):
+    workers: set[str]  # process ids
+    interrupted: TuneResult
+    result: TuneResult
+
+
+def search(config: ExperimentConfig, data: FashionMNIST, workers: int, watcher: Watcher) -> TuneResult:
+    client = store.connect()
+    study = studies.open_study(config, "whole", STORAGE)
+    with (
+        pool.hire(workers, None, data, trial.place_of(config, data)) as staff,
+        runs.closing(runs.start_run(client, "tune", "whole", config.name)) as parent,
+    ):
+        return tune(config, data, study, parent, watcher, crew=staff)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched]:  # noqa: F811
+    """Three trials in two processes, interrupted while the winner was fitted again, and the same search again."""
+    config = configure(
+        data__source=folder,
+        search__objectives=["val_accuracy", "parameters"],
+        search__n_trials=3,
+        search__refit=1,
+        search__keep=1,
+    )
+    setup.start_keras()  # a process whose import of Keras was interrupted cannot use it any more
+    heeding = signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell in the background has it ignored
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
+        data = dataset.load(config.data, config.seed)
+        pressing = Pressing()
+        interrupted = search(config, data, 2, pressing)
+        yield Searched(pressing.processes, interrupted, search(config, data, 1, Watcher()))
+    signal.signal(signal.SIGINT, heeding)
+
+
+def test_ctrl_c_while_the_winner_is_fitted_again_leaves_nothing_open(searched):
+    assert searched.interrupted.registration is None
+    assert searched.interrupted.retention is None
+    assert searched.interrupted.states == {"COMPLETE": 3, "PRUNED": 0, "FAIL": 0}
+    assert store.client().get_run(searched.interrupted.run_id).info.status == "KILLED"
+    assert [run.info.status for run in refits()] == ["KILLED", "FINISHED"]
+    assert refits()[-1].data.tags["mlflow.parentRunId"] == searched.result.run_id
+
+
+def test_trials_of_workers_have_all_objectives_and_lie_on_a_front(searched):
+    assert searched.result.states == searched.interrupted.states
+    for ended in searched.result.ranked:
+        assert ended.parameters
+        assert 0 < ended.val_accuracy <= 1
+    best = searched.result.ranked[0]
+    assert searched.result.front[0] == best.number
+    smallest = min(searched.result.ranked, key=lambda ended: ended.parameters)
+    assert smallest.number in searched.result.front
+
+
+def test_the_refit_is_registered_and_the_weights_of_others_are_gone(searched):
+    client = store.client()
+    version = client.get_model_version("fashion-mnist", searched.result.registration.version)
+    assert version.run_id == refits()[-1].info.run_id
+    assert version.tags["refit_of"] == searched.result.ranked[0].run_id
+    kept = searched.result.retention
+    assert set(kept.kept) == set(searched.result.front)
+    assert kept.deleted == 3 - len(kept.kept)
+
+
+def test_workers_leave_no_semaphores(searched):
+    """Python would warn of them when the command ends."""
+    assert len(searched.workers) >= 2
+    assert not [path for path in Path("/dev/shm").glob("sem.*") if searched.workers & set(path.name.split("-"))]
