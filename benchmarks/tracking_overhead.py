@@ -74,8 +74,8 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
         with runs.closing(run), timed(checkpoints.EpochLog, "on_epoch") as seconds:
             ended: list[float] = []  # the fit, then the scoring of the validation images
 
-            def fit(model, config, data, listeners):  # type: ignore[no-untyped-def]
-                result = fitting.fit(model, config, data, listeners)
+            def fit(model, config, data, callbacks):  # type: ignore[no-untyped-def]
+                result = fitting.fit(model, config, data, callbacks)
                 ended.append(time.perf_counter())
                 return result
 

@@ -134,6 +134,7 @@ def ours(began: float, name: str, batch: int | None) -> None:
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
     from fmnist_exp.training import fit as fitting
+    from fmnist_exp.training.events import FitCallback
 
     size = {"training.batch_size": batch} if batch else {}
     config = files.load(name, {**size, "training.epochs": 1000, "training.learning_rate": 1e-5})
@@ -142,7 +143,7 @@ def ours(began: float, name: str, batch: int | None) -> None:
     model = layers.accelerate(models.build(config.model))
     watch = Stopwatch(began, config.training.batch_size, lambda: described(model, config.training.batch_size))
 
-    class Watching(fitting.Listener):
+    class Watching(FitCallback):
         def on_step(self, epoch: int, step: int, steps: int) -> None:
             watch.hear(epoch, step)
 

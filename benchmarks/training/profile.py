@@ -66,6 +66,7 @@ def profile(name: str, calls: int, operations: int, fields: list[str]) -> None:
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
     from fmnist_exp.training import fit as fitting
+    from fmnist_exp.training.events import FitCallback
 
     config = files.load(name, {"training.epochs": 3, **parse_fields(fields)})
     together, size = config.training.steps_per_execution, config.training.batch_size
@@ -75,7 +76,7 @@ def profile(name: str, calls: int, operations: int, fields: list[str]) -> None:
     folder = tempfile.mkdtemp()
     import tensorflow as tf
 
-    class Profiling(fitting.Listener):
+    class Profiling(FitCallback):
         def on_step(self, epoch: int, step: int, steps: int) -> None:
             if epoch > 1 and step == 2 * together:
                 if epoch == 3:

@@ -42,6 +42,7 @@ def phases(name: str) -> Iterator[str]:
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store
     from fmnist_exp.training import fit as fitting
+    from fmnist_exp.training.events import FitCallback
 
     client = store.connect()
     yield "the tracking store"
@@ -59,7 +60,7 @@ def phases(name: str) -> Iterator[str]:
     yield "building the network"
     run.close()
 
-    class First(fitting.Listener):
+    class First(FitCallback):
         def on_step(self, epoch: int, step: int, steps: int) -> None:
             raise Arrived(step)
 

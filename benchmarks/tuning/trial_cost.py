@@ -27,7 +27,7 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.search import run_trials
@@ -57,13 +57,13 @@ class Clock(Watcher):
         return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
 
 
-def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
+def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
     """Two epochs that take no time, reported and logged as real ones are."""
     accuracy = 0.9 - config.model.dropout / 10
     for number in (1, 2):
         epoch = Epoch(number, {"val_accuracy": accuracy})
         run.metrics(epoch.metrics, step=number)
-        if any([listener.on_epoch(epoch) for listener in listeners]):
+        if any([callback.on_epoch(epoch) for callback in callbacks]):
             return Measured(True, {"val_accuracy": accuracy})
     return Measured(False, {"val_accuracy": accuracy})
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.registry.versions import NAME, Registration
-from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning.retention import Retention
 from fmnist_exp.tuning.search import TuneResult
 from fmnist_exp.tuning.watching import TrialSummary, Watcher
@@ -24,7 +24,7 @@ LOG_WIDTH = 140  # characters; a log has no width of its own
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
-class RunDisplay(Listener):
+class RunDisplay(FitCallback):
     """Shows a fit: a bar over all its steps in a terminal, and a line per epoch everywhere."""
 
     def __init__(self, name: str, epochs: int) -> None:

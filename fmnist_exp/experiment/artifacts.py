@@ -16,7 +16,8 @@ from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.training.fit import Epoch, Fit
+from fmnist_exp.training.events import Epoch
+from fmnist_exp.training.fit import Fit
 
 if TYPE_CHECKING:
     import keras

@@ -17,7 +17,8 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.training.fit import Epoch, Fit, Listener, fit
+from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.training.fit import Fit, fit
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +34,7 @@ def run_baselines(
     config: ExperimentConfig,
     data: FashionMNIST,
     parent: Run,
-    display: Callable[[str, int], AbstractContextManager[Listener]],
+    display: Callable[[str, int], AbstractContextManager[FitCallback]],
 ) -> dict[str, Outcome]:
     """Run the three baselines as children of `parent`, scored on the test set: name → outcome.
 
@@ -62,7 +63,7 @@ def run_baselines(
 
 
 def fit_logistic_regression(
-    model: keras.Model, config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener]
+    model: keras.Model, config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback]
 ) -> Fit:
     """Fit scikit-learn's logistic regression (L-BFGS); its weights go into the linear Keras model, the same function.
 
@@ -86,8 +87,8 @@ def fit_logistic_regression(
         measured = model.evaluate(split.images, split.labels, batch_size=1000, verbose=0, return_dict=True)
         metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
     epoch = Epoch(1, metrics)
-    for listener in listeners:
-        listener.on_epoch(epoch)
+    for callback in callbacks:
+        callback.on_epoch(epoch)
     return Fit((epoch,), epoch, seconds, len(data.train.images) * int(estimator.n_iter_.max()) / seconds, False)
 
 

@@ -17,8 +17,8 @@ from fmnist_exp.registry import origins
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import state as training_state
-from fmnist_exp.training.fit import Epoch, Listener
-from fmnist_exp.training.state import Checkpoint, State
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
+from fmnist_exp.training.state import State
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,7 @@ STATES = ("state-0.npz", "state-1.npz")  # written in turn: while one is being w
 HARMLESS = ("name", "data.source", "gate.")  # a continued fit is the same whatever these say; the data is compared
 
 
-class CheckpointLog(Listener):
+class CheckpointLog(FitCallback):
     """Keeps the best epoch's model and the newest states among a run's artifacts.
 
     `to_log` makes the network that is fitted into one that loads anywhere.
@@ -175,7 +175,7 @@ def _names(client: MlflowClient, run_id: str) -> list[str]:
     return [entry.path.rpartition("/")[2] for entry in client.list_artifacts(run_id, FOLDER)]
 
 
-class EpochLog(Listener):
+class EpochLog(FitCallback):
     """Writes every epoch's metrics to a run, at the epoch's number."""
 
     def __init__(self, run: Run) -> None:

@@ -21,7 +21,8 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import precision
-from fmnist_exp.training.fit import Fit, Listener
+from fmnist_exp.training.events import FitCallback
+from fmnist_exp.training.fit import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fmnist_exp.tracking.run import Run
 
 
-FitFunction = Callable[["keras.Model", ExperimentConfig, FashionMNIST, Sequence[Listener]], Fit]
+FitFunction = Callable[["keras.Model", ExperimentConfig, FashionMNIST, Sequence[FitCallback]], Fit]
 
 EXAMPLES = 64  # images, held-out ones where there are any, on which the two faces of a logged model are compared
 
@@ -57,7 +58,7 @@ def run_experiment(
     config: ExperimentConfig,
     data: FashionMNIST,
     run: Run,
-    listeners: Sequence[Listener] = (),
+    callbacks: Sequence[FitCallback] = (),
     *,
     score_test: bool,
     fit: FitFunction = fitting.fit,
@@ -68,7 +69,7 @@ def run_experiment(
         config: the experiment.
         data: from `data.load` with the same data section and seed.
         run: where to log; the caller closes it.
-        listeners: told of every step and epoch.
+        callbacks: told of every step and epoch.
         score_test: score the test set too; for a final run, never for a trial.
         fit: another way to fit, for models that need no gradient.
 
@@ -80,7 +81,7 @@ def run_experiment(
     runs.log_start(run, config, data)
     model = _build(config, run)
     keeping = [checkpoints.CheckpointLog(run, partial(_to_log, config=config))] if config.training.checkpoint else []
-    fitted = fit(model, config, data, [checkpoints.EpochLog(run), *keeping, *listeners])
+    fitted = fit(model, config, data, [checkpoints.EpochLog(run), *keeping, *callbacks])
     setup.set_precision("float32")
     network = _to_log(model, config)
     model = tta.averaged(network, config.model)

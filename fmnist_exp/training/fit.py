@@ -1,10 +1,10 @@
-"""Compile and fit a model. Knows no MLflow and no Optuna: what watches a run comes in as listeners."""
+"""Compile and fit a model. Knows no MLflow and no Optuna: what watches a run comes in as callbacks."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,35 +16,14 @@ from fmnist_exp.data.batches import batches, targets
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.training.ema import averaging
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.muon import muon
-from fmnist_exp.training.state import Checkpoint, State, keeper
+from fmnist_exp.training.state import State, keeper
 
 if TYPE_CHECKING:
     import keras
 
 VALIDATION_BATCH = 1000  # images; only speed depends on it
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch measured. `number` counts from 1."""
-
-    number: int
-    metrics: Mapping[str, float]  # train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, epoch_seconds
-
-
-class Listener:
-    """Watches a fit. Base class with nothing to say; override what is of interest."""
-
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
-        """`step` of the epoch's `steps` optimizer steps are done."""
-
-    def on_epoch(self, epoch: Epoch) -> bool:
-        """An epoch is done; True asks to stop the fit after it."""
-        return False
-
-    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """All that follows from an epoch is decided: the fit could go on from here another time."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +34,7 @@ class Fit:
     best: Epoch
     seconds: float
     images_per_second: float  # training images only, validation's time left out
-    stopped_by_listener: bool
+    stopped_by_callback: bool
 
 
 def check(training: TrainingConfig, data: FashionMNIST) -> None:
@@ -70,13 +49,13 @@ def fit(
     model: keras.Model,
     config: ExperimentConfig,
     data: FashionMNIST,
-    listeners: Sequence[Listener] = (),
+    callbacks: Sequence[FitCallback] = (),
     start: State | None = None,
 ) -> Fit:
     """Train `model` in place and leave the best epoch's weights in it.
 
     A model without trainable weights is only measured, as one epoch. With `start` the fit goes on where an earlier one
-    was cut off and comes to the same end, to the last bit on the same CPU. Listeners hear of the earlier epochs first,
+    was cut off and comes to the same end, to the last bit on the same CPU. Callbacks hear of the earlier epochs first,
     and `seconds` is the sum of both parts, without the epoch that was lost in between.
 
     Raises:
@@ -87,13 +66,13 @@ def fit(
     feed = batches(config, data.train, epochs_done=done)
     steps = len(feed)
     _compile(model, training, steps)
-    recorder = _recorder(data, listeners, steps, start)
+    recorder = _recorder(data, callbacks, steps, start)
     if model.trainable_weights:
         # fmt: off
         model.fit(feed, initial_epoch=done, epochs=done if start.stopped else training.epochs, verbose=0, shuffle=False,
                   validation_data=(data.validation.images, targets(data.validation, training)) if held_out else None,
                   validation_batch_size=VALIDATION_BATCH,
-                  callbacks=_callbacks(training, recorder, listeners, start, held_out))
+                  callbacks=_callbacks(training, recorder, callbacks, start, held_out))
         # fmt: on
     else:
         recorder.measure_once(model, targets(data.train, training), targets(data.validation, training))
@@ -147,13 +126,13 @@ def optimizer(training: TrainingConfig, steps: int) -> keras.optimizers.Optimize
 
 
 def _callbacks(
-    training: TrainingConfig, recorder: Any, listeners: Sequence[Listener], start: State, held_out: bool
+    training: TrainingConfig, recorder: Any, callbacks: Sequence[FitCallback], start: State, held_out: bool
 ) -> list[Any]:
-    from keras import callbacks
+    import keras
 
     patience = training.patience or training.epochs
-    stopping = callbacks.EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
-    plateau = callbacks.ReduceLROnPlateau(
+    stopping = keras.callbacks.EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
+    plateau = keras.callbacks.ReduceLROnPlateau(
         training.monitor, factor=training.plateau_factor, patience=training.plateau_patience
     )
     # the recorder first: it must see the learning rate that the epoch had; the averages before who keeps the best
@@ -161,22 +140,23 @@ def _callbacks(
     watching = [stopping, *([plateau] if training.schedule == "plateau" else [])] if held_out else []
     working = [recorder, *averages, *watching]
 
-    def tell(checkpoint: Checkpoint) -> None:
-        for listener in listeners:
-            listener.on_checkpoint(checkpoint)
+    def tell(is_best: bool, state: Callable[[], State]) -> None:
+        checkpoint = Checkpoint(recorder.model, is_best, state)
+        for callback in callbacks:
+            callback.on_checkpoint(checkpoint)
 
     return [*working, keeper(start, working, recorder, tell)]
 
 
-def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, start: State) -> Any:
-    """The Keras callback that turns Keras' logs into Epochs and tells the listeners."""
+def _recorder(data: FashionMNIST, callbacks: Sequence[FitCallback], steps: int, start: State) -> Any:
+    """The Keras callback that turns Keras' logs into Epochs and tells the callbacks."""
     from keras.callbacks import Callback
 
     class Recorder(Callback):
         def __init__(self) -> None:
             super().__init__()
             self.epochs = [Epoch(number, metrics) for number, metrics in enumerate(start.epochs, 1)]
-            self.stopped = start.stopped_by_listener
+            self.stopped = start.stopped_by_callback
             self.step_seconds = start.step_seconds
             self.begin = time.perf_counter() - start.seconds
             for epoch in self.epochs:
@@ -194,8 +174,8 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
             if not math.isfinite(loss):
                 epoch = len(self.epochs) + 1
                 raise WorkError(f"the training loss became {loss} in epoch {epoch}; lower training.learning_rate")
-            for listener in listeners:
-                listener.on_step(len(self.epochs) + 1, min(batch + 1, steps), steps)  # the last call may run short
+            for callback in callbacks:
+                callback.on_step(len(self.epochs) + 1, min(batch + 1, steps), steps)  # the last call may run short
 
         def on_test_begin(self, logs: Any = None) -> None:
             self.step_seconds += time.perf_counter() - self.epoch_start
@@ -221,8 +201,8 @@ def _recorder(data: FashionMNIST, listeners: Sequence[Listener], steps: int, sta
                 self.stopped = self.model.stop_training = True
 
         def tell(self, epoch: Epoch) -> bool:
-            # every listener hears of the epoch, also when an earlier one asks to stop
-            return any([listener.on_epoch(epoch) for listener in listeners])
+            # every callback hears of the epoch, also when an earlier one asks to stop
+            return any([callback.on_epoch(epoch) for callback in callbacks])
 
         def measure_once(self, model: keras.Model, train_labels: NDArray[Any], val_labels: NDArray[Any]) -> None:
             self.set_model(model)

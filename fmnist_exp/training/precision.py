@@ -14,6 +14,7 @@ from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.models import transfer
 from fmnist_exp.training import fit as fitting
+from fmnist_exp.training.events import FitCallback
 
 CALLS = 4  # into the compiled graph, of which the first one traces and is not counted
 STEPS = 8  # per call, at most
@@ -86,7 +87,7 @@ def _some(data: FashionMNIST, images: int) -> FashionMNIST:
     return FashionMNIST(train, validation, data.test, data.source)
 
 
-class _Clock(fitting.Listener):
+class _Clock(FitCallback):
     def __init__(self) -> None:
         self.times: list[float] = []
 

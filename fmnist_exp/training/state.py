@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.errors import WorkError
+from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     import keras
+
+FORMAT = 2  # of the file; raise it when the fields of State or the memories of a callback change
 
 # what Keras' callbacks remember from epoch to epoch, beside the best weights
 MEMORIES = {
@@ -32,13 +34,14 @@ class State:
     seconds: float = 0.0  # of fitting so far
     step_seconds: float = 0.0  # of these in training steps
     stopped: bool = False  # the last epoch is over and no other is wanted
-    stopped_by_listener: bool = False
+    stopped_by_callback: bool = False
     memories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # callback → name → value
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # variables/0, …, optimizer/0, …, best/0, …
 
     def write(self, file: Path) -> None:
         """Write the state; `read` gets back an equal one."""
-        notes = {name: value for name, value in vars(self).items() if name != "arrays"}
+        notes = {"format": FORMAT, **vars(self)}
+        del notes["arrays"]
         content: dict[str, Any] = {**self.arrays, "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
         np.savez(file, **content)
 
@@ -49,7 +52,11 @@ class State:
 
 
 def read(file: Path) -> State | None:
-    """The state in a file, or None if the file is not whole: then its writer was killed, or the disk was full."""
+    """Return the state in a file, or None if the file is incomplete: its writer was killed, or the disk was full.
+
+    Raises:
+        RequestError: another version of this package wrote the file, in a format that this one does not read.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:  # every array has a checksum
@@ -57,21 +64,18 @@ def read(file: Path) -> State | None:
         with np.load(file, allow_pickle=False) as content:
             arrays = dict(content)
         notes = json.loads(arrays.pop("notes").tobytes())
-        return State(**notes | {"epochs": tuple(notes["epochs"]), "arrays": arrays})
     except Exception:  # zipfile, NumPy and JSON have a dozen ways to say that bytes are wrong
         return None
+    if notes.pop("format", 1) != FORMAT:
+        raise RequestError(
+            "this checkpoint was written by another version of fmnist_exp; resume with that version, or start again"
+        )
+    return State(**notes | {"epochs": tuple(notes["epochs"]), "arrays": arrays})
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A fit between two epochs."""
-
-    model: keras.Model  # holds the weights that the epoch was judged by
-    is_best: bool  # the epoch is the best so far
-    state: Callable[[], State]  # copies all that is needed to go on from here
-
-
-def keeper(start: State, callbacks: Sequence[Any], recorder: Any, tell: Callable[[Checkpoint], None]) -> Any:
+def keeper(
+    start: State, callbacks: Sequence[Any], recorder: Any, tell: Callable[[bool, Callable[[], State]], None]
+) -> Any:
     """The Keras callback that puts a fit where `start` was, and offers a checkpoint after each epoch.
 
     It stands last: Keras' callbacks forget all when a fit begins, and must have heard of an epoch before it is kept.
@@ -80,7 +84,7 @@ def keeper(start: State, callbacks: Sequence[Any], recorder: Any, tell: Callable
         start: where to go on from.
         callbacks: those before this one, whose memories are part of the state.
         recorder: what was measured so far.
-        tell: is given each checkpoint.
+        tell: is called with whether the epoch is the best, and with what makes its state.
     """
     from keras.callbacks import Callback
 
@@ -91,7 +95,7 @@ def keeper(start: State, callbacks: Sequence[Any], recorder: Any, tell: Callable
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             is_best = any(getattr(callback, "best_epoch", None) == epoch for callback in callbacks)
-            tell(Checkpoint(self.model, is_best, lambda: _capture(self.model, callbacks, recorder)))
+            tell(is_best, lambda: _capture(self.model, callbacks, recorder))
 
     return Keeper()
 
@@ -113,7 +117,7 @@ def _capture(model: keras.Model, callbacks: Sequence[Any], recorder: Any) -> Sta
         seconds=recorder.seconds(),
         step_seconds=recorder.step_seconds,
         stopped=bool(model.stop_training),
-        stopped_by_listener=recorder.stopped,
+        stopped_by_callback=recorder.stopped,
         memories={
             name: {key: getattr(callback, key) for key in MEMORIES[name]} for name, callback in _remembering(callbacks)
         },

@@ -10,7 +10,7 @@ from support.searches import configure
 from fmnist_exp import models
 from fmnist_exp.backend import interrupts, seeds
 from fmnist_exp.training import fit as fitting
-from fmnist_exp.training.fit import Listener
+from fmnist_exp.training.events import FitCallback
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ class Dying:
             pass
 
 
-class Dropping(Listener):
+class Dropping(FitCallback):
     def __init__(self) -> None:
         self.steps = 0
 

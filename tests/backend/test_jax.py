@@ -54,7 +54,7 @@ fast = experiment_files.load("cnn_fast", changes)
 runtime.prepare(0, fast.training.precision)
 model = runtime.accelerate(models.build(fast.model))
 losses = []
-class Losses(training.Listener):
+class Losses(training.FitCallback):
     def on_epoch(self, epoch):
         losses.append(epoch.metrics["train_loss"])
 training.fit(model, fast, FashionMNIST(*splits, "test"), [Losses()])

@@ -16,7 +16,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import Split
 from fmnist_exp.experiment import baseline
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
 
 CONFIG = files.override(
     ExperimentConfig(),
@@ -53,13 +53,13 @@ def test_three_children_and_their_scores_on_the_parent(store, small):
     shown: list[tuple[str, int]] = []
     epochs: dict[str, int] = {}
 
-    class Counter(Listener):
+    class Counter(FitCallback):
         def on_epoch(self, epoch: Epoch) -> bool:
             epochs[shown[-1][0]] = epoch.number
             return False
 
     @contextlib.contextmanager
-    def display(name: str, count: int) -> Iterator[Listener]:
+    def display(name: str, count: int) -> Iterator[FitCallback]:
         shown.append((name, count))
         yield Counter()
 

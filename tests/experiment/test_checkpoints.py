@@ -29,7 +29,7 @@ from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
-from fmnist_exp.training.state import Checkpoint
+from fmnist_exp.training.events import Checkpoint
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = files.override(

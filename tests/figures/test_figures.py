@@ -11,7 +11,7 @@ from fmnist_exp.config.schema import AugmentationConfig
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.training.fit import Epoch
+from fmnist_exp.training.events import Epoch
 from fmnist_exp.tuning.report import static
 from fmnist_exp.tuning.report.points import Stretch, Timeline, TrialPoints
 

@@ -29,9 +29,9 @@ WEAK = {"model.family": "linear", "training.epochs": 1, "training.learning_rate"
 STRONG = {"model.family": "mlp", "model.widths": [64], "training.epochs": 2, "training.learning_rate": 3e-3}
 
 
-def fit_on_few(model, config, data, listeners):
+def fit_on_few(model, config, data, callbacks):
     few = Split("train", data.train.images[:6000], data.train.labels[:6000])
-    return fitting.fit(model, config, FashionMNIST(few, data.validation, data.test, data.source), listeners)
+    return fitting.fit(model, config, FashionMNIST(few, data.validation, data.test, data.source), callbacks)
 
 
 def new_version(client, fields):

@@ -16,7 +16,7 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.search import run_trials
@@ -39,12 +39,12 @@ def quality(config: ExperimentConfig, epoch: int) -> float:
     return 0.9 - config.model.dropout / 2 - 0.1 / epoch
 
 
-def deadly(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
+def deadly(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
 
 
-def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
+def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
     working = Path(f"working-{os.getpid()}")  # in the driver's folder: whom a test may kill
     working.touch()
     stopped, epoch = False, 0
@@ -52,23 +52,23 @@ def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners:
         epoch += 1
         for step in range(10):
             time.sleep(EPOCH_SECONDS / 10)
-            for listener in listeners:
-                listener.on_step(epoch, step + 1, 10)
+            for callback in callbacks:
+                callback.on_step(epoch, step + 1, 10)
         metrics = {"val_accuracy": quality(config, epoch)}
         run.metrics(metrics, step=epoch)
-        stopped = any([listener.on_epoch(Epoch(epoch, metrics)) for listener in listeners])
+        stopped = any([callback.on_epoch(Epoch(epoch, metrics)) for callback in callbacks])
     working.unlink()
     return Measured(stopped, {"val_accuracy": quality(config, epoch), "pid": os.getpid()})
 
 
-def side_by_side(config: ExperimentConfig, data: FashionMNIST, run: Run, listeners: Sequence[Listener]) -> Measured:
+def side_by_side(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
     """`objective`, when two workers are at it."""
     Path(f"working-{os.getpid()}").touch()
     deadline = time.monotonic() + 60
     while len(list(Path().glob("working-*"))) < 2:
         assert time.monotonic() < deadline, "no second worker came"
         time.sleep(0.02)
-    return objective(config, data, run, listeners)
+    return objective(config, data, run, callbacks)
 
 
 class Printer(Watcher):

@@ -11,8 +11,8 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.training import fit as fitting
-from fmnist_exp.training.fit import Epoch, Fit, Listener
-from fmnist_exp.training.state import Checkpoint
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
+from fmnist_exp.training.fit import Fit
 
 MOMENTUM = 0.8
 TINY = {
@@ -27,7 +27,7 @@ TINY = {
 }
 
 
-class ByHand(Listener):
+class ByHand(FitCallback):
     """Averages the weights after each step, and looks at the model when an epoch is over."""
 
     def __init__(self, model: Any) -> None:

@@ -18,7 +18,8 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.training import fit as fitting
-from fmnist_exp.training.fit import Epoch, Fit, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.training.fit import Fit
 
 TINY = {
     "model.family": "mlp",
@@ -39,10 +40,10 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
     )
 
 
-def fit(config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener] = ()) -> tuple[typing.Any, Fit]:
+def fit(config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback] = ()) -> tuple[typing.Any, Fit]:
     seeds.prepare(config.seed, config.training.precision)
     model = models.build(config.model)
-    return model, fitting.fit(model, config, data, listeners)
+    return model, fitting.fit(model, config, data, callbacks)
 
 
 def numbers(result: Fit) -> list[dict[str, float]]:
@@ -54,7 +55,7 @@ def fingerprint(model: typing.Any) -> str:
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
-class Diary(Listener):
+class Diary(FitCallback):
     """Writes down all that it hears, and asks to stop after epoch `last`."""
 
     def __init__(self, last: int | None = None) -> None:
@@ -97,7 +98,7 @@ def test_learns_and_measures_what_it_did(small, plain):
     model, result, diary = plain
     found = check_learned(small, model, result)
     assert result.best.metrics["val_loss"] == pytest.approx(found.loss, rel=1e-4)
-    assert not result.stopped_by_listener
+    assert not result.stopped_by_callback
     assert list(diary.epochs) == list(result.epochs)
     assert list(result.best.metrics) == [
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
@@ -279,19 +280,19 @@ def test_stops_early_and_keeps_the_best_epochs_weights(small, monitor, sign):
     assert found.loss != pytest.approx(result.epochs[-1].metrics["val_loss"], rel=1e-4)
 
 
-# listeners
+# callbacks
 
 
-def test_listeners_hear_of_the_last_of_the_steps_that_run_together(small):
+def test_callbacks_hear_of_the_last_of_the_steps_that_run_together(small):
     diary = Diary()
     fit(configure(training__steps_per_execution=5), small, [diary])
     assert diary.steps == [(epoch, step, STEPS) for epoch in (1, 2) for step in (5, 10, STEPS)]
 
 
-def test_a_listener_can_stop_the_fit_and_the_others_hear_of_the_epoch(small):
+def test_a_callback_can_stop_the_fit_and_the_others_hear_of_the_epoch(small):
     stopper, other = Diary(last=2), Diary()
     model, result = fit(configure(training__epochs=9), small, [stopper, other])
-    assert result.stopped_by_listener
+    assert result.stopped_by_callback
     assert len(result.epochs) == len(stopper.epochs) == len(other.epochs) == 2
     answers = inference.predict(model, small.validation.images)
     found = scoring.evaluate(answers, small.validation.labels, "validation")

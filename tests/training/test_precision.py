@@ -53,9 +53,9 @@ def test_what_it_costs_has_a_limit(data, small, monkeypatch):
     """Neither large batches nor copies of the images make it long: two calls of the real fit, looked at."""
     fits, fit = [], fitting.fit
 
-    def watched(model, config, shown, listeners):
+    def watched(model, config, shown, callbacks):
         fits.append((config, len(shown.train.images)))
-        return fit(model, config, shown, listeners)
+        return fit(model, config, shown, callbacks)
 
     monkeypatch.setattr(fitting, "fit", watched)
     large = {"training.batch_size": 50_000, "training.steps_per_execution": 32, "augmentation.copies": 3}

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from fmnist_exp.backend import seeds
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import WorkError
+from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import state as training_state
-from fmnist_exp.training.fit import Epoch, Fit, Listener
-from fmnist_exp.training.state import Checkpoint, State
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
+from fmnist_exp.training.fit import Fit
+from fmnist_exp.training.state import State
 
 TINY = {
     "model.family": "mlp",
@@ -59,7 +61,7 @@ class CutOffError(Exception):
     """What a fit is cut off with."""
 
 
-class Keeper(Listener):
+class Keeper(FitCallback):
     """Keeps the state after each epoch; cuts the fit off after epoch `last`."""
 
     def __init__(self, folder: Path, last: int = 0) -> None:
@@ -85,11 +87,11 @@ def configure(changes: dict[str, typing.Any]) -> ExperimentConfig:
 
 
 def fit(
-    config: ExperimentConfig, data: FashionMNIST, listeners: Sequence[Listener], start: State | None = None
+    config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback], start: State | None = None
 ) -> tuple[typing.Any, Fit]:
     seeds.prepare(config.seed, config.training.precision)
     model = models.build(config.model)
-    return model, fitting.fit(model, config, data, listeners, start)
+    return model, fitting.fit(model, config, data, callbacks, start)
 
 
 def numbers(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
@@ -132,7 +134,7 @@ def test_the_best_weights_from_before_the_cut_are_restored(small, tmp_path):
         again, result = fit(config, small, [keeper], state)
         assert fingerprint(again) == fingerprint(model)
         assert result.best == unbroken.best
-        assert list(keeper.epochs) == list(result.epochs)  # listeners hear of the earlier ones too
+        assert list(keeper.epochs) == list(result.epochs)  # callbacks hear of the earlier ones too
         assert result.seconds > state.seconds > sum(e["epoch_seconds"] for e in state.epochs)
 
 
@@ -183,6 +185,14 @@ def test_a_state_that_is_not_whole_is_none(tmp_path):
     file.write_bytes(content[:array] + b"?" + content[array + 1 :])
     assert training_state.read(file) is None
     assert training_state.read(tmp_path / "nothing.npz") is None
+
+
+def test_a_state_of_another_format_is_refused(tmp_path):
+    """The first format had no number, and one name that is no longer in use."""
+    notes = {"epochs": [], "seconds": 0.0, "stopped": False, "stopped_by_listener": False}
+    np.savez(tmp_path / "state.npz", notes=np.frombuffer(json.dumps(notes).encode(), np.uint8))
+    with pytest.raises(RequestError, match="another version of fmnist_exp"):
+        training_state.read(tmp_path / "state.npz")
 
 
 def test_a_state_holds_no_pickle(tmp_path):

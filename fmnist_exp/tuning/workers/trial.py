@@ -19,7 +19,7 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.training.fit import Epoch, Listener
+from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.workers.jobs import DriverGone
 
@@ -34,7 +34,7 @@ class Measured:
     known: Mapping[str, Any]  # plain numbers and texts
 
 
-Objective = Callable[[ExperimentConfig, FashionMNIST, Run, Sequence[Listener]], Measured]
+Objective = Callable[[ExperimentConfig, FashionMNIST, Run, Sequence[FitCallback]], Measured]
 
 
 class Line(Protocol):
@@ -77,15 +77,15 @@ def train(
     config: ExperimentConfig,
     data: FashionMNIST,
     run: Run,
-    listeners: Sequence[Listener],
+    callbacks: Sequence[FitCallback],
     names: Sequence[str] = ("val_accuracy",),
 ) -> Measured:
     """The objective: the whole experiment, but for the test set. `names` are what the search makes good."""
-    outcome = experiment_run.run_experiment(config, data, run, listeners, score_test=False)
+    outcome = experiment_run.run_experiment(config, data, run, callbacks, score_test=False)
     found = objectives.measure(names, outcome, data.validation.images)
     run.metrics({name: value for name, value in found.items() if name == "prediction_seconds"})
     known = {"model_id": outcome.model_id, "best_epoch": outcome.fit.best.number, **found}
-    return Measured(outcome.fit.stopped_by_listener, known)
+    return Measured(outcome.fit.stopped_by_callback, known)
 
 
 def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
@@ -156,7 +156,7 @@ def _load(place: Place) -> FashionMNIST:
     return data
 
 
-class _Reporter(Listener):
+class _Reporter(FitCallback):
     """Reports steps now and then, and each epoch; the driver's answer may stop the fit, or break it off."""
 
     def __init__(self, line: Line) -> None:
