@@ -16,7 +16,8 @@ from fmnist_exp.errors import RequestError, WorkError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from fmnist_exp.registry.assessment import Assessment, Level
+    from fmnist_exp.evaluation.robustness import Level
+    from fmnist_exp.registry.assessment import Assessment
     from fmnist_exp.registry.gate import Verdict
     from fmnist_exp.tracking.run import Run
 

@@ -1,48 +1,60 @@
-"""Whether probabilities mean what they say, and one number that mends most of what does not."""
+"""Calibration: how far a model's confidence can be trusted, and temperature scaling, which improves it.
+
+The paper behind all of it: Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
-from fmnist_exp.evaluation.metrics import CALIBRATION_BINS
+Probabilities = NDArray[np.floating]  # (N, 10)
+Labels = NDArray[np.integer]  # (N,)
 
-Probabilities = NDArray[np.floating[Any]]
-Labels = NDArray[np.integer[Any]]
-
-TEMPERATURES = 0.05, 20.0  # the lowest and the highest that is tried
-SMALLEST = 1e-12  # float32 rounds the probabilities of a very sure model to 0, which has no logarithm
+BINS = 15  # of equal width between confidence 0 and 1
+TEMPERATURES = 0.05, 20.0  # bounds of the search
+SMALLEST = 1e-12  # float32 rounds the small probabilities of a confident model to 0, which has no logarithm
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against accuracy, in bins of equal width; empty bins are NaN."""
+    """Mean confidence against accuracy in bins of confidence; each array is (15,), empty bins are NaN."""
 
     count: NDArray[np.int64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
 
+def _binned(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.bool_]]:
+    """Return the bin (N,), the confidence (N,) and the correctness (N,) of each prediction."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1), confidence, correct
+
+
 def reliability(probabilities: Probabilities, labels: Labels) -> Reliability:
-    """Sort answers into the bins of the expected calibration error."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
-    count = np.bincount(bins, minlength=CALIBRATION_BINS)
-    with np.errstate(invalid="ignore"):
-        means = [
-            np.bincount(bins, weights=values, minlength=CALIBRATION_BINS) / count for values in (confidence, right)
-        ]
-    return Reliability(count, *means)
+    """Sort the predictions into the bins of the expected calibration error."""
+    bins, confidence, correct = _binned(probabilities, labels)
+    count = np.bincount(bins, minlength=BINS)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        means = (np.bincount(bins, weights=values, minlength=BINS) / count for values in (confidence, correct))
+        return Reliability(count, *means)
+
+
+def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+    """Return the mean distance between confidence and accuracy over the bins, weighted by their sizes (eq. 3)."""
+    bins, confidence, correct = _binned(probabilities, labels)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)  # size × (accuracy - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
-    """The temperature with the least cross-entropy (Guo et al. 2017, section 4.2). Fit it on validation images."""
-    from scipy.optimize import minimize_scalar
-
+    """Return the temperature with the least cross-entropy (section 4.2). Fit it on validation images."""
     rows = np.arange(len(labels))
 
     def loss(logarithm: float) -> float:
@@ -54,9 +66,10 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def scale(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:
-    """Probabilities (N, 10) at another temperature: above 1 less sure, below 1 surer. The answers stay the same.
+    """Return the probabilities (N, 10) at another temperature, with the same predicted classes.
 
-    The network's logits are the logarithms of its probabilities, up to a constant that the softmax takes out again.
+    A temperature above 1 makes a model less confident, one below 1 more. The logits of a network are the logarithms of
+    its probabilities, up to a constant that the softmax removes.
     """
     logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

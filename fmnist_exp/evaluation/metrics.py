@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from fmnist_exp.data.dataset import CLASS_NAMES
-
-if TYPE_CHECKING:
-    pass
-
-
-CALIBRATION_BINS = 15
+from fmnist_exp.evaluation.calibration import Labels, Probabilities, expected_calibration_error
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,8 @@ class Evaluation:
         }
 
 
-def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], split: str) -> Evaluation:
+def evaluate(probabilities: Probabilities, labels: Labels, split: str) -> Evaluation:
     """Score probabilities (N, 10) against labels (N,)."""
-    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
-
     classes = np.arange(len(CLASS_NAMES))
     predicted = probabilities.argmax(axis=1)
     table = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
@@ -67,17 +61,6 @@ def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.intege
         },
         confusion=confusion_matrix(labels, predicted, labels=classes),
     )
-
-
-def expected_calibration_error(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
-    """Mean distance between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3)."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(
-        bins, weights=correct - confidence, minlength=CALIBRATION_BINS
-    )  # count × (accuracy - confidence)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def slug(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fmnist_exp.evaluation.calibration import Reliability
 from fmnist_exp.evaluation.corruptions import SEVERITIES
+from fmnist_exp.evaluation.robustness import Level
 from fmnist_exp.figures.canvas import DPI, TRAIN, VALIDATION, WRONG, blank
 
 if TYPE_CHECKING:
@@ -24,25 +24,19 @@ PANELS = 4  # a row
 SHOWN, COLUMNS = 21, 7  # images won, and as many lost; in a row
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One corruption by severity; the first value is that of clean images."""
-
-    accuracy: Sequence[float]
-    confidence: Sequence[float]
-
-
-def robustness(curves: Mapping[str, Curve]) -> Figure:
+def robustness(clean: Level, corrupted: Mapping[str, Sequence[Level]]) -> Figure:
     """A panel per corruption: accuracy and mean confidence by severity; the space between them is miscalibration."""
-    rows = -(-len(curves) // PANELS)
+    rows = -(-len(corrupted) // PANELS)
     figure = Figure(figsize=(11, 2.7 * rows + 0.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).ravel()
     steps = [0, *SEVERITIES]
-    for axes, (name, curve) in zip(panels, curves.items(), strict=False):
-        axes.fill_between(steps, curve.accuracy, curve.confidence, color=WRONG, alpha=0.12, linewidth=0)
-        axes.plot(steps, curve.confidence, color=WRONG, linestyle="--", linewidth=1.2, label="mean confidence")
-        axes.plot(steps, curve.accuracy, color=VALIDATION, marker="o", markersize=4, label="accuracy")
-        last, below = curve.accuracy[-1], curve.accuracy[-1] <= curve.confidence[-1]
+    for axes, (name, levels) in zip(panels, corrupted.items(), strict=False):
+        accuracy = [level.accuracy for level in (clean, *levels)]
+        confidence = [level.confidence for level in (clean, *levels)]
+        axes.fill_between(steps, accuracy, confidence, color=WRONG, alpha=0.12, linewidth=0)
+        axes.plot(steps, confidence, color=WRONG, linestyle="--", linewidth=1.2, label="mean confidence")
+        axes.plot(steps, accuracy, color=VALIDATION, marker="o", markersize=4, label="accuracy")
+        last, below = accuracy[-1], accuracy[-1] <= confidence[-1]
         offset = (4, -14 if below else 7)  # points; away from the other curve
         style = {"fontsize": 8, "color": VALIDATION, "ha": "right"}
         axes.annotate(f"{last:.0%}", (steps[-1], last), offset, textcoords="offset points", **style)
@@ -50,12 +44,12 @@ def robustness(curves: Mapping[str, Curve]) -> Figure:
         axes.set_xticks(steps, ["clean", *map(str, SEVERITIES)])
         axes.tick_params(labelbottom=True, labelsize=8)
         axes.grid(alpha=0.3)
-    for axes in panels[len(curves) :]:
+    for axes in panels[len(corrupted) :]:
         axes.set_axis_off()
     panels[0].set_ylim(-0.08, 1.02)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     figure.supxlabel("severity", fontsize=10)
-    figure.suptitle("Test images under eight corruptions" if len(curves) == 8 else "Test images under corruptions")
+    figure.suptitle("Test images under eight corruptions" if len(corrupted) == 8 else "Test images under corruptions")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     return figure

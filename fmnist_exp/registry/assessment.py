@@ -10,28 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmnist_exp.evaluation.metrics import Evaluation
+from fmnist_exp.evaluation.robustness import Level, Temperature, mean_level
 
 if TYPE_CHECKING:
     from fmnist_exp.registry.lineage import Lineage
-
-
-@dataclass(frozen=True)
-class Level:
-    """A model's answers for one corrupted copy. The scaled error is None without a temperature."""
-
-    accuracy: float
-    confidence: float
-    ece: float
-    scaled_ece: float | None
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """What was fitted on validation, and the calibration error there and on the test set, before and after."""
-
-    value: float
-    validation: tuple[float, float]
-    test: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +31,4 @@ class Assessment:
     @property
     def mean(self) -> Level:
         """Over all corruptions and severities."""
-        levels = [level for row in self.corrupted.values() for level in row]
-        scaled = [level.scaled_ece for level in levels if level.scaled_ece is not None]
-        return Level(
-            accuracy=float(np.mean([level.accuracy for level in levels])),
-            confidence=float(np.mean([level.confidence for level in levels])),
-            ece=float(np.mean([level.ece for level in levels])),
-            scaled_ece=float(np.mean(scaled)) if scaled else None,
-        )
+        return mean_level(level for row in self.corrupted.values() for level in row)

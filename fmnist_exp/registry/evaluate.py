@@ -6,18 +6,18 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.evaluation import calibration
+from fmnist_exp.evaluation import calibration, robustness
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from fmnist_exp.evaluation.robustness import Temperature
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.figures.robustness import Curve
 from fmnist_exp.registry import lineage, versions
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fmnist_exp.registry.lineage import Lineage
     from fmnist_exp.tracking.run import Run
 
-from fmnist_exp.registry.assessment import Assessment, Level, Temperature
+from fmnist_exp.registry.assessment import Assessment
 
 
 def assess(
@@ -52,14 +52,9 @@ def assess(
     test = scoring.evaluate(probabilities, labels, "test")
     fitted = _fit_temperature(subject, data, probabilities) if temperature else None
     value = fitted.value if fitted else None
-    corrupted = {}
-    for name in CORRUPTIONS:
-        levels = []
-        for severity in SEVERITIES:
-            tell(f"{name}, severity {severity}")
-            levels.append(_level(ask(corrupt(name, data.test.images, severity, seed)), labels, value))
-        corrupted[name] = tuple(levels)
-    return Assessment(subject, seed, test, probabilities, _level(probabilities, labels, value), corrupted, fitted)
+    corrupted = robustness.score_corrupted(ask, data.test.images, labels, seed, value, tell)
+    clean = robustness.level(probabilities, labels, value)
+    return Assessment(subject, seed, test, probabilities, clean, corrupted, fitted)
 
 
 def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run) -> None:
@@ -85,28 +80,10 @@ def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run)
         versions.describe(client, version, model_card.summary(found, run.id))
 
 
-def _level(probabilities: NDArray[np.float32], labels: NDArray[Any], temperature: float | None) -> Level:
-    scaled = None
-    if temperature is not None:
-        scaled = scoring.expected_calibration_error(calibration.scale(probabilities, temperature), labels)
-    return Level(
-        accuracy=float(np.mean(probabilities.argmax(axis=1) == labels)),
-        confidence=float(probabilities.max(axis=1).mean()),
-        ece=scoring.expected_calibration_error(probabilities, labels),
-        scaled_ece=scaled,
-    )
-
-
 def _fit_temperature(subject: Lineage, data: FashionMNIST, test: NDArray[np.float32]) -> Temperature:
     """Of a model fitted again on all images: from the model of the run that it was fitted again from."""
-    held_out, labels = lineage.open_held_out(subject)(data.validation.images), data.validation.labels
-    value = calibration.fit_temperature(held_out, labels)
-
-    def errors(probabilities: NDArray[np.float32], truth: NDArray[Any]) -> tuple[float, float]:
-        error = scoring.expected_calibration_error
-        return error(probabilities, truth), error(calibration.scale(probabilities, value), truth)
-
-    return Temperature(value, errors(held_out, labels), errors(test, data.test.labels))
+    held_out = lineage.open_held_out(subject)(data.validation.images)
+    return robustness.fit_temperature((held_out, data.validation.labels), (test, data.test.labels))
 
 
 def _log_metrics(run: Run, found: Assessment, data: FashionMNIST) -> None:
@@ -138,10 +115,6 @@ def _write_numbers(folder: Path, found: Assessment) -> None:
 
 def _write_figures(folder: Path, found: Assessment, data: FashionMNIST) -> None:
     images, labels = data.test.images, data.test.labels
-    curves = {
-        name: Curve([x.accuracy for x in (found.clean, *levels)], [x.confidence for x in (found.clean, *levels)])
-        for name, levels in found.corrupted.items()
-    }
     one = images[:1]
     samples = {name: [one[0], *(corrupt(name, one, s, found.seed)[0] for s in SEVERITIES)] for name in CORRUPTIONS}
     panels = {"as trained": (calibration.reliability(found.probabilities, labels), found.test.ece)}
@@ -152,7 +125,7 @@ def _write_figures(folder: Path, found: Assessment, data: FashionMNIST) -> None:
         "evaluation/confusion_matrix.png": run_figures.confusion_matrix(found.test),
         "evaluation/mistakes.png": run_figures.mistakes(images, labels, found.probabilities),
         "evaluation/reliability.png": robustness_figures.reliability(panels),
-        "robustness/curves.png": robustness_figures.robustness(curves),
+        "robustness/curves.png": robustness_figures.robustness(found.clean, found.corrupted),
         "robustness/samples.png": robustness_figures.corrupted_samples(samples),
     }
     for name, figure in drawn.items():

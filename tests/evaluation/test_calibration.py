@@ -1,8 +1,10 @@
+"""Calibration errors against sums by hand, and temperatures against the one that was applied."""
+
 import numpy as np
 import pytest
 
 from fmnist_exp.evaluation import calibration
-from fmnist_exp.evaluation.metrics import expected_calibration_error
+from fmnist_exp.evaluation.calibration import expected_calibration_error
 
 
 def softmax(logits):
@@ -55,3 +57,35 @@ def test_reliability_adds_up_to_the_calibration_error(calibrated):
     gaps = np.nan_to_num(np.abs(bins.accuracy - bins.confidence)) * bins.count
     assert bins.count.sum() == len(labels)
     assert gaps.sum() / len(labels) == pytest.approx(expected_calibration_error(probabilities, labels))
+
+
+def confident(*confidences: float) -> np.ndarray:
+    """A row per confidence: that much for class 0, the rest spread over the others."""
+    rows = np.array([[c, *[(1 - c) / 9] * 9] for c in confidences])
+    assert (rows.argmax(axis=1) == 0).all()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("confidences", "labels", "expected"),
+    [
+        ((1.0,), (0,), 0.0),
+        ((1.0,), (1,), 1.0),
+        ((0.7,), (0,), 0.3),
+        # one bin (0.733…, 0.8]: accuracy 1/2, confidence 0.76
+        ((0.75, 0.77), (0, 1), 0.26),
+        # two bins: |1 - 0.5| and |0 - 0.9|, one image each
+        ((0.5, 0.9), (0, 1), (0.5 + 0.9) / 2),
+        # two bins of 2 and 1 images
+        ((0.61, 0.65, 0.95), (0, 0, 0), (2 * (1 - 0.63) + (1 - 0.95)) / 3),
+    ],
+)
+def test_calibration_error_by_hand(confidences, labels, expected):
+    error = expected_calibration_error(confident(*confidences), np.array(labels))
+    assert error == pytest.approx(expected, abs=1e-9)
+
+
+def test_calibration_error_of_the_naive_guess():
+    labels = np.arange(1000) % 10
+    error = expected_calibration_error(np.full((1000, 10), 0.1), labels)
+    assert error == pytest.approx(0.0, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Numbers against scikit-learn's, and calibration against sums by hand."""
+"""The numbers of a split, compared with those of scikit-learn."""
 
 import json
 
@@ -67,38 +67,6 @@ def test_a_sure_mistake_has_a_finite_loss():
     found = scoring.evaluate(np.eye(10, dtype=np.float32)[[0, 1]], np.array([0, 2]), "test")
     assert np.isfinite(found.loss)
     assert found.loss > 5
-
-
-def sure(*confidences: float) -> np.ndarray:
-    """A row per confidence: that much for class 0, the rest spread over the others."""
-    rows = np.array([[c, *[(1 - c) / 9] * 9] for c in confidences])
-    assert (rows.argmax(axis=1) == 0).all()
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("confidences", "labels", "expected"),
-    [
-        ((1.0,), (0,), 0.0),
-        ((1.0,), (1,), 1.0),
-        ((0.7,), (0,), 0.3),
-        # one bin (0.733…, 0.8]: accuracy 1/2, confidence 0.76
-        ((0.75, 0.77), (0, 1), 0.26),
-        # two bins: |1 - 0.5| and |0 - 0.9|, one image each
-        ((0.5, 0.9), (0, 1), (0.5 + 0.9) / 2),
-        # two bins of 2 and 1 images
-        ((0.61, 0.65, 0.95), (0, 0, 0), (2 * (1 - 0.63) + (1 - 0.95)) / 3),
-    ],
-)
-def test_calibration_error_by_hand(confidences, labels, expected):
-    error = scoring.expected_calibration_error(sure(*confidences), np.array(labels))
-    assert error == pytest.approx(expected, abs=1e-9)
-
-
-def test_calibration_error_of_the_naive_guess():
-    labels = np.arange(1000) % 10
-    error = scoring.expected_calibration_error(np.full((1000, 10), 0.1), labels)
-    assert error == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(
