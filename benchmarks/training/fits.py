@@ -201,7 +201,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
         verbose=0,
     )
     seconds = time.perf_counter() - start
-    answers = inference.predict(tta.averaged(model, config.model), loaded.test.images)
+    answers = inference.predict(tta.with_tta(model, config.model), loaded.test.images)
     test_accuracy = float((answers.argmax(axis=1) == loaded.test.labels).mean())
     write(file, Fit(seconds, test_accuracy, max(history.history["val_accuracy"]), ended=time.time()))
 

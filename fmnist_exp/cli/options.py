@@ -141,6 +141,6 @@ def ui_command() -> str:
 
 def _help(name: str) -> str:
     field = fields()[name]
-    families = f"one of {', '.join(models.MODELS)}"  # the schema does not know the registry
+    families = f"one of {', '.join(models.FAMILIES)}"  # the schema does not know the families
     allowed = families if name == "model.family" else files.allowed(name)
     return f"{field.description} [{allowed}]" if allowed else str(field.description)

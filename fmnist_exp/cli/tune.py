@@ -59,7 +59,7 @@ def tune(
     refit.check(config)
     search = space.search_of(config)
     pool.check(scheduler)
-    client, data, config = connect(config, space.check_all)
+    client, data, config = connect(config, space.check_data)
     from fmnist_exp.cli import display
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store

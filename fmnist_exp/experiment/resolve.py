@@ -34,6 +34,6 @@ def check(client: MlflowClient, config: ExperimentConfig, data: FashionMNIST) ->
         model = models.build(config.model)
         transfer.freeze(model, config.model.frozen)
         if warm:
-            transfer.start_warm(model, origins.load(warm), warm.uri)
+            transfer.copy_weights(model, origins.load(warm), warm.uri)
     found = {"members": members, "warm_start": warm.uri if warm else None}
     return config.model_copy(update={"model": config.model.model_copy(update=found)})

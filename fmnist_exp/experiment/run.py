@@ -84,7 +84,7 @@ def run_experiment(
     fitted = fit(model, config, data, [checkpoints.EpochLog(run), *keeping, *callbacks])
     setup.set_precision("float32")
     network = _to_log(model, config)
-    model = tta.averaged(network, config.model)
+    model = tta.with_tta(network, config.model)
     scored = [_score(model, split) for split in (data.validation,) if len(split.images)]
     scored += [_score(model, data.test)] if score_test else []
     found = {pictured.split.name: pictured.evaluation for pictured in scored}
@@ -159,10 +159,10 @@ def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> 
 def _build(config: ExperimentConfig, run: Run) -> keras.Model:
     """The network to fit: fresh, begun from another one's weights, or the ensemble of others."""
     if config.model.members:
-        return ensemble.ensemble([_logged(run, uri) for uri in config.model.members])
+        return ensemble.average([_logged(run, uri) for uri in config.model.members])
     model = layers.accelerate(models.build(config.model))
     if config.model.warm_start:
-        taken = transfer.start_warm(model, _logged(run, config.model.warm_start), config.model.warm_start)
+        taken = transfer.copy_weights(model, _logged(run, config.model.warm_start), config.model.warm_start)
         run.tag({"fmnist.warm_layers": str(taken)})
     transfer.freeze(model, config.model.frozen)
     return model

@@ -1,73 +1,95 @@
-"""The model families: MODELS maps a name to the function that builds it. Pure Keras 3, stock layers only.
+"""The model families: each builds a keras.Model of stock layers from a ModelConfig.
 
-Every model takes uint8 images (batch, 28, 28) and returns probabilities (batch, 10), so whatever it needs of scaling
-travels with it. Keras is imported inside the builders: a wrong argument must not wait for it.
+Every network takes uint8 images (B, 28, 28) and returns float32 probabilities (B, 10), so the scaling of the pixels is
+part of it. A new family is one builder and one entry of FAMILIES. Fitting, saving and scoring do not belong here.
+
+This package does not import Keras: a builder's module is imported when the first network of its family is built.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.models.convolutional import check_maps, cnn, mobilenet, resnet
-from fmnist_exp.models.dense import linear, mlp, naive
+from fmnist_exp.models import checks
 
 if TYPE_CHECKING:
     import keras
 
-Builder = Callable[[ModelConfig], "keras.Model"]
 
-MODELS: dict[str, Builder] = {
-    "naive": naive,
-    "linear": linear,
-    "mlp": mlp,
-    "cnn": cnn,
-    "resnet": resnet,
-    "mobilenet": mobilenet,
+@dataclass(frozen=True)
+class Family:
+    """A kind of network.
+
+    Attributes:
+        build: the builder as `module:function`, a module of this package; it takes a ModelConfig and returns a model.
+        fields: the fields of ModelConfig that change the layers.
+        check: raises RequestError for a configuration that cannot be built. It must not import Keras.
+    """
+
+    build: str
+    fields: frozenset[str] = frozenset()
+    check: Callable[[ModelConfig], None] = checks.accept
+
+
+COMMON = frozenset({"family", "averaging", "members", "warm_start", "frozen"})  # act around the layers of any family
+NEEDS = {"norm_position": "batch_norm", "norm_first_only": "batch_norm", "head_batch_norm": "batch_norm"}
+
+_DENSE = frozenset({"widths", "dropout", "l2", "batch_norm", "norm_position", "activation"})
+_HEAD = frozenset({"pooling", "head_widths", "head_batch_norm", "head_dropout"})
+_CONVOLUTIONAL = _DENSE | _HEAD | {"convolutions", "kernel_size", "stem_stride"}
+
+FAMILIES: dict[str, Family] = {
+    "naive": Family("dense:naive"),
+    "linear": Family("dense:linear", frozenset({"l2"})),
+    "mlp": Family("dense:mlp", _DENSE),
+    "cnn": Family(
+        "convolutional:cnn",
+        _CONVOLUTIONAL | {"norm_first_only", "residual", "pool_first", "padding"},
+        checks.maps_keep_pixels,
+    ),
+    "resnet": Family("convolutional:resnet", _CONVOLUTIONAL, checks.has_a_width),
+    "mobilenet": Family("convolutional:mobilenet", _CONVOLUTIONAL | {"residual"}, checks.has_a_width),
 }
 
 
 def check(config: ModelConfig) -> None:
-    """Raise RequestError for a family that is not in the registry, or one that cannot be built."""
-    if config.family not in MODELS:
-        near = difflib.get_close_matches(config.family, MODELS, n=1, cutoff=0.0)[0]
+    """Raise RequestError if the family does not exist or cannot build this configuration."""
+    if config.family not in FAMILIES:
+        near = difflib.get_close_matches(config.family, FAMILIES, n=1, cutoff=0.0)[0]
         raise RequestError(
-            f"model.family={config.family!r}: must be one of {', '.join(MODELS)}; did you mean {near!r}?"
+            f"model.family={config.family!r}: must be one of {', '.join(FAMILIES)}; did you mean {near!r}?"
         )
-    if config.family in ("resnet", "mobilenet") and not config.widths:
-        raise RequestError(f"model.widths=[]: {config.family} needs a width at least")
-    if config.family == "cnn":
-        check_maps(config)
+    FAMILIES[config.family].check(config)
+
+
+def used_fields(family: str) -> frozenset[str]:
+    """Return the fields of ModelConfig that have an effect in a family, without the prefix `model.`."""
+    return FAMILIES[family].fields | COMMON
 
 
 def build(config: ModelConfig) -> keras.Model:
-    """Build the model that `config` describes, with fresh weights.
+    """Build the network that `config` describes, with fresh weights.
 
     Returns:
-        Takes uint8 images (batch, 28, 28), returns float32 probabilities (batch, 10).
+        A model from uint8 images (B, 28, 28) to float32 probabilities (B, 10).
 
     Raises:
-        RequestError: the family is not in the registry.
+        RequestError: the family does not exist or cannot build this configuration.
     """
     check(config)
-    return MODELS[config.family](config)
-
-
-def same_network(one: ModelConfig, other: ModelConfig) -> bool:
-    """Whether both build the same layers with the same settings."""
-
-    def layers(config: ModelConfig) -> list[tuple[str, str]]:
-        settings = [(type(layer).__name__, layer.get_config()) for layer in build(config).layers]
-        return [(kind, str({**own, "name": ""})) for kind, own in settings]
-
-    return layers(one) == layers(other)
+    module, _, function = FAMILIES[config.family].build.partition(":")
+    builder: Callable[[ModelConfig], keras.Model] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return builder(config)
 
 
 def describe(model: keras.Model) -> list[tuple[str, str, int]]:
-    """Each layer as (description, output shape, parameters), the input first."""
+    """Return (description, output shape, number of parameters) of each layer, starting with the input."""
     rows = [("Input", "28 × 28 uint8", 0)]
     for layer in model.layers:
         details = [str(getattr(layer, name)) for name in ("filters", "units", "rate") if hasattr(layer, name)]

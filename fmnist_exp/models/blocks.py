@@ -1,62 +1,62 @@
-"""What the families are made of: lists of stock Keras layers."""
+"""The building blocks of the families: short lists of stock Keras layers, which `apply` calls one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras import KerasTensor, Layer, layers, regularizers
+
 from fmnist_exp.config.schema import ModelConfig
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.286, 0.353  # of the training images, scaled to 0…1
-BATCH_NORM_MOMENTUM = 0.9  # Keras' 0.99 lags behind in runs of a few epochs
+BATCH_NORM_MOMENTUM = 0.9  # Keras' default of 0.99 lags behind in runs of a few epochs
 
 
-def scaled() -> list[Any]:
-    """From pixels 0…255 to the training images' mean 0 and deviation 1."""
-    from keras import layers
-
+def rescaling() -> list[Layer]:
+    """Return the layer that gives pixels 0…255 the mean 0 and the standard deviation 1 over the training images."""
     return [layers.Rescaling(1 / (255 * PIXEL_DEVIATION), offset=-PIXEL_MEAN / PIXEL_DEVIATION)]
 
 
-def halved(maps: Any) -> list[Any]:
-    """Max pooling, as long as the maps have more than one pixel a side."""
-    from keras import layers
-
+def pool(maps: KerasTensor) -> list[Layer]:
+    """Return a max pooling that halves the sides of `maps` (B, H, W, C), or nothing if they have a single pixel."""
     return [layers.MaxPooling2D()] if maps.shape[1] > 1 else []
 
 
-def dropped(rate: float) -> list[Any]:
-    """Dropout, if there is any."""
-    from keras import layers
-
+def dropout(rate: float) -> list[Layer]:
+    """Return a dropout layer, or nothing if `rate` is 0."""
     return [layers.Dropout(rate)] if rate else []
 
 
-def activated(
-    layer: Callable[..., Any],
+def with_activation(
+    layer: Callable[..., Layer],
     config: ModelConfig,
-    before_activation: Sequence[Any] = (),
+    pooling: Sequence[Layer] = (),
     norm: bool = True,
     **shape: Any,
-) -> list[Any]:
-    """A dense layer or convolution, then `before_activation`, its normalisation and its activation."""
-    from keras import layers
+) -> list[Layer]:
+    """Return a dense layer or convolution, `pooling`, and the normalisation and the activation in the set order.
 
-    weights, *normalisation = weighted(layer, config, norm, **shape)
+    Args:
+        layer: the class of the layer.
+        config: decides on the normalisation, its position, the activation and the L2 penalty.
+        pooling: layers between the convolution and what follows it.
+        norm: False leaves the normalisation out even if `config.batch_norm` is on.
+        **shape: arguments of the layer, such as its units or its filters.
+    """
+    weights, *normalisation = with_norm(layer, config, norm, **shape)
     activation = layers.Activation(config.activation)
     if config.norm_position == "after_activation":
-        return [weights, *before_activation, activation, *normalisation]
-    return [weights, *before_activation, *normalisation, activation]
+        return [weights, *pooling, activation, *normalisation]
+    return [weights, *pooling, *normalisation, activation]
 
 
-def weighted(layer: Callable[..., Any], config: ModelConfig, norm: bool = True, **shape: Any) -> list[Any]:
-    """A dense layer or convolution and its normalisation."""
-    from keras import layers, regularizers
-
+def with_norm(layer: Callable[..., Layer], config: ModelConfig, norm: bool = True, **shape: Any) -> list[Layer]:
+    """Return a dense layer or convolution, followed by its batch normalisation if there is one."""
     norm = norm and config.batch_norm
-    # batch norm has an offset of its own, unless an activation stands between
+    # batch normalisation adds an offset of its own, unless an activation lies between
     options: dict[str, Any] = {"use_bias": not norm or config.norm_position == "after_activation", **shape}
-    if layer is layers.DepthwiseConv2D:  # nine weights each: a penalty would only starve them (Howard et al. 2017)
+    if layer is layers.DepthwiseConv2D:  # without L2, since a kernel has only nine weights (Howard et al. 2017)
         options["depthwise_initializer"] = "he_normal"
     else:
         options["kernel_initializer"] = "he_normal"
@@ -64,16 +64,14 @@ def weighted(layer: Callable[..., Any], config: ModelConfig, norm: bool = True, 
     return [layer(**options), *([layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)] if norm else [])]
 
 
-def through(stack: Sequence[Any], x: Any) -> Any:
-    """`x` after the layers of `stack`, one after another."""
+def apply(stack: Sequence[Layer], x: KerasTensor) -> KerasTensor:
+    """Return `x` after the layers of `stack`, called one after another."""
     for layer in stack:
         x = layer(x)
     return x
 
 
-def output(config: ModelConfig) -> Any:
-    """The softmax over the ten classes, in float32."""
-    from keras import layers, regularizers
-
+def output(config: ModelConfig) -> Layer:
+    """Return the softmax layer over the ten classes, which computes in float32 at any precision."""
     penalty = regularizers.L2(config.l2) if config.l2 else None
     return layers.Dense(10, activation="softmax", dtype="float32", kernel_regularizer=penalty)

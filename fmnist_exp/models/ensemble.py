@@ -1,22 +1,21 @@
-"""Several networks asked for one answer."""
+"""Ensembles: several trained networks that answer as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import keras
+import keras
 
 
-def ensemble(members: Sequence[keras.Model]) -> keras.Model:
-    """The mean of what the members answer, as one network that is not trained any more."""
-    import keras
-    from keras import layers
+def average(members: Sequence[keras.Model]) -> keras.Model:
+    """Return one network that answers with the mean of the members' probabilities (B, 10) and is not trained further.
 
+    The members are renamed `member_0`, `member_1`, …, since the layers of a network must have different names.
+    """
     image = keras.Input((28, 28), dtype="uint8")
     for position, member in enumerate(members):
         member.name = f"member_{position}"
-    model = keras.Model(image, layers.Average()([member(image) for member in members]), name="ensemble")
+    mean = keras.layers.Average()([member(image) for member in members])
+    model = keras.Model(image, mean, name="ensemble")
     model.trainable = False
     return model

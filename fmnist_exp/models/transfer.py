@@ -1,38 +1,46 @@
-"""Networks made of others: one image seen from several sides, several networks asked for one answer."""
+"""Transfer: the weights that a network takes from another one, and the layers that are not trained."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import keras
 
 from fmnist_exp.errors import RequestError
 
-if TYPE_CHECKING:
-    import keras
 
+def copy_weights(model: keras.Model, origin: keras.Model, uri: str) -> int:
+    """Copy the weights of `origin` to `model`, layer by layer from the first, until their shapes differ.
 
-def start_warm(model: keras.Model, origin: keras.Model, uri: str) -> int:
-    """Give `model` the weights of `origin`, layer by layer from the first, as far as their shapes agree.
+    Args:
+        model: the network that is changed.
+        origin: the network that is read.
+        uri: what the error calls `origin`.
 
     Returns:
-        The number of layers with weights that were taken over.
+        The number of layers whose weights were copied.
 
     Raises:
-        RequestError: not even the first layers agree.
+        RequestError: the first layers already differ.
     """
     pairs = zip(_weighted(model), _weighted(origin), strict=False)
-    taken = 0
+    copied = 0
     for layer, other in pairs:
         if [weight.shape for weight in layer.weights] != [weight.shape for weight in other.weights]:
             break
         layer.set_weights(other.get_weights())
-        taken += 1
-    if not taken:
-        raise RequestError(f"model.warm_start={uri!r}: its first layer has other weights than this model's")
-    return taken
+        copied += 1
+    if not copied:
+        raise RequestError(
+            f"model.warm_start={uri!r}: the weights of its first layer have other shapes than this model's"
+        )
+    return copied
 
 
 def freeze(model: keras.Model, layers: int) -> None:
-    """Keep the first so many layers that have weights from being trained. Raises RequestError if none would be left."""
+    """Exclude the first `layers` layers that have weights from training.
+
+    Raises:
+        RequestError: no layer would be left to train.
+    """
     weighted = _weighted(model)
     if layers and layers >= len(weighted):
         raise RequestError(f"model.frozen={layers}: must be below {len(weighted)}, the model's layers with weights")
@@ -40,11 +48,9 @@ def freeze(model: keras.Model, layers: int) -> None:
         layer.trainable = False
 
 
-def _weighted(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers with weights, in order, those of networks inside of it in their place."""
-    import keras
-
-    found: list[keras.layers.Layer] = []
+def _weighted(model: keras.Model) -> list[keras.Layer]:
+    """Return the layers that have weights in their order, those of a network inside `model` in its place."""
+    found: list[keras.Layer] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             found += _weighted(layer)

@@ -43,7 +43,8 @@ def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:
     prepared last; call `runtime.prepare` before the network that is to be kept.
     """
     start = time.perf_counter()
-    if config.model.members or config.model.family == "naive":
+    seeds.prepare(config.seed, "float32")
+    if config.model.members or not models.build(config.model).trainable_weights:
         return Choice("float32", {}, time.perf_counter() - start)
     speeds = {name: _images_per_second(config, data, name) for name in setup.POLICIES}
     return Choice(max(speeds, key=lambda name: speeds[name]), speeds, time.perf_counter() - start)

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp import models
-from fmnist_exp.backend import setup
 from fmnist_exp.config.files import override, unknown_field
 from fmnist_exp.config.schema import ExperimentConfig, fields, flatten
 from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from fmnist_exp.data.dataset import FashionMNIST
 
-# fields of the model that leave its layers as they are
-OUTSIDE = ("model.averaging", "model.frozen", "model.members", "model.warm_start")
 Parameters = Mapping[str, Any]  # Optuna's name → value
 
 
@@ -47,7 +44,7 @@ def check(config: ExperimentConfig) -> None:
         if not name.startswith(("model.", "training.", "augmentation.")):
             raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
         for value in _corners(space):
-            _override(config, {name: value})
+            models.check(_override(config, {name: value}).model)
         if name == "training.precision" and "auto" in _corners(space):  # it is settled once in a study, for all trials
             raise RequestError("search.space: training.precision has choices float32 and bfloat16; auto is not one")
         if isinstance(space, Range) and _is_whole(name) and (space.step or 1) % 1:
@@ -55,6 +52,7 @@ def check(config: ExperimentConfig) -> None:
         if not _holds(space, own[name]):
             raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
     _check_pairs(config)
+    _check_used(config)
 
 
 def _check_pairs(config: ExperimentConfig) -> None:
@@ -63,35 +61,29 @@ def _check_pairs(config: ExperimentConfig) -> None:
     for one, other in itertools.combinations(corners, 2):
         for values in itertools.product(corners[one], corners[other]):
             try:
-                _override(config, dict(zip((one, other), values, strict=True)))
+                models.check(_override(config, dict(zip((one, other), values, strict=True))).model)
             except RequestError as error:
                 raise RequestError(
-                    f"search.space: {one}={values[0]} goes not with {other}={values[1]}: {error}"
+                    f"search.space: {one}={values[0]} is incompatible with {other}={values[1]}: {error}"
                 ) from error
 
 
-def check_effect(config: ExperimentConfig) -> None:
-    """Raise RequestError if a field of the model is searched that its family has no use for.
-
-    It is built with the field's first and last value, the other searched fields once as they are, once at their first
-    and once at their last values: where no pair differs, the search would look for nothing.
-    """
-    setup.start_keras()
-    corners = {name: _corners(space) for name, space in search_of(config).space.items()}
-    ends = [{name: values[side] for name, values in corners.items()} for side in (0, -1)]
-    for name, values in corners.items():
-        if name.startswith("model.") and name not in OUTSIDE:
-            pairs = [[_override(config, {**base, name: value}).model for value in values] for base in ({}, *ends)]
-            if all(models.same_network(first, other) for first, *others in pairs for other in others):
-                raise RequestError(
-                    f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
-                )
-
-
-def check_all(config: ExperimentConfig, data: FashionMNIST) -> None:
-    """Raise RequestError for a space that this data cannot serve, or with a field that has no effect."""
-    check_data(config, data)
-    check_effect(config)
+def _check_used(config: ExperimentConfig) -> None:
+    """Raise RequestError for a searched field of the model that changes nothing in its family."""
+    searched = search_of(config).space
+    family = searched.get("model.family")
+    families = family.choices if isinstance(family, Choice) else [config.model.family]
+    for name in searched:
+        section, _, field = name.partition(".")
+        if section == "model" and not any(field in models.used_fields(family) for family in families):
+            raise RequestError(
+                f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
+            )
+        needed = models.NEEDS.get(field, "") if section == "model" else ""
+        if needed and not (getattr(config.model, needed) or f"model.{needed}" in searched):
+            raise RequestError(
+                f"search.space: {name} changes nothing without model.{needed}; set it, or take {name} out"
+            )
 
 
 def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:

@@ -121,7 +121,7 @@ def test_the_recipe_of_cnn_fast_runs_there_too(said, small):
     assert len(said["fast_losses"]) == 1
     assert np.isfinite(said["fast_losses"]).all()
     changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
-    whole = tta.averaged(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
+    whole = tta.with_tta(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
     assert np.allclose(inference.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)
 
 

@@ -50,9 +50,9 @@ def test_shortcuts_strides_and_depthwise_convolutions_count():
 def test_a_network_inside_counts_for_each_time_that_it_is_asked():
     config = ModelConfig(family="mlp", widths=(16,), averaging="flip_shift")
     own = 784 * 16 + 16 * 10
-    assert multiply_adds(tta.averaged(models.build(config), config)) == 6 * own
+    assert multiply_adds(tta.with_tta(models.build(config), config)) == 6 * own
     members = [models.build(config), models.build(ModelConfig(family="linear"))]
-    assert multiply_adds(ensemble.ensemble(members)) == own + 784 * 10
+    assert multiply_adds(ensemble.average(members)) == own + 784 * 10
 
 
 def test_what_has_no_weights_costs_nothing():

@@ -49,7 +49,7 @@ def test_help_lists_every_entry_point_and_its_fields(name):
     text = fmnist_exp(name, "--help").stdout
     assert "--training.learning_rate" in text
     assert ("--search.n_trials" in text) == (name == "tune")
-    assert f"one of {', '.join(models.MODELS)}" in " ".join(text.split())
+    assert f"one of {', '.join(models.FAMILIES)}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_file_that_could_run_code_is_refused(folder, name):
         packaging.check_safe(folder)
 
 
-@pytest.mark.parametrize("family", models.MODELS)
+@pytest.mark.parametrize("family", models.FAMILIES)
 def test_every_family_is_stock_keras(folder, family):
     config = ModelConfig(family=family)
     if family == "cnn":
