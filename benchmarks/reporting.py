@@ -1,4 +1,4 @@
-"""What the reports of several benchmarks share: a mean with its spread, and the processor."""
+"""Parts of several reports: a mean with its spread, and the name of the processor."""
 
 import platform
 import statistics
@@ -9,23 +9,24 @@ CPU = Path("/proc/cpuinfo")
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation; of a single value, the value."""
+    """Return mean ± standard deviation as text, or the value itself if there is only one."""
     mean = f"{statistics.mean(values):,.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def processor() -> str:
-    return told().get("model name") or platform.processor() or "unknown"
+    """Return the processor's name."""
+    return cpu_info().get("model name") or platform.processor() or "unknown"
 
 
 def bfloat16_unit() -> str:
-    """What the processor multiplies matrices of bfloat16 with."""
-    flags = told().get("flags", "").split()
+    """Return the name of the instructions with which the processor multiplies bfloat16 matrices."""
+    flags = cpu_info().get("flags", "").split()
     units = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
     return next((unit for flag, unit in units.items() if flag in flags), "no unit of its own")
 
 
-def told() -> dict[str, str]:
-    """What Linux says of a core; nothing elsewhere."""
+def cpu_info() -> dict[str, str]:
+    """Return what Linux reports about its last core; an empty dictionary on other systems."""
     lines = (line.partition(":") for line in (CPU.read_text().splitlines() if CPU.exists() else []))
     return {name.strip(): value.strip() for name, _, value in lines}

@@ -1,7 +1,8 @@
-"""Trains the published systems and the platform's own networks, one MLflow run per seed, and writes docs/results.md.
+"""Train the published systems and the platform's own networks, one MLflow run per seed, and write docs/results.md.
 
-What is in the tracking store already, with the same settings, is not trained again: stop it and start it as you like.
-Usage: python benchmarks/systems.py [EXPERIMENT …] [--seeds 0 1 2] [--table-only]
+An experiment is not trained again while the tracking store has a finished run with the same settings, so the command
+can be stopped and repeated.
+Usage: python -m benchmarks.systems [EXPERIMENT …] [--seeds 0 1 2] [--table-only]
 """
 
 import argparse
@@ -10,27 +11,26 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.processes import PROJECT, python
 from benchmarks.reporting import processor, spread
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import flatten
 from fmnist_exp.tracking import store
+from fmnist_exp.tracking.run import param_text
 
-PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 STORE = "systems"  # MLflow experiment
-SPLIT_SEED = 0  # all runs share a split, so that their models can be put together
+SPLIT_SEED = 0  # all runs share a split, so that an ensemble of their models can be scored
 SEEDS = (0, 1, 2)
 
-# experiment → what its README claims on the test set, and what its recipe typed in plain Keras reached, percent
+# experiment → the test accuracy that its README claims, and the one of its recipe in plain Keras, percent
 SYSTEMS: dict[str, tuple[str, str]] = {
     "naive": ("10", "10"),
     "l2_mlp": ("87.2", "85.3"),
@@ -50,25 +50,26 @@ ENSEMBLE = "ensemble"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run of the store."""
+    """The metrics of a finished run."""
 
     run_id: str
     seed: int
     metrics: dict[str, float]
-    curve: list[tuple[float, float]]  # seconds of fitting so far, validation accuracy
+    curve: list[tuple[float, float]]  # training time so far in seconds, validation accuracy
 
 
 def main() -> None:
+    """Train what is missing and write the page after each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", default=[*SYSTEMS, *OURS, ENSEMBLE])
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--table-only", action="store_true", help="train nothing")
+    parser.add_argument("experiments", nargs="*", default=[*SYSTEMS, *OURS, ENSEMBLE], help="names (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="one run for each")
+    parser.add_argument("--table-only", action="store_true", help="train nothing, only write the page")
     arguments = parser.parse_args()
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
     os.environ["MLFLOW_EXPERIMENT_NAME"] = STORE
     os.chdir(PROJECT)
     write()
-    for seed in arguments.seeds:  # a first seed of everything comes before a second one of anything
+    for seed in arguments.seeds:  # the first seed of all experiments comes before the second of any
         for name in arguments.experiments:
             if name != ENSEMBLE and not arguments.table_only and not find(name, seed):
                 train(["train", "--experiment", name, *options(seed)])
@@ -85,11 +86,11 @@ def options(seed: int) -> list[str]:
 
 def train(arguments: Sequence[str]) -> None:
     print("fmnist-exp", *arguments, flush=True)
-    subprocess.run([sys.executable, "-m", "fmnist_exp", *arguments], check=True)
+    subprocess.run(python("fmnist_exp", *arguments), check=True)
 
 
 def find(name: str, seed: int) -> list[Result]:
-    """The newest finished run of an experiment as its file stands now, or none."""
+    """Return the newest finished run with the settings that the experiment's file has now, or an empty list."""
     config = files.load(name, {"seed": seed, "data.split_seed": SPLIT_SEED})
     wanted = {key: value for key, value in flatten(config).items() if not key.startswith("gate.")}
     for run in finished(name):
@@ -99,11 +100,13 @@ def find(name: str, seed: int) -> list[Result]:
 
 
 def ensemble(members: Sequence[str]) -> list[Result]:
+    """Return the newest ensemble of these runs, or an empty list."""
     known = [run for run in finished(ENSEMBLE) if all(member in run.data.params["model.members"] for member in members)]
     return [result(run) for run in known[:1]]
 
 
 def finished(name: str) -> list[Any]:
+    """Return the finished runs of an experiment, the newest first."""
     client = store.connect()
     kept = client.get_experiment_by_name(STORE)
     query = f"tags.`fmnist.experiment` = '{name}' and attributes.status = 'FINISHED'"
@@ -111,6 +114,7 @@ def finished(name: str) -> list[Any]:
 
 
 def result(run: Any) -> Result:
+    """Read the metrics of a run."""
     client, run_id = store.connect(), run.info.run_id
     seconds = [metric.value for metric in client.get_metric_history(run_id, "epoch_seconds")]
     accuracies = [metric.value for metric in client.get_metric_history(run_id, "val_accuracy")]
@@ -119,13 +123,11 @@ def result(run: Any) -> Result:
 
 
 def _same(logged: str | None, value: object) -> bool:
-    from fmnist_exp.tracking.run import param_text
-
     return logged == param_text(value) or logged == json.dumps(value)
 
 
 def write() -> None:
-    """docs/results.md and its pictures, from what the store has."""
+    """Write docs/results.md and its figures from the runs in the store."""
     found = {name: [r for seed in SEEDS for r in find(name, seed)] for name in (*SYSTEMS, *OURS)}
     members = [result.run_id for result in found["cnn"]]
     found[ENSEMBLE] = ensemble(members) if len(members) > 1 else []
@@ -136,25 +138,27 @@ def write() -> None:
         if len(results) < len(SEEDS) and name != ENSEMBLE
     ]
     missing += [] if found[ENSEMBLE] else [ENSEMBLE]
-    still = f"Still missing: {', '.join(missing)}.\n" if missing else "Nothing is missing.\n"
-    text = HEAD.format(machine=machine(), seeds=", ".join(map(str, SEEDS)), rows="\n".join(rows), missing=still)
+    status = f"Missing runs: {', '.join(missing)}.\n" if missing else "All runs are complete.\n"
+    text = HEAD.format(machine=machine(), seeds=", ".join(map(str, SEEDS)), rows="\n".join(rows), status=status)
     (DOCS / "results.md").write_text(text + run_ids(found), encoding="utf-8")
-    print(still.strip(), flush=True)
+    print(status.strip(), flush=True)
     shown = {name: results for name, results in found.items() if results and results[0].curve and name != ENSEMBLE}
     if shown:
         curves(shown).savefig(DOCS / "pictures" / "systems-curves.png")
-        seconds(shown).savefig(DOCS / "pictures" / "systems-seconds.png")
+        times(shown).savefig(DOCS / "pictures" / "systems-seconds.png")
 
 
-HEAD = """# The five published systems, and what this platform makes of them
+HEAD = """# The five published systems and the platform's own networks
 
-Written by `make results` (benchmarks/systems.py), which trains what is missing. One MLflow run per seed ({seeds}); all
-runs share one split, 54,000 images for training and 6,000 for validation, and are scored on the test set once, at
-their end. Accuracies in percent, mean ± standard deviation over seeds; one standard error of a single test score near
-93 % is 0.25 points. Headline is what a system's own README claims; plain Keras is its recipe typed as a notebook. What
-was added to a recipe stands on top of its file in [experiments/](../experiments). Seconds are the least of the seeds:
-other work shared the cores during some of these runs. The ensemble is the mean of the three `cnn`; its seconds are
-those of measuring it.
+`make results` (`python -m benchmarks.systems`) writes this page and trains the missing runs. There is one MLflow run
+per seed ({seeds}). All runs share one split (54,000 images for training, 6,000 for validation) and are scored on the
+test set once, at their end. Accuracies are in percent, mean ± standard deviation over the seeds. The standard error of
+a single test score near 93 % is 0.25 percentage points.
+
+"Headline" is the accuracy that a system's own README claims. "Plain Keras" is what its recipe reached when written as
+in a notebook. The comment at the top of each file in [experiments/](../experiments) lists what was added to the recipe.
+The time is the fastest of the seeds, because other work shared the cores during some runs. The ensemble averages the
+three `cnn` networks; its time is that of scoring it.
 
 Machine: {machine}.
 
@@ -162,14 +166,15 @@ Machine: {machine}.
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 {rows}
 
-{missing}
+{status}
 ![Validation accuracy by epoch](pictures/systems-curves.png)
 
-![Test accuracy against seconds of fitting, a point per seed](pictures/systems-seconds.png)
+![Test accuracy against training time, one point per seed](pictures/systems-seconds.png)
 """
 
 
 def row(name: str, results: Sequence[Result]) -> str:
+    """Return an experiment's row of the table."""
     headline, plain = SYSTEMS.get(name, (f"{WANTED[name]} wanted" if name in WANTED else "", ""))
     if not results:
         return f"| `{name}` | | | | | | {headline} | {plain} | 0 |"
@@ -190,13 +195,15 @@ def least_seconds(results: Sequence[Result]) -> float:
 
 
 def run_ids(found: dict[str, list[Result]]) -> str:
+    """Return the section that lists every run."""
     lines = [
         f"- `{name}`: "
         + ", ".join(f"{100 * r.metrics['test_accuracy']:.2f} (seed {r.seed}, {r.run_id})" for r in results)
         for name, results in found.items()
         if results
     ]
-    return "\n## Runs\n\nTest accuracy of each, with its seed and run id:\n\n" + "\n".join(lines) + "\n"
+    rows = "\n".join(lines)
+    return f"\n## Runs\n\nThe test accuracy of each run in percent, with its seed and run id:\n\n{rows}\n"
 
 
 def machine() -> str:
@@ -204,7 +211,7 @@ def machine() -> str:
 
 
 def curves(found: dict[str, list[Result]]) -> Figure:
-    """Validation accuracy by epoch, the mean over seeds."""
+    """Draw the validation accuracy by epoch, the mean over seeds."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.subplots()
     for name, results in found.items():
@@ -219,15 +226,16 @@ def curves(found: dict[str, list[Result]]) -> Figure:
     return figure
 
 
-def seconds(found: dict[str, list[Result]]) -> Figure:
-    """Test accuracy of each run against the least seconds of fitting among its experiment's runs."""
+def times(found: dict[str, list[Result]]) -> Figure:
+    """Draw the test accuracy of each run against the shortest training time of its experiment."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.subplots()
     for name, results in found.items():
         points = [(least_seconds(results), 100 * result.metrics["test_accuracy"]) for result in results]
         if points[0][1] > 50:
             axes.scatter(*zip(*points, strict=True), label=name, marker="o" if name in OURS else "s", s=40)
-    axes.set(xlabel="seconds of fitting", ylabel="test accuracy, %", title="Accuracy and its price", xscale="log")
+    axes.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
+    axes.set_title("Test accuracy against training time")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())

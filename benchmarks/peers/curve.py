@@ -1,8 +1,8 @@
-"""Trains a recipe whole and writes what each epoch came to, so that it can be stopped, read and gone on with.
+"""Fit a recipe of this folder and write the result of each epoch, so that the fit can be stopped and resumed.
 
-FOLDER/curve.json has one entry per epoch: seconds of fitting so far (steps, validation and the recipe's own callbacks;
-neither scoring the test set nor saving is in them), val_accuracy, val_loss, test_accuracy, and when it ended, in
-seconds since 1970.
+FOLDER/curve.json has one entry per epoch: `seconds` of fitting so far (steps, validation and the recipe's own
+callbacks, but neither the scoring of the test set nor saving), `val_accuracy`, `val_loss`, `test_accuracy`, and when
+the epoch `ended`, in seconds since 1970.
 """
 
 import argparse
@@ -21,12 +21,13 @@ from fmnist_exp.data import dataset
 
 
 def main(recipe: ModuleType) -> None:
+    """Read the command line of a recipe and fit it."""
     parser = argparse.ArgumentParser(description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of curve.json and of the state")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=recipe.EPOCHS)
-    parser.add_argument("--images", type=int, help="train on so many only, to try it")
-    parser.add_argument("--until", type=float, default=1.0, help="test accuracy after which no more is wanted")
+    parser.add_argument("--images", type=int, help="number of training images (default: all)")
+    parser.add_argument("--until", type=float, default=1.0, help="test accuracy at which the fit ends")
     arguments = parser.parse_args()
     train(recipe, arguments.folder, arguments.seed, arguments.epochs, arguments.images, arguments.until)
 
@@ -34,7 +35,7 @@ def main(recipe: ModuleType) -> None:
 def train(
     recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int | None = None, until: float = 1.0
 ) -> None:
-    """Fit from where an earlier call was stopped, to the end or to a test accuracy of `until`."""
+    """Fit to the end or to a test accuracy of `until`; resume after the last epoch of an earlier call."""
     folder.mkdir(parents=True, exist_ok=True)
     known = read(folder)
     if known["done"] or any(epoch["test_accuracy"] >= until for epoch in known["epochs"]):
@@ -43,7 +44,7 @@ def train(
     x, y = recipe.inputs(images_of.train.images[:images]), images_of.train.labels[:images]
     utils.set_random_seed(seed + len(known["epochs"]))
     model = load_model(folder / "state.keras") if known["epochs"] else recipe.build()
-    own = recipe.watchers(folder)
+    own = recipe.recipe_callbacks(folder)
     tests = recipe.inputs(images_of.test.images), images_of.test.labels
     model.fit(
         x,
@@ -59,7 +60,7 @@ def train(
 
 
 class Curve(callbacks.Callback):
-    """Stands last: what the recipe's own callbacks do belongs to the epoch."""
+    """Writes the curve. It comes last, so that the time of the recipe's own callbacks counts."""
 
     def __init__(
         self, folder: Path, known: dict[str, Any], own: list[Any], tests: tuple[Any, Any], until: float
@@ -68,7 +69,7 @@ class Curve(callbacks.Callback):
         self.folder, self.known, self.own, self.tests, self.until = folder, known, own, tests, until
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Keras' callbacks begin without a memory; they have seen the epochs before."""
+        """Show the earlier epochs to the recipe's callbacks, which Keras does not save."""
         for callback in self.own:
             for epoch in self.known["epochs"]:
                 better = epoch["val_loss"] < (float("inf") if callback.best is None else callback.best)
@@ -76,7 +77,7 @@ class Curve(callbacks.Callback):
                     callback.best = epoch["val_loss"]
                 if hasattr(callback, "wait"):
                     callback.wait = 0 if better else (callback.wait + 1) % callback.patience
-                    # at its patience early stopping has ended the fit, and a plateau begins to count again
+                    # at its patience, early stopping has ended the fit and a plateau starts to count again
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.start = time.perf_counter()
@@ -94,13 +95,14 @@ class Curve(callbacks.Callback):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The epochs so far, and whether these are all."""
+    """Return the epochs so far, and whether the fit is done."""
     file = folder / "curve.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"epochs": [], "done": False}
     return found
 
 
 def write(folder: Path, known: dict[str, Any]) -> None:
+    """Write the curve, at once or not at all."""
     new = folder / "curve.new"
     new.write_text(json.dumps(known, indent=1))
     os.replace(new, folder / "curve.json")

@@ -1,7 +1,8 @@
-"""The published deep CNN in plain Keras: float32, stock layers, what `fit` does by itself.
+"""The published deep CNN in plain Keras: float32, stock layers, Keras' `fit` with its defaults.
 
-The published project gives no batch size, so it is that of `fit`, 32.
-Usage: python benchmarks/peers/deep_cnn_keras.py FOLDER [--seed 0] [--epochs 10]   (goes on where it was stopped)
+The published project gives no batch size; 32 is the default of `fit`.
+Usage: python -m benchmarks.peers.deep_cnn_keras FOLDER [--seed 0] [--epochs 10]
+The same command resumes a fit that was stopped.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ EPOCHS = 10
 
 
 def build() -> keras.Model:
-    """Images (B, 28, 28, 1) in 0…1 to probabilities (B, 10); 1,869,258 parameters."""
+    """Map images (B, 28, 28, 1) in 0…1 to probabilities (B, 10); 1,869,258 parameters."""
     model = keras.Sequential([layers.Input((28, 28, 1))])
     for filters, dropout in ((64, 0.25), (128, 0.35)):
         model.add(layers.Conv2D(filters, (3, 3), padding="same", activation="relu"))
@@ -35,7 +36,7 @@ def inputs(images: np.ndarray) -> np.ndarray:
     return images.reshape(-1, 28, 28, 1).astype("float32") / 255.0
 
 
-def watchers(folder: Path) -> list[callbacks.Callback]:
+def recipe_callbacks(folder: Path) -> list[callbacks.Callback]:
     return [
         callbacks.EarlyStopping(monitor="val_loss", patience=5, restore_best_weights=True),
         callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=2),
@@ -46,6 +47,6 @@ def watchers(folder: Path) -> list[callbacks.Callback]:
 if __name__ == "__main__":
     import sys
 
-    import curve
+    from benchmarks.peers import curve
 
     curve.main(sys.modules[__name__])

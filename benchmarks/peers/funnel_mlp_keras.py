@@ -1,6 +1,7 @@
-"""The published funnel MLP in plain Keras: float32, stock layers, what `fit` does by itself.
+"""The published funnel MLP in plain Keras: float32, stock layers, Keras' `fit` with its defaults.
 
-Usage: python benchmarks/peers/funnel_mlp_keras.py FOLDER [--seed 0] [--epochs 30]   (goes on where it was stopped)
+Usage: python -m benchmarks.peers.funnel_mlp_keras FOLDER [--seed 0] [--epochs 30]
+The same command resumes a fit that was stopped.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ EPOCHS = 30
 
 
 def build() -> keras.Model:
-    """Images (B, 28, 28) in 0…1 to probabilities (B, 10); 567,434 parameters."""
+    """Map images (B, 28, 28) in 0…1 to probabilities (B, 10); 567,434 parameters."""
     model = keras.Sequential(
         [
             layers.Input((28, 28)),
@@ -35,13 +36,13 @@ def inputs(images: np.ndarray) -> np.ndarray:
     return images.astype("float32") / 255.0
 
 
-def watchers(folder: Path) -> list[callbacks.Callback]:
+def recipe_callbacks(folder: Path) -> list[callbacks.Callback]:
     return [callbacks.EarlyStopping(monitor="val_loss", patience=3, restore_best_weights=True)]
 
 
 if __name__ == "__main__":
     import sys
 
-    import curve
+    from benchmarks.peers import curve
 
     curve.main(sys.modules[__name__])

@@ -1,6 +1,6 @@
-"""KerasTuner's Hyperband as its guide shows it: a hypermodel, factor 3, at most as many epochs as the others.
+"""KerasTuner's Hyperband as its guide shows it, without tracking: a hypermodel and factor 3.
 
-Iterations of all its brackets follow each other until the time is over. No tracking.
+A trial has at most as many epochs as those of the other contestants. All brackets are repeated until the time is over.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import keras_tuner
 
 from benchmarks.peers import network
 
-asked = network.task()
+task = network.task()
 training, validation = network.images()
 count = itertools.count()
 
@@ -25,22 +25,22 @@ def build(hp: keras_tuner.HyperParameters) -> object:
         learning_rate=hp.Float("learning_rate", *network.RATE, sampling="log"),
         widths=tuple(filters[:depth]),
     )
-    return network.build(setting, asked.recipe, hp.values.get("tuner/epochs", network.EPOCHS), len(training[0]))
+    return network.build(setting, task.recipe, hp.values.get("tuner/epochs", network.EPOCHS), len(training[0]))
 
 
-class Counting(network.Notes):
-    """KerasTuner copies its callbacks for each trial, and tries a trial again unless its error is fatal."""
+class NumberedNotes(network.Notes):
+    """Numbers the trials; KerasTuner copies its callbacks for each trial and retries it unless the error is fatal."""
 
     def on_train_begin(self, logs: object = None) -> None:
         number = next(count)
         self.trial = lambda: number
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        if self.asked.left < 0:
+        if self.task.left < 0:
             raise keras_tuner.errors.FatalError("the time is over")
 
-    def __deepcopy__(self, memory: object) -> "Counting":
-        return Counting(self.asked, self.trial)
+    def __deepcopy__(self, memory: object) -> "NumberedNotes":
+        return NumberedNotes(self.task, self.trial)
 
 
 with tempfile.TemporaryDirectory() as folder, contextlib.suppress(keras_tuner.errors.FatalError):
@@ -50,7 +50,7 @@ with tempfile.TemporaryDirectory() as folder, contextlib.suppress(keras_tuner.er
         max_epochs=network.EPOCHS,
         factor=3,
         hyperband_iterations=1000,
-        seed=asked.seed,
+        seed=task.seed,
         directory=folder,
         project_name="race",
     )
@@ -59,5 +59,5 @@ with tempfile.TemporaryDirectory() as folder, contextlib.suppress(keras_tuner.er
         batch_size=network.BATCH,
         validation_data=validation,
         verbose=0,
-        callbacks=[Counting(asked, lambda: 0)],
+        callbacks=[NumberedNotes(task, lambda: 0)],
     )

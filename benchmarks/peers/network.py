@@ -1,9 +1,9 @@
-"""What all peers share: tune_cnn's search space and network, typed in stock Keras, and a note of each epoch.
+"""The search space and the network of all contestants in the race, in stock Keras, and a note of each epoch.
 
-The network is the one that `experiments/tune_cnn.yaml` searches over, layer by layer (a test compares parameters), in
-float32, with SGD, Nesterov momentum and batches of 128. Two recipes: `tutorial` fits as tutorials do, at a constant
-learning rate and on the images as they are; `same` adds the experiment's one-cycle schedule and its flipped images.
-Nothing of the platform is used but the reading of the images.
+The network is that of `experiments/tune_cnn.yaml`, layer by layer (a test compares the parameters). It is fitted in
+float32 with SGD, Nesterov momentum and batches of 128. There are two recipes: `tutorial` uses a constant learning rate
+and unchanged images, as tutorials do; `same` adds the experiment's one-cycle schedule and mirrored images. From the
+platform only the reading of the images is used.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 from keras import layers, regularizers
 
 EPOCHS, BATCH = 5, 128
-BLOCKS = ((16, 48, 1), (32, 96, 2), (64, 128, 2))  # fewest filters, most, convolutions
+BLOCKS = ((16, 48, 1), (32, 96, 2), (64, 128, 2))  # lowest and highest number of filters, number of convolutions
 STEP = 16  # filters
 DROPOUT, L2, RATE = (0.0, 0.3), (1e-6, 1e-3), (0.03, 0.3)
 
@@ -37,7 +37,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer was asked to do; `seconds` from the start of its process."""
+    """The command line of a peer; `seconds` count from the start of its process."""
 
     seconds: float
     seed: int
@@ -46,41 +46,42 @@ class Task:
 
     @property
     def left(self) -> float:
+        """Seconds until the time is over."""
         return self.seconds - elapsed()
 
 
 def task() -> Task:
     """Read the command line of a peer."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, required=True)
+    parser = argparse.ArgumentParser(description="A contestant of benchmarks.tuning.race.")
+    parser.add_argument("--seconds", type=float, required=True, help="time from the start of the process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--recipe", choices=("tutorial", "same"), default="tutorial")
-    parser.add_argument("--notes", required=True, help="file that each epoch adds a line to")
+    parser.add_argument("--recipe", choices=("tutorial", "same"), default="tutorial", help="way of fitting")
+    parser.add_argument("--notes", required=True, help="file to which each epoch appends a line")
     given = parser.parse_args()
     keras.utils.set_random_seed(given.seed)
     return Task(given.seconds, given.seed, given.recipe, given.notes)
 
 
 def elapsed() -> float:
-    """Seconds since the process was started, which is before it imported anything."""
+    """Return the seconds since the race started this process, imports included."""
     return time.time() - float(os.environ["RACE_START"])
 
 
 def images() -> tuple[Any, Any]:
-    """Training and validation images with their labels: the split that the platform has with data.split_seed=0.
+    """Return training and validation images with their labels, split as by the platform with data.split_seed=0.
 
-    RACE_IMAGES cuts the training images to so many, to try a peer out.
+    The environment variable RACE_IMAGES limits the number of training images, to try a peer.
     """
     from fmnist_exp.config.schema import DataConfig
     from fmnist_exp.data import dataset
 
-    found = dataset.load(DataConfig(split_seed=0), 0)
-    most = int(os.environ.get("RACE_IMAGES", len(found.train.images)))
-    return (found.train.images[:most], found.train.labels[:most]), (found.validation.images, found.validation.labels)
+    data = dataset.load(DataConfig(split_seed=0), 0)
+    most = int(os.environ.get("RACE_IMAGES", len(data.train.images)))
+    return (data.train.images[:most], data.train.labels[:most]), (data.validation.images, data.validation.labels)
 
 
 def draw(random_numbers: random.Random) -> Setting:
-    """A setting at random."""
+    """Return a random setting."""
     depth = random_numbers.choice((2, 3))
     widths = tuple(random_numbers.randrange(low, high + 1, STEP) for low, high, _ in BLOCKS[:depth])
     logs = [np.exp(random_numbers.uniform(*np.log(limits))) for limits in (L2, RATE)]
@@ -88,7 +89,7 @@ def draw(random_numbers: random.Random) -> Setting:
 
 
 def build(setting: Setting, recipe: str, epochs: int = EPOCHS, training_images: int = 54_000) -> keras.Model:
-    """The compiled network."""
+    """Return the compiled network."""
     penalty = regularizers.L2(setting.l2)
 
     def convolution(filters: int) -> Any:
@@ -117,28 +118,28 @@ def build(setting: Setting, recipe: str, epochs: int = EPOCHS, training_images: 
 
 
 class Notes(keras.callbacks.Callback):
-    """Writes each epoch's time and validation accuracy to a file; ends the fit when the time is over."""
+    """Writes the time and validation accuracy of each epoch to a file, and ends the fit when the time is over."""
 
-    def __init__(self, asked: Task, trial: Callable[[], int]) -> None:
+    def __init__(self, task: Task, trial: Callable[[], int]) -> None:
         super().__init__()
-        self.asked, self.trial = asked, trial
+        self.task, self.trial = task, trial
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         line = {"seconds": elapsed(), "trial": self.trial(), "val_accuracy": float(logs["val_accuracy"])}
-        with open(self.asked.notes, "a", encoding="utf-8") as file:
+        with open(self.task.notes, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.asked.left < 0:
+        if self.task.left < 0:
             raise TimeoutError
 
 
-def fit(setting: Setting, asked: Task, trial: int, epochs: int = EPOCHS) -> float:
-    """Fit a setting as tutorials do; the best validation accuracy of an epoch. Raises TimeoutError."""
+def fit(setting: Setting, task: Task, trial: int, epochs: int = EPOCHS) -> float:
+    """Fit a setting and return its best validation accuracy. Raises TimeoutError when the time is over."""
     keras.backend.clear_session()
     training, validation = images()
-    model = build(setting, asked.recipe, epochs, len(training[0]))
-    notes = Notes(asked, lambda: trial)
+    model = build(setting, task.recipe, epochs, len(training[0]))
+    notes = Notes(task, lambda: trial)
     seen = model.fit(
         *training, batch_size=BATCH, epochs=epochs, validation_data=validation, verbose=0, callbacks=[notes]
     )

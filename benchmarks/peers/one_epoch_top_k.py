@@ -1,6 +1,7 @@
-"""One-epoch top-K: half of the time goes into settings at random, one epoch each; then the best get all epochs.
+"""One-epoch top-K search without tracking.
 
-They are fitted anew, the best first. K is as many as the second half has time for. No tracking.
+The first half of the time fits random settings for one epoch each. The second half fits the best of them again, for all
+epochs and the best first, until the time is over.
 """
 
 import contextlib
@@ -8,13 +9,13 @@ import random
 
 from benchmarks.peers import network
 
-asked = network.task()
-numbers = random.Random(asked.seed)
+task = network.task()
+numbers = random.Random(task.seed)
 tried: list[tuple[float, network.Setting]] = []
 with contextlib.suppress(TimeoutError):
-    while asked.left > asked.seconds / 2:
+    while task.left > task.seconds / 2:
         setting = network.draw(numbers)
-        tried.append((network.fit(setting, asked, len(tried), epochs=1), setting))
-    ranked = sorted(tried, key=lambda one: -one[0])
+        tried.append((network.fit(setting, task, len(tried), epochs=1), setting))
+    ranked = sorted(tried, key=lambda pair: -pair[0])
     for trial, (_, setting) in enumerate(ranked, len(tried)):
-        network.fit(setting, asked, trial)
+        network.fit(setting, task, trial)

@@ -1,4 +1,4 @@
-"""A plain Optuna script with MLflow, as tutorials show it: autolog, a nested run per trial, default TPE, no pruning."""
+"""An Optuna script with MLflow as in tutorials: autolog, a nested run per trial, default TPE, no pruning."""
 
 import contextlib
 
@@ -8,7 +8,7 @@ import optuna
 
 from benchmarks.peers import network
 
-asked = network.task()
+task = network.task()
 training, validation = network.images()
 mlflow.set_experiment("plain optuna")
 mlflow.keras.autolog()
@@ -26,18 +26,18 @@ def objective(trial: optuna.Trial) -> float:
         )
         mlflow.log_params(trial.params)
         keras.backend.clear_session()
-        model = network.build(setting, asked.recipe)
+        model = network.build(setting, task.recipe)
         seen = model.fit(
             *training,
             batch_size=network.BATCH,
             epochs=network.EPOCHS,
             validation_data=validation,
             verbose=0,
-            callbacks=[network.Notes(asked, lambda: trial.number)],
+            callbacks=[network.Notes(task, lambda: trial.number)],
         )
         return max(seen.history["val_accuracy"])
 
 
 with mlflow.start_run(run_name="study"), contextlib.suppress(TimeoutError):
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
-    study.optimize(objective, timeout=asked.left)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=task.seed))
+    study.optimize(objective, timeout=task.left)

@@ -1,4 +1,4 @@
-"""Random search: settings at random, each fitted for all epochs, until the time is over; no tracking."""
+"""Random search without tracking: random settings, each fitted for all epochs, until the time is over."""
 
 import contextlib
 import itertools
@@ -6,8 +6,8 @@ import random
 
 from benchmarks.peers import network
 
-asked = network.task()
-numbers = random.Random(asked.seed)
+task = network.task()
+numbers = random.Random(task.seed)
 with contextlib.suppress(TimeoutError):
     for trial in itertools.count():
-        network.fit(network.draw(numbers), asked, trial)
+        network.fit(network.draw(numbers), task, trial)

@@ -1,7 +1,8 @@
-"""The long parts of benchmarks/train_speed.py: whole fits, each in a process of its own, kept in a folder.
+"""The long part of benchmarks.training.speed: whole fits, each in a process of its own, kept in a folder.
 
-What is there, with the experiment as its file stands now, is not fitted again; the peers go on from epoch to epoch.
-Nothing tells of other code: take an empty folder after a change of it, or of a peer.
+A fit is not repeated while the folder has its result and the experiment's file is unchanged; a peer resumes after its
+last epoch. Changes of code are not noticed: take an empty folder after a change of the platform or of a peer.
+Usage (by this module): python -m benchmarks.training.fits EXPERIMENT SEED FILE fits an experiment in stock Keras.
 """
 
 import hashlib
@@ -15,25 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import processes
 from fmnist_exp.config import files
 
-HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parent
-
-WANTED = 0.93  # on the test set; with it a peer is done
+WANTED = 0.93  # on the test set; a peer that reaches it is done
 SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4, 5)
 FLOAT32 = {"training.precision": "float32"}
-# platform and float32: the project's command, as the file is or in float32; stock and peer: Keras' `fit`
+# "platform" and "float32" run the project's command, as the file says or in float32; "stock" and "peer" Keras' `fit`
 OVERRIDES: dict[str, dict[str, str]] = {"platform": {}, "float32": FLOAT32, "stock": FLOAT32}
-Fitted = tuple[str, str]  # platform, float32, stock or peer, and a name
-# What is fitted whole: kind, name, seed. Whose times are compared stand next to each other: a machine's speed drifts.
+Fitted = tuple[str, str]  # the kind (platform, float32, stock or peer) and a name
+# The whole fits: kind, name, seed. Fits whose times are compared follow each other, because a machine's speed drifts.
 FITS = [
     *[
         fit
         for seed in SEEDS
         for fit in (("platform", "cnn_fast", seed), ("stock", "cnn_fast", seed), ("peer", "deep_cnn_keras", seed))
     ],
-    # three seeds more: whether the precisions agree is a matter of tenths of a point
+    # three more seeds, because the precisions differ by tenths of a percentage point at most
     *[("float32", "cnn_fast", seed) for seed in SEEDS],
     *[(kind, "cnn_fast", seed) for seed in MORE_SEEDS for kind in ("platform", "float32", "stock")],
     ("platform", "mlp", 0),
@@ -44,99 +43,98 @@ FITS = [
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit came to."""
+    """The result of a fit."""
 
     seconds: float  # of fitting: steps, validation, callbacks
     test_accuracy: float
     val_accuracy: float
-    mebibytes: float | None = None  # the process' peak
+    mebibytes: float | None = None  # peak memory of the process
     wall: float | None = None  # seconds from the process' start to its end
     ended: float | None = None  # seconds since 1970
 
 
 def fit(folder: Path, kind: str, name: str, seed: int) -> Fit:
-    """One of FITS, to its end."""
+    """Make one of FITS and return its result."""
     if kind in ("stock", "peer"):
         {"stock": stock, "peer": peer}[kind](folder, name, seed)
     else:
-        write(result(folder, kind, name, seed), platform(folder, name, seed, OVERRIDES[kind]))
-    done = known(folder, kind, name, seed)
-    assert done
-    return done
+        write(result_file(folder, kind, name, seed), platform(folder, name, seed, OVERRIDES[kind]))
+    result = known(folder, kind, name, seed)
+    assert result
+    return result
 
 
 def platform(folder: Path, name: str, seed: int, overrides: Mapping[str, str]) -> Fit:
-    """The whole command `fmnist-exp train`, with a tracking store in `folder`."""
-    fields = [word for field, value in overrides.items() for word in (f"--{field}", value)]
-    wall, mebibytes = command(
-        [sys.executable, "-m", "fmnist_exp", "train", "--experiment", name, "--seed", str(seed), *fields], folder
-    )
+    """Run the command `fmnist-exp train` with a tracking store in `folder`."""
+    fields = processes.options({"experiment": name, "seed": seed, **overrides})
+    wall, mebibytes = command(processes.python("fmnist_exp", "train", *fields), folder)
     metrics = newest(folder)
     val_accuracy = metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"])
     return Fit(metrics["fit_seconds"], metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time())
 
 
 def stock(folder: Path, name: str, seed: int) -> None:
-    """An experiment's recipe in float32, stock layers, `fit` with its defaults."""
-    file = result(folder, "stock", name, seed)
-    command([sys.executable, str(HERE / "train_fits.py"), name, str(seed), str(file)], folder)
+    """Fit an experiment's recipe in float32 with stock layers and Keras' `fit`."""
+    file = result_file(folder, "stock", name, seed)
+    command(processes.python("benchmarks.training.fits", name, seed, file), folder)
 
 
 def peer(folder: Path, name: str, seed: int) -> None:
-    """A recipe of peers/, until it has WANTED on the test set after an epoch, or to its end."""
-    script = [sys.executable, str(HERE / "peers" / f"{name}.py"), str(folder / f"{name}-{seed}")]
-    command([*script, "--seed", str(seed), "--until", str(WANTED)], folder)
+    """Fit a recipe of benchmarks/peers to its end, or until it reaches WANTED on the test set after an epoch."""
+    options = processes.options({"seed": seed, "until": WANTED})
+    command(processes.python(f"benchmarks.peers.{name}", folder / f"{name}-{seed}", *options), folder)
 
 
 def known_fits(folder: Path) -> tuple[dict[Fitted, dict[int, Fit]], list[str]]:
-    """Of FITS what is in the folder, by seed, and in words what is missing."""
+    """Return the fits that the folder has, by seed, and descriptions of those that are missing."""
     found: dict[Fitted, dict[int, Fit]] = {}
     missing = []
     for kind, name, seed in FITS:
-        if there := known(folder, kind, name, seed):
-            found.setdefault((kind, name), {})[seed] = there
+        if result := known(folder, kind, name, seed):
+            found.setdefault((kind, name), {})[seed] = result
         else:
             missing.append(f"{name} ({kind}, seed {seed})")
     return found, missing
 
 
 def known(folder: Path, kind: str, name: str, seed: int) -> Fit | None:
-    """What is in the folder, without fitting anything; None for what is missing or not done."""
+    """Return the result of a fit if the folder has it; None if it is missing or unfinished."""
     if kind == "peer":
-        found = curve(folder / f"{name}-{seed}")
-        best = good_enough(found["epochs"], WANTED)
-        return best if found["done"] or (best and best.test_accuracy >= WANTED) else None
-    file = result(folder, kind, name, seed)
+        epochs = read_curve(folder / f"{name}-{seed}")
+        best = good_enough(epochs["epochs"], WANTED)
+        return best if epochs["done"] or (best and best.test_accuracy >= WANTED) else None
+    file = result_file(folder, kind, name, seed)
     return Fit(**json.loads(file.read_text())) if file.exists() else None
 
 
-def result(folder: Path, kind: str, name: str, seed: int) -> Path:
-    """The file of a fit that is not a peer's: another experiment has another."""
+def result_file(folder: Path, kind: str, name: str, seed: int) -> Path:
+    """Return the file for a fit that is not a peer's; its name depends on every field of the experiment."""
     config = files.load(name, {"seed": seed, **OVERRIDES[kind]})
     digest = hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
     return folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest}.json"
 
 
 def good_enough(epochs: Sequence[dict[str, float]], wanted: float) -> Fit | None:
-    """The first epoch that has `wanted` on the test set, or else the best one; None before the first."""
-    there = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
-    best = there[0] if there else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
+    """Return the first epoch that reaches `wanted` on the test set, else the best one; None without epochs."""
+    reached = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
+    best = reached[0] if reached else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
     if not best:
         return None
     return Fit(best["seconds"], best["test_accuracy"], best["val_accuracy"], ended=best.get("ended"))
 
 
-def curve(folder: Path) -> dict[str, Any]:
+def read_curve(folder: Path) -> dict[str, Any]:
+    """Return what benchmarks.peers.curve wrote, without importing Keras as that module does."""
     file = folder / "curve.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"epochs": [], "done": False}
-    return found
+    curve: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"epochs": [], "done": False}
+    return curve
 
 
 def command(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Run to its end: seconds, and the peak of its memory in MiB."""
+    """Run a process; return its seconds and its peak memory in MiB. Raises SystemExit if it fails."""
     print(*arguments, flush=True)
     start = time.perf_counter()
-    process = subprocess.Popen(arguments, cwd=folder, env=settings(folder), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, cwd=folder, env=processes.environment(folder), stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -144,31 +142,24 @@ def command(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, used.ru_maxrss / 1024
 
 
-def settings(folder: Path) -> dict[str, str]:
-    """The environment of a process that tracks its runs in `folder`."""
-    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "KERAS_"))}
-    return {**own, **store, "PYTHONPATH": path}
-
-
 def newest(folder: Path) -> dict[str, float]:
-    """The metrics of the newest run in the folder's store."""
+    """Return the metrics of the newest run in the folder's store."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(processes.store(folder))
     runs = client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
     return dict(runs[0].data.metrics)
 
 
-def write(file: Path, what: Fit) -> None:
+def write(file: Path, fit: Fit) -> None:
+    """Write the result of a fit, at once or not at all."""
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(vars(what), indent=1))
+    new.write_text(json.dumps(vars(fit), indent=1))
     os.replace(new, file)
 
 
 def fit_stock(name: str, seed: int, file: Path) -> None:
-    """The recipe's batches, optimizer, schedule and loss; layers, precision and loop are Keras' own."""
+    """Fit with the experiment's batches, optimizer, schedule and loss; layers, precision and loop are Keras' own."""
     from fmnist_exp import models
     from fmnist_exp.backend import inference, setup
     from fmnist_exp.data import dataset

@@ -1,14 +1,13 @@
-"""Where a training step's time goes: TensorFlow's profile of a real fit, the durations of its operations by kind.
+"""Show how a training step spends its time: durations by kind of operation, from TensorFlow's profile of a real fit.
 
-Operations run side by side: each moment is divided among those that run in it, so that the column adds up to the step's
-time. Moments in which none runs belong to TensorFlow's scheduling, to a wait for the next batch, or to Python.
-Usage: python benchmarks/train_profile.py [EXPERIMENT …] [--calls 4] [--operations 0] [--FIELD VALUE …]
+Operations run side by side, so each moment is divided among the operations that run in it; the column then adds up to
+the step's time. A moment without an operation counts as TensorFlow's scheduling, as waiting for a batch, or as Python.
+Usage: python -m benchmarks.training.profile [EXPERIMENT …] [--calls 4] [--operations 0] [--FIELD VALUE …]
 """
 
 import argparse
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-# The first that fits name:type of an operation decides. Keras names operations by layer, gradients by gradient_tape.
+from benchmarks import processes
+
+# The first pattern that matches an operation's name:type decides. Keras names operations by layer; those of gradients
+# begin with gradient_tape.
 KINDS = [
     ("input: making batches", r"^PyFunc"),
     ("optimizer", r"(^|/)(sgd|adam|adam_w|muon|loss_scale\w*)/"),  # before the rest: Muon multiplies matrices
@@ -47,19 +49,19 @@ WAITING, SCHEDULING, PYTHON = "waiting for the next batch", "TensorFlow's schedu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", default=["cnn", "mlp"])
-    parser.add_argument("--calls", type=int, default=4, help="calls of steps_per_execution steps that are profiled")
-    parser.add_argument("--operations", type=int, default=0, help="list so many single operations too")
+    parser.add_argument("--calls", type=int, default=4, help="number of profiled calls of steps_per_execution steps")
+    parser.add_argument("--operations", type=int, default=0, help="number of single operations to list")
     arguments, fields = parser.parse_known_args()
     if len(arguments.experiments) == 1:
         profile(arguments.experiments[0], arguments.calls, arguments.operations, fields)
         return
+    options = processes.options({"calls": arguments.calls, "operations": arguments.operations})
     for name in arguments.experiments:  # each in a fresh process
-        options = ["--calls", str(arguments.calls), "--operations", str(arguments.operations), *fields]
-        subprocess.run([sys.executable, __file__, name, *options], check=True)
+        subprocess.run(processes.python("benchmarks.training.profile", name, *options, *fields), check=True)
 
 
 def profile(name: str, calls: int, operations: int, fields: list[str]) -> None:
-    """Fit three short epochs: the first one warms up, in the second calls are timed, in the third profiled as well."""
+    """Fit three short epochs: the first warms up, the second is timed, the third is timed and profiled."""
     from fmnist_exp import models
     from fmnist_exp.backend import layers, seeds
     from fmnist_exp.cli.options import parse_fields
@@ -95,7 +97,7 @@ def profile(name: str, calls: int, operations: int, fields: list[str]) -> None:
 
 
 def shortened(data: Any, images: int) -> Any:
-    """As many training images as are wanted, the first of them again where there are too few; little to validate."""
+    """Return data with `images` training images, repeated if there are too few, and 1,000 validation images."""
     from fmnist_exp.data.dataset import FashionMNIST, Split
 
     chosen = np.arange(images) % len(data.train.images)
@@ -106,7 +108,7 @@ def shortened(data: Any, images: int) -> Any:
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of time on a thread, picoseconds."""
+    """A named interval on a thread, in picoseconds."""
 
     start: int
     end: int
@@ -114,7 +116,7 @@ class Event:
 
 
 def read(folder: str) -> list[Event]:
-    """What ran on the CPU: operations, the executor, the iterators."""
+    """Return what ran on the CPU: operations, the executor and the iterators."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
@@ -129,8 +131,8 @@ def read(folder: str) -> list[Event]:
     return events
 
 
-def divided(events: list[Event]) -> Counter[str]:
-    """Picoseconds by operation, every moment divided among those that run in it; else by what was waited for."""
+def divide(events: list[Event]) -> Counter[str]:
+    """Return picoseconds by operation (each moment is divided among those that run), else by what was awaited."""
     moments = []
     for event in events:
         if OPERATION.match(event.name) and not CONTROL.search(event.name):
@@ -143,26 +145,28 @@ def divided(events: list[Event]) -> Counter[str]:
             continue
         moments += [(event.start, 1, rank, name), (event.end, -1, rank, name)]
     running = Counter[str](), Counter[str](), Counter[str]()
-    shares, then = Counter[str](), 0
+    shares, before = Counter[str](), 0
     for now, change, rank, name in sorted(moments):
         active = next((names for names in running if names), None)
         for other, count in (active or {}).items():
-            shares[other] += (now - then) * count / active.total()
+            shares[other] += (now - before) * count / active.total()
         running[rank][name] += change
         if not running[rank][name]:
             del running[rank][name]
-        then = now
+        before = now
     return shares
 
 
 def kind(name: str) -> str:
+    """Return the kind of an operation, one of KINDS."""
     if name in (WAITING, SCHEDULING):
         return name
     return next(kind for kind, pattern in KINDS if re.search(pattern, name))
 
 
 def report(title: str, events: list[Event], steps: int, bare: float, profiled: float, operations: int) -> None:
-    shares = {name: 1e-12 * share for name, share in divided(events).items()}
+    """Print the kinds of operations by their time, then the single operations that take longest."""
+    shares = {name: 1e-12 * share for name, share in divide(events).items()}
     kinds = Counter({PYTHON: profiled - sum(shares.values())})
     for name, seconds in shares.items():
         kinds[kind(name)] += seconds

@@ -1,4 +1,4 @@
-"""The tables and verdicts that benchmarks/train_speed.py prints of what it measured."""
+"""The tables and verdicts that benchmarks.training.speed prints."""
 
 import math
 import statistics
@@ -16,11 +16,11 @@ from benchmarks.training.fits import WANTED, Fit, Fitted
 HOUR = 3600  # seconds
 MEMORY_LIMIT = 2048  # MiB, for the whole process of a run of cnn
 PEAK = "bfloat16"
-# what is asked of throughput: a share of the peak, or a ratio to another contestant
+# wanted throughput: a share of the peak, or a ratio to another contestant
 SHARES = {"cnn": 0.6}
 RATIOS = {("mlp", "funnel_mlp_keras"): 3.0, ("cnn", "cnn_stock"): None, ("deep_cnn", "deep_cnn_keras"): None}
 ACCURACIES = {"cnn_fast": 93.0, "cnn_95": 95.0}  # percent on the test set, mean of the seeds
-TIMES_AS_LONG = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # as long as cnn_fast, at least
+TIMES_AS_LONG = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # at least, relative to cnn_fast
 
 FitsBySeed = Mapping[Fitted, Mapping[int, Fit]]
 CNN_FAST = ("platform", "cnn_fast")
@@ -37,36 +37,39 @@ console = Console(width=120)
 
 @dataclass
 class Measured:
-    """One contestant: what it said of itself, and a rate per round (images or floating-point operations a second)."""
+    """One contestant: its description, and one rate per round (images or floating-point operations per second)."""
 
     notes: dict[str, Any]
     rates: list[float] = field(default_factory=list)
     mebibytes: float = 0.0
 
     def flops(self) -> float:
+        """Return floating-point operations per second, the mean of the rounds."""
         return statistics.mean(self.rates) * float(self.notes["flop"])
 
 
 def show_machine(notes: Mapping[str, Any]) -> None:
+    """Print the description of the machine."""
     if notes:
         console.print(f"Machine: {notes['cores']} cores, {notes['processor']}; bfloat16 by {notes['bfloat16']}")
 
 
 def show_throughput(measured: Mapping[str, Measured]) -> None:
+    """Print the throughput of the contestants, and the wanted ratios between them."""
     if not measured:
         return
     peak = measured[PEAK].flops() if PEAK in measured else None
     table = Table(title="Training steps: mean ± standard deviation over n rounds")
     for column in ("", "n", "images/s", "batch", "MFLOP/image", "GFLOP/s", "of the bfloat16 peak", "MiB", "wanted"):
         table.add_column(column, justify="right" if column else "left")
-    for name, found in measured.items():
-        share = f"{found.flops() / peak:.1%}" if peak else ""
-        product = found.notes["batch"] == 0
-        own = [] if product else [spread(found.rates, 0), found.notes["batch"], f"{found.notes['flop'] / 1e6:.1f}"]
-        scale = found.notes["flop"] / 1e9
-        speed = spread([rate * scale for rate in found.rates], 1)
+    for name, contestant in measured.items():
+        notes, rates = contestant.notes, contestant.rates
+        share = f"{contestant.flops() / peak:.1%}" if peak else ""
+        is_network = notes["batch"] > 0  # else a matrix product
+        network = [spread(rates, 0), notes["batch"], f"{notes['flop'] / 1e6:.1f}"] if is_network else ["", "", ""]
+        speed = spread([rate * notes["flop"] / 1e9 for rate in rates], 1)
         wanted = f"at least {SHARES[name]:.0%}" if name in SHARES else ""
-        columns = [len(found.rates), *(own or ["", "", ""]), speed, share, f"{found.mebibytes:,.0f}", wanted]
+        columns = [len(rates), *network, speed, share, f"{contestant.mebibytes:,.0f}", wanted]
         table.add_row(CONTESTANTS[name].label, *map(str, columns))
     console.print(table)
     for (name, other), least in RATIOS.items():
@@ -82,14 +85,14 @@ def show_throughput(measured: Mapping[str, Measured]) -> None:
 
 
 def show_costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
-    """Seconds from start to first step, by phase; the memory and time of a whole run of `cnn` with one epoch."""
+    """Print the memory and time of a run of `cnn` with one epoch, and the seconds until its first step by phase."""
     if run:
         console.print(
-            f"A whole run of cnn with one epoch: peak {run['mebibytes']:,.0f} MiB (wanted: at most {MEMORY_LIMIT:,}),"
+            f"A run of cnn with one epoch: peak memory {run['mebibytes']:,.0f} MiB (wanted: at most {MEMORY_LIMIT:,}),"
             f" {run['wall']:.1f} s from start to end"
         )
     if phases:
-        table = Table(title="A run of cnn, from the process' start to its first step")
+        table = Table(title="A run of cnn, from the start of the process to its first step")
         table.add_column("")
         table.add_column("s", justify="right")
         for phase, seconds in [*phases.items(), ("sum", sum(phases.values()))]:
@@ -98,10 +101,11 @@ def show_costs(phases: Mapping[str, float], run: Mapping[str, float]) -> None:
 
 
 def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
+    """Print the whole fits that the store has, the verdicts, and the fits that are missing."""
     if not found:
-        console.print("No whole fits yet: make bench-train makes them, in hours.")
+        console.print("There are no whole fits yet; `make bench-train` makes them in some hours.")
         return
-    table = Table(title=f"Whole fits; a peer's seconds are those to {WANTED:.1%} on the test set, or to its best epoch")
+    table = Table(title=f"Whole fits; a peer's time is that to {WANTED:.1%} on the test set, or to its best epoch")
     for column in ("", "n", "fitting, s", "validation, %", "test, %", "wanted, %", "peak, MiB"):
         table.add_column(column, justify="right" if column else "left")
     for (kind, name), by_seed in found.items():
@@ -118,64 +122,94 @@ def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
             f"{memory:,.0f}" if memory else "",
         )
     console.print(table)
-    for sentence, reached in verdicts(found):
-        console.print(f"{sentence}: {'reached' if reached else 'missed'}")
-    console.print(f"Missing: {', '.join(missing)}" if missing else "Nothing is missing.")
+    for verdict in verdicts(found):
+        console.print(f"{verdict.sentence}: {'reached' if verdict.reached else 'missed'}")
+    console.print(f"Missing: {', '.join(missing)}" if missing else "All fits are complete.")
 
 
-def verdicts(found: FitsBySeed) -> list[tuple[str, bool]]:
-    """What is wanted of whole fits, and whether it was reached, as far as they are there."""
-    said = []
-    for name, least in ACCURACIES.items():
+@dataclass(frozen=True)
+class Verdict:
+    """Something that is wanted of the whole fits, and whether it was reached."""
+
+    value: float
+    wanted: float
+    reached: bool
+    sentence: str  # with the spread and n of the value
+
+
+def verdicts(found: FitsBySeed) -> list[Verdict]:
+    """Return the verdicts on the whole fits that exist."""
+    ratios = [slower(found, other, least) for other, least in TIMES_AS_LONG.items()]
+    everything = [*accuracies(found), *ratios, precision(found), longest(found), better_mlp(found)]
+    return [verdict for verdict in everything if verdict]
+
+
+def accuracies(found: FitsBySeed) -> list[Verdict]:
+    """Compare the test accuracies of the platform's fits, in percent, with what is wanted."""
+    results = []
+    for name, wanted in ACCURACIES.items():
         if fits := found.get(("platform", name)):
             scores = [100 * fit.test_accuracy for fit in fits.values()]
-            sentence = f"{name}: {with_n(scores, 2)} % on the test set, wanted {least:.1f}"
-            said.append((sentence, statistics.mean(scores) >= least))
-    said += [verdict for key, least in TIMES_AS_LONG.items() for verdict in slower(found, key, least)]
-    said += agreement(found)
-    if slow := found.get(("platform", "cnn_95")):
-        longest = max(fit.seconds for fit in slow.values())
-        said.append((f"cnn_95: {longest:,.0f} s at most (n = {len(slow)}), wanted {HOUR:,}", longest <= HOUR))
-    if pairs := same_seeds(found, ("platform", "mlp"), ("peer", "funnel_mlp_keras")):
-        ours, theirs = (statistics.mean(fit.test_accuracy for fit in fits) for fits in zip(*pairs, strict=True))
-        better = f"mlp: {ours:.2%} on the test set (n = {len(pairs)}), wanted {theirs:.2%}, the peer's"
-        said.append((better, ours >= theirs))
-    return said
+            sentence = f"{name}: test accuracy {with_n(scores, 2)} %, wanted {wanted:.1f} %"
+            results.append(Verdict(statistics.mean(scores), wanted, statistics.mean(scores) >= wanted, sentence))
+    return results
 
 
-def slower(found: FitsBySeed, other: Fitted, wanted: float) -> list[tuple[str, bool]]:
-    """Whether `other` took at least so many times as long as `cnn_fast`; only fits of the same seed are compared."""
+def slower(found: FitsBySeed, other: Fitted, wanted: float) -> Verdict | None:
+    """Compare the time of `other` with that of `cnn_fast`, seed by seed; the mean ratio should be at least `wanted`."""
     pairs = same_seeds(found, CNN_FAST, other)
     if not pairs:
-        return []
+        return None
     ratios = [theirs.seconds / ours.seconds for ours, theirs in pairs]
     kind, name = other
-    said = f"{name.removesuffix('_keras')} ({kind}): {with_n(ratios, 1)} times as long as cnn_fast"
+    sentence = f"{name.removesuffix('_keras')} ({kind}): {with_n(ratios, 1)} times the time of cnn_fast"
     apart = [abs(theirs.ended - ours.ended) for ours, theirs in pairs if theirs.ended and ours.ended]
     if apart:
-        said += f", ended within {max(apart) / 60:.0f} minutes of it"
-    return [(f"{said}, wanted {wanted:g}", statistics.mean(ratios) >= wanted)]
+        sentence += f", ended within {max(apart) / 60:.0f} minutes of it"
+    ratio = statistics.mean(ratios)
+    return Verdict(ratio, wanted, ratio >= wanted, f"{sentence}, wanted {wanted:g}")
 
 
-def agreement(found: FitsBySeed) -> list[tuple[str, bool]]:
-    """Whether `cnn_fast` as it is and in float32 differ by a standard error of their difference at most.
+def precision(found: FitsBySeed) -> Verdict | None:
+    """Compare the test accuracies of `cnn_fast` in bfloat16 and float32: at most one standard error apart.
 
-    Seeds are taken as independent fits: after some steps two precisions share no more than the split.
+    The fits count as independent, because after some steps two fits of the same seed share only the split.
     """
     pairs = same_seeds(found, CNN_FAST, ("float32", "cnn_fast"))
     if len(pairs) < 2:
-        return []
+        return None
     scores = [[100 * fit.test_accuracy for fit in fits] for fits in zip(*pairs, strict=True)]
     difference = statistics.mean(scores[0]) - statistics.mean(scores[1])
     error = math.hypot(*(statistics.stdev(each) / math.sqrt(len(each)) for each in scores))
-    said = (
-        f"cnn_fast: bfloat16 has {difference:+.2f} points on the test set against float32, n = {len(pairs)},"
-        f" wanted {error:.2f} at most, one standard error"
+    sentence = (
+        f"cnn_fast: test accuracy in bfloat16 minus float32 is {difference:+.2f} percentage points (n = {len(pairs)}),"
+        f" wanted at most {error:.2f}, one standard error"
     )
-    return [(said, abs(difference) <= error)]
+    return Verdict(abs(difference), error, abs(difference) <= error, sentence)
+
+
+def longest(found: FitsBySeed) -> Verdict | None:
+    """Compare the longest fit of `cnn_95` with an hour."""
+    fits = found.get(("platform", "cnn_95"))
+    if not fits:
+        return None
+    seconds = max(fit.seconds for fit in fits.values())
+    sentence = f"cnn_95: the longest fit took {seconds:,.0f} s (n = {len(fits)}), wanted at most {HOUR:,} s"
+    return Verdict(seconds, HOUR, seconds <= HOUR, sentence)
+
+
+def better_mlp(found: FitsBySeed) -> Verdict | None:
+    """Compare the test accuracy of `mlp`, in percent, with that of the published network."""
+    pairs = same_seeds(found, ("platform", "mlp"), ("peer", "funnel_mlp_keras"))
+    if not pairs:
+        return None
+    ours, theirs = (statistics.mean(100 * fit.test_accuracy for fit in fits) for fits in zip(*pairs, strict=True))
+    sentence = f"mlp: test accuracy {ours:.2f} % (n = {len(pairs)}), wanted {theirs:.2f} %, that of funnel_mlp_keras"
+    return Verdict(ours, theirs, ours >= theirs, sentence)
 
 
 def same_seeds(found: FitsBySeed, one: Fitted, other: Fitted) -> list[tuple[Fit, Fit]]:
+    """Return pairs of fits with the same seed."""
     ones, others = found.get(one, {}), found.get(other, {})
     return [(ones[seed], others[seed]) for seed in sorted(ones.keys() & others.keys())]
 

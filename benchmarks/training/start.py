@@ -1,7 +1,8 @@
-"""Where the time goes between a command's start and its first training step, in one process: prints JSON.
+"""Print, as JSON, the seconds of each phase between the start of a command and its first training step.
 
-It does what `fmnist-exp train` does, in the same order, and stops after the first call into the compiled graph.
-Usage: python benchmarks/train_start.py EXPERIMENT BEGAN   (BEGAN: time.perf_counter() when the process was started)
+The process does what `fmnist-exp train` does, in the same order, and stops after the first call into the graph.
+Usage: python -m benchmarks.training.start EXPERIMENT STARTED
+(STARTED is the time.perf_counter() of the calling process just before it starts this one.)
 """
 
 import json
@@ -11,9 +12,9 @@ import time
 from collections.abc import Iterator
 
 
-def main(name: str, began: float) -> None:
+def main(name: str, started: float) -> None:
     costs: dict[str, float] = {}
-    last = began
+    last = started
     for phase in phases(name):
         now = time.perf_counter()
         costs[phase] = now - last
@@ -22,7 +23,7 @@ def main(name: str, began: float) -> None:
 
 
 def phases(name: str) -> Iterator[str]:
-    """Says what was done, as soon as it is."""
+    """Yield the name of each phase when it is done."""
     from fmnist_exp import cli
 
     assert cli
@@ -71,10 +72,10 @@ def phases(name: str) -> Iterator[str]:
 
 
 class Arrived(Exception):  # noqa: N818
-    """No error: the fit has come as far as it should."""
+    """Ends the fit after its first call into the graph; not an error."""
 
 
 if __name__ == "__main__":
     main(sys.argv[1], float(sys.argv[2]))
     sys.stdout.flush()
-    os._exit(0)  # the batches' thread still waits
+    os._exit(0)  # the thread that makes batches would never end

@@ -1,4 +1,4 @@
-"""The multiply-adds of a network, beside what a pencil says."""
+"""Tests of the counted multiply-adds against the same numbers worked out by hand."""
 
 import keras
 import pytest
@@ -28,14 +28,10 @@ SIMPLE_CNN = [26 * 26 * 9 * 32, 11 * 11 * 9 * 32 * 64, 5 * 5 * 64 * 64, 64 * 10]
 @pytest.mark.parametrize(
     ("name", "by_hand"), [("deep_cnn", DEEP_CNN), ("funnel_mlp", FUNNEL_MLP), ("simple_cnn", SIMPLE_CNN)]
 )
-def test_of_the_published_networks(name, by_hand):
+def test_the_published_networks(name, by_hand):
     model = models.build(files.load(name).model)
     assert multiply_adds(model) == sum(by_hand)
-    assert training_flop(model) == 6 * sum(by_hand) - 2 * by_hand[0]  # nobody asks for the image's gradient
-
-
-def test_deep_cnn_takes_74_million():
-    assert round(multiply_adds(models.build(files.load("deep_cnn").model)) / 1e6) == 74
+    assert training_flop(model) == 6 * sum(by_hand) - 2 * by_hand[0]  # the gradient of the image is not computed
 
 
 def test_shortcuts_strides_and_depthwise_convolutions_count():
@@ -47,7 +43,7 @@ def test_shortcuts_strides_and_depthwise_convolutions_count():
     assert multiply_adds(mobilenet) == 784 * (9 * 4 + 9 * 4 + 4 * 4) + 4 * 10
 
 
-def test_a_network_inside_counts_for_each_time_that_it_is_asked():
+def test_a_network_inside_another_counts_once_for_each_call():
     config = ModelConfig(family="mlp", widths=(16,), averaging="flip_shift")
     own = 784 * 16 + 16 * 10
     assert multiply_adds(tta.with_tta(models.build(config), config)) == 6 * own
@@ -55,11 +51,11 @@ def test_a_network_inside_counts_for_each_time_that_it_is_asked():
     assert multiply_adds(ensemble.average(members)) == own + 784 * 10
 
 
-def test_what_has_no_weights_costs_nothing():
+def test_a_network_without_weights_costs_nothing():
     assert multiply_adds(models.build(ModelConfig(family="naive"))) == 0
 
 
-def test_the_fast_network_costs_what_the_stock_one_does():
+def test_fast_layers_cost_the_same_as_stock_layers():
     stock = models.build(ModelConfig(widths=(4, 6), batch_norm=True))
     fast = layers.accelerate(stock)
     assert isinstance(fast, keras.Model)
