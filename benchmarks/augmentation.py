@@ -72,13 +72,13 @@ def fits(split: Any, size: int, steps: int, repeats: int) -> tuple[list[float], 
     import keras
 
     from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, TrainingConfig
-    from fmnist_exp.data.batches import batches
+    from fmnist_exp.data.batches import Batches
     from fmnist_exp.data.dataset import Split
 
     part = Split(split.name, split.images[: steps * size], split.labels[: steps * size])
     training = TrainingConfig(batch_size=size, labels="one_hot")
     kinds = [
-        batches(ExperimentConfig(training=training, augmentation=AugmentationConfig(**fields)), part)
+        Batches(ExperimentConfig(training=training, augmentation=AugmentationConfig(**fields)), part)
         for fields in ({}, EVERYTHING)
     ]
     model = simple_cnn()

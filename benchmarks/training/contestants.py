@@ -72,7 +72,7 @@ def matrices(started: float, precision: str) -> None:
     """Multiply square matrices; the work is counted in floating-point operations."""
     from fmnist_exp.backend import setup
 
-    setup.start_keras()
+    setup.start()
     import tensorflow as tf
 
     a = tf.cast(tf.random.normal((MATRIX, MATRIX)), precision)
@@ -88,7 +88,7 @@ def recipe(started: float, name: str, batch: int) -> None:
     """Fit a recipe of benchmarks/peers from arrays, with Keras' `fit`."""
     from fmnist_exp.backend import setup
 
-    setup.start_keras()
+    setup.start()
     module = importlib.import_module(f"benchmarks.peers.{name}")
     model = module.build()
     split = images(0)
@@ -104,7 +104,7 @@ def stock(started: float, name: str, batch: int) -> None:
 
     settings = {"training.precision": "float32", "training.epochs": 1000, "training.learning_rate": 1e-5}
     config = files.load(name, {**settings, "training.batch_size": batch})
-    setup.start_keras()
+    setup.start()
     model = models.build(config.model)
     split = images(config.seed)
     labels = fitting.targets(split, config.training)

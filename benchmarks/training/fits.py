@@ -163,19 +163,19 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     from fmnist_exp import models
     from fmnist_exp.backend import inference, setup
     from fmnist_exp.data import dataset
-    from fmnist_exp.data.batches import batches, targets
+    from fmnist_exp.data.batches import Batches, targets
     from fmnist_exp.models import tta
     from fmnist_exp.training import ema
     from fmnist_exp.training import fit as fitting
 
     config = files.load(name, {"seed": seed, "training.precision": "float32"})
     loaded = dataset.load(config.data, seed)
-    setup.start_keras()
+    setup.start()
     import keras
 
     keras.utils.set_random_seed(seed)
     model = models.build(config.model)
-    feed = batches(config, loaded.train)
+    feed = Batches(config, loaded.train)
     loss: Any = keras.losses.SparseCategoricalCrossentropy()
     if config.training.labels == "one_hot":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.training.label_smoothing)

@@ -52,7 +52,7 @@ def phases(name: str) -> Iterator[str]:
     config = resolve.check(client, config, loaded)
     run = start_run(client, "train", config)
     yield "the run"
-    setup.start_keras()
+    setup.start()
     yield "import keras and tensorflow"
     seeds.prepare(config.seed, config.training.precision)
     runs.log_start(run, config, loaded)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+import keras
 
-from fmnist_exp.backend.setup import set_precision, start_keras
+from fmnist_exp.backend.setup import on_tensorflow, set_precision, start
 
 LIBRARY_OBJECTS = 20_000  # of Python, that survive: more than a network and its fit leave
 
@@ -20,17 +18,15 @@ def prepare(seed: int, precision: str) -> None:
     The same seed gives the same numbers on the same machine; ops that TensorFlow can only run in an unrepeatable
     order raise an error instead.
     """
-    start_keras()
-    import keras
-
+    start()
     _forget_gradients()
     keras.backend.clear_session()
     _freeze_libraries()
     keras.utils.set_random_seed(seed)
     _draw_alone(seed)
     set_precision(precision)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if on_tensorflow():
+        import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
 
         tf.config.experimental.enable_op_determinism()
 
@@ -51,9 +47,7 @@ def _forget_gradients() -> None:
 
     Their optimizers use it, and each entry keeps the graph of its fit alive (tensorflow/tensorflow#97697).
     """
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
+    if on_tensorflow():
         from tensorflow.python.framework import ops
 
         registered = ops.gradient_registry._registry

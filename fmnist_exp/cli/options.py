@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fmnist_exp import models
+from fmnist_exp.backend import loading
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig, fields
 from fmnist_exp.errors import RequestError
@@ -86,13 +87,12 @@ def connect(
     Returns:
         Client, data, and the experiment with aliases of other models replaced by their versions.
     """
-    from fmnist_exp.backend import setup
+    loading.load_keras()
     from fmnist_exp.data import dataset
     from fmnist_exp.experiment import resolve
     from fmnist_exp.tracking import store
     from fmnist_exp.training import fit as fitting
 
-    setup.check_backend()
     loaded = dataset.load(config.data, config.seed)
     fitting.check(config.training, loaded)
     if check:

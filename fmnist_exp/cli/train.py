@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import connect, fields_command, load_experiment, parse_fields, start_run, switch, ui_command
 from fmnist_exp.config import files
 from fmnist_exp.errors import RequestError
@@ -83,6 +84,7 @@ def ensemble(ctx: click.Context, members: str, register: bool) -> None:
         raise RequestError(f"--members {members!r}: an ensemble needs two models at least, with a comma between them")
     once = {"training.epochs": 1}  # nothing is fitted: it is measured
     config = files.parse("{}", "ensemble", {**once, **parse_fields(ctx.args), "model.members": uris})
+    loading.load_keras()
     from fmnist_exp.registry import origins
     from fmnist_exp.tracking import store
 
@@ -113,6 +115,7 @@ def _train_or_go_on(ctx: click.Context, experiment: str, resume: str | None, reg
     if experiment != DEFAULT:  # `mlflow run` passes the default on, so it cannot be told from nothing
         raise RequestError("--resume goes on with the run's own experiment; leave --experiment out")
     overrides = parse_fields(ctx.args)
+    loading.load_keras()
     from fmnist_exp.experiment import checkpoints
     from fmnist_exp.tracking import store
 

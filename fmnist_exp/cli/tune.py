@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import connect, fields_command, load_experiment, start_run, ui_command
 from fmnist_exp.errors import WorkError
 
@@ -52,6 +53,7 @@ def tune(
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
+    loading.load_keras()
     from fmnist_exp.tuning import refit, space
     from fmnist_exp.tuning.workers import pool
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import switch, ui_command
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
@@ -37,6 +38,7 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
     from fmnist_exp.tracking import store
 
     client = store.connect()
+    loading.load_keras()
     from fmnist_exp.cli import display
     from fmnist_exp.registry import evaluate as evaluations
     from fmnist_exp.registry import lineage, versions
@@ -75,6 +77,7 @@ def promote(
     if back:
         _go_back(client)
         return
+    loading.load_keras()
     from fmnist_exp.cli.display import console
     from fmnist_exp.registry import gate, versions
 

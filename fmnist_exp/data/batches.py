@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,13 +12,12 @@ from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
 from fmnist_exp.data.augment import augment, mix
 from fmnist_exp.data.dataset import Split
 
-if TYPE_CHECKING:
-    import keras
+Targets = NDArray[Any]  # (N,) whole numbers, or (N, 10) one-hot
 
 COPIED_AT_ONCE = 1000  # images; only memory depends on it, and what the generator draws for whom
 
 
-def targets(split: Split, training: TrainingConfig) -> NDArray[Any]:
+def targets(split: Split, training: TrainingConfig) -> Targets:
     """Labels as the loss wants them: (N,) whole numbers, or (N, 10) one-hot."""
     return np.eye(10, dtype=np.float32)[split.labels] if training.labels == "one_hot" else split.labels
 
@@ -37,40 +37,35 @@ def with_copies(config: ExperimentConfig, split: Split) -> Split:
     return Split(split.name, images, np.tile(split.labels, 1 + copies))
 
 
-def batches(config: ExperimentConfig, split: Split, epochs_done: int = 0) -> keras.utils.PyDataset:
-    """Shuffled, augmented batches: the order and the augmentation depend on seed and epoch alone.
+class Batches(keras.utils.PyDataset):
+    """Shuffled, augmented batches, whose order and augmentation depend on the seed and the epoch alone.
 
-    With `augmentation.copies`, an epoch shows the originals and the copies, as they were made at the start.
-    `epochs_done` is where a fit that was cut off goes on.
+    With `augmentation.copies`, each epoch shows the originals and the copies, which are made once, at the start.
     """
-    from keras.utils import PyDataset
 
-    changes, size = config.augmentation, config.training.batch_size
-    if changes.copies:
-        split = with_copies(config, split)
-    labels = targets(split, config.training)
+    def __init__(self, config: ExperimentConfig, split: Split, epochs_done: int = 0) -> None:
+        """Prepare the batches of a fit, which resumes after `epochs_done` epochs."""
+        # Keras' own queue: with one worker it uses TensorFlow's, which prepares no batch ahead, and which at its end
+        # makes about every second epoch 4 seconds longer
+        super().__init__(workers=2)
+        self._augmentation, self._size, self._seed = config.augmentation, config.training.batch_size, config.seed
+        self._split = with_copies(config, split) if config.augmentation.copies else split
+        self._labels = targets(self._split, config.training)
+        self._epoch = epochs_done - 1
+        self.on_epoch_end()
 
-    class Batches(PyDataset):
-        def __init__(self) -> None:
-            # Keras' own queue: with one worker it takes TensorFlow's, which makes no batch ahead of time, and whose end
-            # makes about every second epoch 4 seconds longer
-            super().__init__(workers=2)
-            self.epoch = epochs_done - 1
-            self.on_epoch_end()
+    def __len__(self) -> int:
+        return len(self._split.images) // self._size  # the incomplete last batch is left out
 
-        def __len__(self) -> int:
-            return len(split.images) // size  # the incomplete last batch waits for another epoch's order
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], Targets]:
+        chosen = self._order[index * self._size : (index + 1) * self._size]
+        random = np.random.default_rng((self._seed, self._epoch, index))
+        images = self._split.images[chosen]
+        if not self._augmentation.copies:
+            images = augment(images, self._augmentation, random)
+        return mix(images, self._labels[chosen], self._augmentation, random)
 
-        def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-            chosen = self.order[index * size : (index + 1) * size]
-            random = np.random.default_rng((config.seed, self.epoch, index))
-            images = split.images[chosen]
-            if not changes.copies:
-                images = augment(images, changes, random)
-            return mix(images, labels[chosen], changes, random)
-
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-            self.order = np.random.default_rng((config.seed, self.epoch)).permutation(len(split.images))
-
-    return Batches()
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        self._epoch += 1
+        self._order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._split.images))

@@ -37,7 +37,7 @@ TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
 EXPORT = """
 import sys
 from fmnist_exp.backend import setup
-setup.start_keras()
+setup.start()
 import keras
 from fmnist_exp.export import onnx
 onnx.export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])

@@ -185,7 +185,7 @@ def _compare(match: Match) -> Comparison | None:
 def _difference(match: Match) -> float:
     """Between the version's two faces. Raises WorkError."""
     served = lineage.open_version(match.version)(match.samples)
-    setup.start_keras()
+    setup.start()
     import mlflow
 
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fmnist_exp.backend import interrupts, setup
 from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
-from fmnist_exp.data.batches import batches, targets
+from fmnist_exp.data.batches import Batches, targets
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.training.ema import averaging
@@ -63,7 +63,7 @@ def fit(
     """
     training, start, held_out = config.training, start or State(), len(data.validation.images) > 0
     done = len(start.epochs)
-    feed = batches(config, data.train, epochs_done=done)
+    feed = Batches(config, data.train, epochs_done=done)
     steps = len(feed)
     _compile(model, training, steps)
     recorder = _recorder(data, callbacks, steps, start)

@@ -10,29 +10,43 @@ import mlflow
 import numpy as np
 import pytest
 
-from fmnist_exp.backend import inference
+from fmnist_exp.backend import inference, loading
 from fmnist_exp.config import files
 from fmnist_exp.models import tta
 from fmnist_exp.tracking import store
 
 THREADS = """
-import os
+import os, sys
 from pathlib import Path
-from fmnist_exp import runtime
-runtime.limit_threads(3)
-runtime.start_keras()
-import jax
-jax.jit(lambda x: x @ x)(jax.numpy.ones((1000, 1000))).block_until_ready()
-names = [Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task")]
-print(len([name for name in names if "XLAEigen" in name]))
+import keras
+from fmnist_exp.backend import inference, layers, seeds, setup
+from fmnist_exp.training import fit
+setup.start(threads=3)
+if keras.backend.backend() == "jax":
+    import jax
+    jax.jit(lambda x: x @ x)(jax.numpy.ones((1000, 1000))).block_until_ready()
+    assert "tensorflow" not in sys.modules
+    names = [Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task")]
+    print(len([name for name in names if "XLAEigen" in name]))
+else:
+    import tensorflow as tf
+    tf.linalg.matmul(tf.ones((1000, 1000)), tf.ones((1000, 1000)))
+    print(tf.config.threading.get_intra_op_parallelism_threads())
 """
 CODE = """
 import json
+import keras
 import numpy as np
-from fmnist_exp import connection, evaluation, experiment, experiment_files, models, runtime, tracking, training
-from fmnist_exp.models import combined
-from fmnist_exp.config import ExperimentConfig
-from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp import models
+from fmnist_exp.backend import inference, layers, seeds, setup
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.experiment import run as experiments
+from fmnist_exp.models import tta
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.training import fit as fitting
 
 arrays = np.load("small.npz")
 splits = [Split(name, arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in ("train", "validation", "test")]
@@ -41,32 +55,27 @@ fields = {
     "training.epochs": 2, "training.batch_size": 50, "training.learning_rate": 1e-2, "training.steps_per_execution": 3,
     "training.ema": 0.5, "training.checkpoint": True, "augmentation.horizontal_flip": True,
 }
-config = experiment_files.override(ExperimentConfig(), fields)
-client = connection.connect()
-with tracking.closing(tracking.start_run(client, "train", "jax", "jax")) as run:
-    outcome = experiment.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
-import keras
-answers = evaluation.predict(connection.load_model(outcome.model_id), splits[2].images)
+config = files.override(ExperimentConfig(), fields)
+client = store.connect()
+with runs.closing(runs.start_run(client, "train", "jax", "jax")) as run:
+    outcome = experiments.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
+answers = inference.predict(store.load_model(outcome.model_id), splits[2].images)
 
 changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
 changes |= {"training.epochs": 1, "training.batch_size": 100}
-fast = experiment_files.load("cnn_fast", changes)
-runtime.prepare(0, fast.training.precision)
-model = runtime.accelerate(models.build(fast.model))
-losses = []
-class Losses(training.FitCallback):
-    def on_epoch(self, epoch):
-        losses.append(epoch.metrics["train_loss"])
-training.fit(model, fast, FashionMNIST(*splits, "test"), [Losses()])
-runtime.set_precision("float32")
+fast = files.load("cnn_fast", changes)
+seeds.prepare(0, fast.training.precision)
+model = layers.accelerate(models.build(fast.model))
+fitted = fitting.fit(model, fast, FashionMNIST(*splits, "test"))
+setup.set_precision("float32")
 plain = models.build(fast.model)
 plain.set_weights(model.get_weights())
 plain.save("fast.keras")
-whole = combined.averaged(plain, fast.model)
-np.save("fast.npy", evaluation.predict(whole, splits[0].images))  # 600: two batches, and a shorter one
+whole = tta.averaged(plain, fast.model)
+np.save("fast.npy", inference.predict(whole, splits[0].images))  # 600: two batches, and a shorter one
 
 print(json.dumps({
-    "fast_losses": losses,
+    "fast_losses": [epoch.metrics["train_loss"] for epoch in fitted.epochs],
     "backend": keras.backend.backend(),
     "run_id": run.id,
     "model_id": outcome.model_id,
@@ -121,12 +130,13 @@ def test_the_recipe_of_cnn_fast_runs_there_too(said, small):
     assert len(said["fast_losses"]) == 1
     assert np.isfinite(said["fast_losses"]).all()
     changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
-    whole = tta.with_tta(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
+    whole = tta.averaged(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
     assert np.allclose(inference.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
-def test_jax_computes_with_as_many_threads_as_it_is_told():
-    settings = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+@pytest.mark.parametrize("backend", loading.BACKENDS)
+def test_start_limits_the_threads_of_the_backend(backend):
+    settings = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", THREADS], env=settings, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3"]

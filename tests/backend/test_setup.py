@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fmnist_exp import models
-from fmnist_exp.backend import layers, seeds
+from fmnist_exp.backend import layers, seeds, tensorflow_layers
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
 from fmnist_exp.training import fit as fitting
 
@@ -106,7 +106,7 @@ def test_the_gradient_by_columns_is_that_of_the_kernel(side, kernel):
     expected = tf.raw_ops.Conv2DBackpropFilter(
         input=maps, filter_sizes=shape, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
     )
-    found = layers.kernel_gradient(maps, upstream, shape)
+    found = tensorflow_layers.kernel_gradient(maps, upstream, shape)
     assert found.shape == shape
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -116,15 +116,15 @@ def test_the_fast_convolution_learns_what_the_stock_one_does(side, monkeypatch):
     import tensorflow as tf
 
     by_columns = []
-    ours = layers.kernel_gradient
-    monkeypatch.setattr(layers, "kernel_gradient", lambda *given: by_columns.append(given) or ours(*given))
+    ours = tensorflow_layers.kernel_gradient
+    monkeypatch.setattr(tensorflow_layers, "kernel_gradient", lambda *given: by_columns.append(given) or ours(*given))
     seeds.prepare(0, "bfloat16")
     random = np.random.default_rng(0)
     maps = tf.constant(random.normal(size=(32, side, side, 8)), tf.bfloat16)
     wanted = tf.constant(random.normal(size=(32, side, side, 16)), tf.float32)
     weights = [random.normal(size=shape) for shape in ((3, 3, 8, 16), (16,))]
     found = []
-    for kind in (layers.kinds()[keras.layers.Conv2D], keras.layers.Conv2D):
+    for kind in (tensorflow_layers.FASTER[keras.layers.Conv2D], keras.layers.Conv2D):
         layer = kind(16, 3, padding="same")
         layer.build(maps.shape)
         layer.set_weights(weights)
@@ -135,7 +135,7 @@ def test_the_fast_convolution_learns_what_the_stock_one_does(side, monkeypatch):
         gradients = tape.gradient(loss, [maps, layer.kernel.value, layer.bias.value])
         assert gradients[1].dtype == "float32"
         found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients)])
-    assert len(by_columns) == (side <= layers.NARROW)
+    assert len(by_columns) == (side <= tensorflow_layers.NARROW)
     for mine, theirs in zip(*found, strict=True):
         assert np.abs(mine - theirs).max() <= 2**-7 * np.abs(theirs).max()
 

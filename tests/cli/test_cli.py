@@ -8,7 +8,7 @@ import timeit
 import pytest
 
 from fmnist_exp import models
-from fmnist_exp.backend import setup
+from fmnist_exp.backend import loading
 from fmnist_exp.cli import main
 from fmnist_exp.cli.options import parse_fields
 from fmnist_exp.errors import RequestError
@@ -119,7 +119,7 @@ def test_a_backend_that_is_not_there_is_refused_before_anything_is_written(data,
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RequestError, match="KERAS_BACKEND=jax: jax is not installed"):
-        setup.check_backend()
+        loading.load_keras()
 
 
 def test_an_unreachable_server_is_one_sentence_without_its_password(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.batches import batches, with_copies
+from fmnist_exp.data.batches import Batches, with_copies
 
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
@@ -17,7 +17,7 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
 
 
 def test_every_epoch_shows_every_image_once_in_another_order(small):
-    feed = batches(configure(training__batch_size=60), small.train)
+    feed = Batches(configure(training__batch_size=60), small.train)
     orders = []
     for _ in range(2):
         shown = [feed[index] for index in range(len(feed))]
@@ -31,7 +31,7 @@ def test_every_epoch_shows_every_image_once_in_another_order(small):
 
 
 def test_the_incomplete_last_batch_is_left_out(small):
-    assert len(batches(configure(training__batch_size=64), small.train)) == 9
+    assert len(Batches(configure(training__batch_size=64), small.train)) == 9
 
 
 MIXED = {"training__labels": "one_hot", "augmentation__mixup": 0.4, "augmentation__cutmix": 1.0}
@@ -44,7 +44,7 @@ def shown(feed: typing.Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_batches_are_mixed(small):
-    images, labels = shown(batches(configure(training__batch_size=60, **MIXED), small.train))
+    images, labels = shown(Batches(configure(training__batch_size=60, **MIXED), small.train))
     assert (images.dtype, labels.dtype, labels.shape) == (np.uint8, np.float32, (600, 10))
     assert labels.sum(axis=1) == pytest.approx(1, abs=1e-6)
     assert (np.count_nonzero(labels, axis=1) == 2).mean() > 0.7
@@ -52,14 +52,14 @@ def test_batches_are_mixed(small):
 
 def test_a_batch_depends_on_seed_and_epoch_alone(small):
     config = configure(training__batch_size=60, augmentation__rotation=20, **MIXED)
-    first, again = batches(config, small.train), batches(config, small.train)
+    first, again = Batches(config, small.train), Batches(config, small.train)
     images, labels = first[3]
     shown(again)  # whatever was asked for before
     assert np.array_equal(again[3][0], images)
     assert np.array_equal(again[3][1], labels)
     first.on_epoch_end()
     assert not np.array_equal(first[3][0], images)
-    assert np.array_equal(batches(config, small.train, epochs_done=1)[3][0], first[3][0])
+    assert np.array_equal(Batches(config, small.train, epochs_done=1)[3][0], first[3][0])
 
 
 COPIED = {"training__batch_size": 60, "augmentation__rotation": 20, "augmentation__zoom": 0.2}
@@ -67,7 +67,7 @@ COPIED = {"training__batch_size": 60, "augmentation__rotation": 20, "augmentatio
 
 @pytest.mark.parametrize("labels", ["integer", "one_hot"])
 def test_copies_are_shown_beside_the_originals(small, labels):
-    feed = batches(configure(**COPIED, augmentation__copies=3, training__labels=labels), small.train)
+    feed = Batches(configure(**COPIED, augmentation__copies=3, training__labels=labels), small.train)
     assert len(feed) == 4 * 600 / 60
     images, given = shown(feed)
     given = given.argmax(axis=1) if labels == "one_hot" else given
@@ -105,6 +105,6 @@ def test_the_seed_decides_about_the_copies(small, monkeypatch):
 
 
 def test_copies_are_mixed_too(small):
-    _, labels = shown(batches(configure(**COPIED, augmentation__copies=1, **MIXED), small.train))
+    _, labels = shown(Batches(configure(**COPIED, augmentation__copies=1, **MIXED), small.train))
     assert labels.shape == (1200, 10)
     assert (np.count_nonzero(labels, axis=1) == 2).mean() > 0.7

@@ -13,7 +13,7 @@ import pytest
 from support.searches import STORAGE, configure
 from test_refit import folder  # noqa: F401 — a fixture
 
-from fmnist_exp.backend import interrupts, setup
+from fmnist_exp.backend import interrupts
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
@@ -78,7 +78,6 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         search__refit=1,
         search__keep=1,
     )
-    setup.start_keras()  # a process whose import of Keras was interrupted cannot use it any more
     heeding = signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell in the background has it ignored
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tuning.workers.jobs import Cluster
 
@@ -136,6 +137,7 @@ def dask_setup(worker: Worker) -> None:
     """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    loading.load_keras()
     logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)
 

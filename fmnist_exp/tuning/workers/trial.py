@@ -107,7 +107,7 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
 def run_on_worker(task: Task, line: Line) -> None:
     """Run the trial with this worker's own copy of the data, which must be the driver's."""
     siblings = list(task.cores.values()).count(machine.core_set())
-    setup.limit_threads(task.threads or max(1, machine.cores() // max(1, siblings)))
+    setup.start(task.threads or max(1, machine.cores() // max(1, siblings)))
     try:
         data = _load(task.place)
     except (RequestError, WorkError) as error:

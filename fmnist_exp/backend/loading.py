@@ -1,0 +1,53 @@
+"""The import of Keras: check the backend that it will use, and hide the start-up messages of its C++ libraries."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fmnist_exp.errors import RequestError
+
+BACKENDS = ("tensorflow", "jax")
+
+
+def load_keras() -> None:
+    """Import Keras on the backend that KERAS_BACKEND names; later calls do nothing.
+
+    Commands call this before they import a module that has `import keras` at its top.
+
+    Raises:
+        RequestError: KERAS_BACKEND names a library that is not supported or not installed.
+    """
+    name = os.environ["KERAS_BACKEND"]
+    if name not in BACKENDS:
+        raise RequestError(f"KERAS_BACKEND={name}: must be {' or '.join(BACKENDS)}")
+    if importlib.util.find_spec(name) is None:
+        raise RequestError(f"KERAS_BACKEND={name}: {name} is not installed")
+    with stderr_held_back():
+        importlib.import_module("keras")
+
+
+@contextmanager
+def stderr_held_back() -> Iterator[None]:
+    """Discard what the block writes to file descriptor 2, or write it out if the block raises.
+
+    C++ libraries write to the descriptor, beyond the reach of `contextlib.redirect_stderr`.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        saved = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
