@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from fmnist_exp.data.dataset import FashionMNIST
-    from fmnist_exp.tracking.run import Kind, Run
+    from fmnist_exp.tracking.names import Kind
+    from fmnist_exp.tracking.run import Run
 
 
 class FieldsCommand(click.Command):

@@ -64,7 +64,6 @@ def tune(
     client, data, config = connect(config, space.check_data)
     from fmnist_exp.cli import display
     from fmnist_exp.tracking import run as runs
-    from fmnist_exp.tracking import store
     from fmnist_exp.tuning import objectives, recovery
     from fmnist_exp.tuning.sampling import warm_start
     from fmnist_exp.tuning.search import tune as run_search
@@ -74,7 +73,7 @@ def tune(
     name = study or _name(config, storage)
 
     hired = pool.hire(workers, scheduler, data, trial.place_of(config, data))
-    with store.explaining_full_disk(name), ExitStack() as stack:
+    with recovery.explaining_full_disk(name), ExitStack() as stack:
         if scheduler:  # its workers may be refused, before the lease writes; those of this machine are slow to start
             staff = stack.enter_context(hired)
         held = stack.enter_context(study_lock.hold(storage, name))

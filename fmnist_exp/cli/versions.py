@@ -104,7 +104,7 @@ def _go_back(client: MlflowClient) -> None:
     with runs.closing(_start(client, "promote: back")) as run:
         version = champions.go_back(client)
         why = version.tags["champion_why"]
-        run.tag({"fmnist.version": version.version, "fmnist.gate": why})
+        run.set_tags({"fmnist.version": version.version, "fmnist.gate": why})
     console.print(f"version {version.version} is the champion again, {why}; run {run.id}")
 
 

@@ -46,7 +46,7 @@ def run_baselines(
         "logistic regression": (config, fit_logistic_regression),
         "smallest network": (config, fit),
     }
-    parent.params(flatten(config))
+    parent.log_params(flatten(config))
     outcomes = {}
     for name, (child, fit_function) in plan.items():
         with runs.closing(runs.start_run(parent.client, "baseline", name, config.name, parent)) as run:
@@ -58,7 +58,7 @@ def run_baselines(
     for name, outcome in outcomes.items():
         prefix = name.replace(" ", "_")
         for split, evaluated in (("val", outcome.validation), ("test", outcome.test)):
-            parent.metrics({f"{prefix}_{split}_accuracy": evaluated.accuracy} if evaluated else {})
+            parent.log_metrics({f"{prefix}_{split}_accuracy": evaluated.accuracy} if evaluated else {})
     return outcomes
 
 

@@ -121,7 +121,7 @@ def check_data(interrupted: Interrupted, data: FashionMNIST) -> None:
 def take_over(interrupted: Interrupted, run: Run) -> None:
     """Let `run` go on with an interrupted one: its checkpoint moves over, and each run names the other."""
     old = interrupted.run
-    run.tag({"fmnist.resumes": old.id})
+    run.set_tags({"fmnist.resumes": old.id})
     with run.artifacts() as artifacts, tempfile.TemporaryDirectory() as downloads:
         folder = _folder(artifacts)
         if BEST in _names(old.client, old.id):
@@ -131,7 +131,7 @@ def take_over(interrupted: Interrupted, run: Run) -> None:
         _write(interrupted.state, folder)
     info = old.client.get_run(old.id)
     reason = info.data.tags.get("fmnist.error", "interrupted")
-    old.tag({"fmnist.error": f"{reason}; continued by run {run.id}"})
+    old.set_tags({"fmnist.error": f"{reason}; continued by run {run.id}"})
     if info.info.status == "RUNNING":  # it was killed so hard that it could not close itself
         old.status = "KILLED"
         old.close()
@@ -182,5 +182,5 @@ class EpochLog(FitCallback):
         self.run = run
 
     def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
-        self.run.metrics(epoch.metrics, step=epoch.number)
+        self.run.log_metrics(epoch.metrics, step=epoch.number)
         return False

@@ -17,8 +17,8 @@ from fmnist_exp.experiment.artifacts import Pictured
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
 from fmnist_exp.registry import origins
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import precision
 from fmnist_exp.training.events import FitCallback
@@ -105,15 +105,15 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> Experime
     if config.training.precision != "auto":
         return config
     choice = precision.choose(config, data)
-    run.tag({"fmnist.precision": choice.precision})
-    run.metrics(choice.metrics())
+    run.set_tags({"fmnist.precision": choice.precision})
+    run.log_metrics(choice.metrics())
     return precision.with_precision(config, choice.precision)
 
 
 def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
     examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
     write = partial(packaging.save, model=model, examples=examples)
-    return run.model(write, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
+    return logged_models.log(run, write, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
 
 
 def _log_numbers(run: Run, outcome: Outcome, data: FashionMNIST, *, averaged: bool) -> None:
@@ -124,7 +124,7 @@ def _log_numbers(run: Run, outcome: Outcome, data: FashionMNIST, *, averaged: bo
     summary |= {"images_per_second": fitted.images_per_second, "parameters": outcome.parameters}
     if averaged and validation:  # the epochs measured it without the averaging
         summary["averaged_val_accuracy"] = validation.accuracy
-    run.metrics(summary, 0, outcome.model_id, data.validation if validation else None)
+    run.log_metrics(summary, 0, outcome.model_id, data.validation if validation else None)
     if outcome.test:
         _log_test(run, outcome.test, outcome.model_id, data)
 
@@ -136,9 +136,9 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
     """
     known = run.logged_metrics("test_")
     if known:
-        parent.metrics(known)
+        parent.log_metrics(known)
         return known["test_accuracy"]
-    pictured = _score(store.load_model(model_id), data.test)
+    pictured = _score(logged_models.load_keras(f"models:/{model_id}"), data.test)
     with parent.artifacts() as folder:
         artifacts.write_evaluations(folder, [pictured])
     for scored in (run, parent):
@@ -152,8 +152,8 @@ def _score(model: keras.Model, split: Split) -> Pictured:
 
 
 def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
-    run.inputs(data, {"test": data.test})
-    run.metrics(test.metrics(), 0, model_id, data.test)
+    run.log_inputs(data, {"test": data.test})
+    run.log_metrics(test.metrics(), 0, model_id, data.test)
 
 
 def _build(config: ExperimentConfig, run: Run) -> keras.Model:
@@ -163,7 +163,7 @@ def _build(config: ExperimentConfig, run: Run) -> keras.Model:
     model = layers.accelerate(models.build(config.model))
     if config.model.warm_start:
         taken = transfer.copy_weights(model, _logged(run, config.model.warm_start), config.model.warm_start)
-        run.tag({"fmnist.warm_layers": str(taken)})
+        run.set_tags({"fmnist.warm_layers": str(taken)})
     transfer.freeze(model, config.model.frozen)
     return model
 

@@ -62,11 +62,13 @@ def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run)
     from fmnist_exp.registry import model_card
 
     version = found.lineage.version
-    run.params({"model": f"models:/{versions.NAME}/{version.version}", "version": version.version, "seed": found.seed})
-    run.tag({"fmnist.version": version.version})
-    run.inputs(data, {"test": data.test})
+    run.log_params(
+        {"model": f"models:/{versions.NAME}/{version.version}", "version": version.version, "seed": found.seed}
+    )
+    run.set_tags({"fmnist.version": version.version})
+    run.log_inputs(data, {"test": data.test})
     if found.lineage.model_id:
-        run.reads_model(found.lineage.model_id)
+        run.log_input_model(found.lineage.model_id)
     with run.artifacts() as folder:
         _write_numbers(folder, found)
         _write_figures(folder, found, data)
@@ -89,15 +91,15 @@ def _fit_temperature(subject: Lineage, data: FashionMNIST, test: NDArray[np.floa
 def _log_metrics(run: Run, found: Assessment, data: FashionMNIST) -> None:
     """A corruption's metrics have its severity as step, so that the UI draws them as curves."""
     model_id = found.lineage.model_id
-    run.metrics(found.test.metrics(), 0, model_id, data.test)
+    run.log_metrics(found.test.metrics(), 0, model_id, data.test)
     for name, levels in found.corrupted.items():
         for severity, level in zip((0, *SEVERITIES), (found.clean, *levels), strict=True):
             values = {f"{name}_accuracy": level.accuracy, f"{name}_ece": level.ece}
-            run.metrics(values, severity, model_id)
-    run.metrics({"corrupted_accuracy": found.mean.accuracy, "corrupted_ece": found.mean.ece}, 0, model_id)
+            run.log_metrics(values, severity, model_id)
+    run.log_metrics({"corrupted_accuracy": found.mean.accuracy, "corrupted_ece": found.mean.ece}, 0, model_id)
     if fitted := found.temperature:
         values = {"temperature": fitted.value, "val_ece": fitted.validation[0], "val_ece_scaled": fitted.validation[1]}
-        run.metrics({**values, "test_ece_scaled": fitted.test[1]}, 0, model_id)
+        run.log_metrics({**values, "test_ece_scaled": fitted.test[1]}, 0, model_id)
 
 
 def _write_numbers(folder: Path, found: Assessment) -> None:

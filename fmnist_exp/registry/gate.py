@@ -107,7 +107,7 @@ def decide(client: MlflowClient, match: Match, run: Run, config: GateConfig, *, 
             figure = comparison_figures.comparison(verdict.comparison, title)
             canvas.save(folder, "gate/comparison.png", figure)
     versions.tag(client, match.version, {**_tags(verdict, config), "gate_run": run.id}, "gate_")
-    run.tag({"fmnist.version": verdict.version, "fmnist.gate": verdict.sentence})
+    run.set_tags({"fmnist.version": verdict.version, "fmnist.gate": verdict.sentence})
     if verdict.crowned:
         champions.crown(client, match.version, verdict.sentence)
     return verdict
@@ -116,7 +116,7 @@ def decide(client: MlflowClient, match: Match, run: Run, config: GateConfig, *, 
 def enter(model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig) -> Registration:
     """Register the logged model of `run_id`, and let it try the gate; `run` gets the comparison."""
     version = versions.register(run.client, model_id, run_id, {"run_id": run_id, **tags})
-    run.tag({"fmnist.version": version.version})
+    run.set_tags({"fmnist.version": version.version})
     return challenge(run.client, version, run, config)
 
 

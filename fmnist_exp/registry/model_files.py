@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fmnist_exp.errors import WorkError
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.lineage import REFIT_OF
-from fmnist_exp.tracking.redact import first_line
+from fmnist_exp.tracking import models as logged_models
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILES = ("data/model.keras", "data/model.onnx")
-TAG = "fmnist.weights"  # of a logged model without them
 
 
-def delete(client: MlflowClient, model_id: str, why: str) -> None:
-    """Delete the weights of a logged model through its artifact store, and say why on its entry.
-
-    What is deleted already is no error. Raises WorkError if the store refuses.
-    """
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        logged = client.get_logged_model(model_id)
-        store: Any = get_artifact_repository(logged.artifact_location, tracking_uri=client.tracking_uri)
-        there = {entry.path for entry in store.list_artifacts("data")}
-        for file in sorted(there.intersection(FILES)):
-            store.delete_artifacts(file)
-        client.set_logged_model_tags(model_id, {TAG: f"deleted: {why}"})
-    except MlflowException as error:
-        raise WorkError(f"the weights of model {model_id} cannot be deleted: {first_line(error)}") from error
-    except Exception as error:  # each artifact store has errors of its own
-        raise WorkError(f"the store keeps the weights of model {model_id}: {first_line(error)}") from error
+def delete(client: MlflowClient, model_id: str, reason: str) -> None:
+    """Delete the weights of a logged model, and record the reason in its tags. Raises WorkError if the store refuses."""
+    logged_models.delete_files(client, model_id, FILES, reason)
 
 
 def registered(client: MlflowClient) -> tuple[set[str], set[str]]:

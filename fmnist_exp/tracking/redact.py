@@ -1,20 +1,16 @@
-"""TODO part of connection: The tracking store: reached, checked, read. What is written goes through tracking.py."""
+"""Texts that may be shown and stored: one line, without the passwords in addresses."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def without_secrets(text: str) -> str:
-    """The text with the user and password of every address in it blanked out."""
+    """Return the text with the user and password of every address in it replaced by `***`."""
     return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line and without secrets."""
+    """Return the first line of an error's message, or its type if it has none, without secrets."""
     text = str(error).strip()
     return without_secrets(text.splitlines()[0] if text else type(error).__name__)

@@ -1,80 +1,71 @@
-"""The tracking store: reached, checked, read. What is written goes through tracking.py."""
+"""The tracking store: which one is in use, whether it answers, and the text files in it."""
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from fmnist_exp.errors import RequestError, WorkError
+import mlflow
+import requests
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy.exc import SQLAlchemyError
 
-if TYPE_CHECKING:
-    import keras
-    from mlflow import MlflowClient
-
+from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
-FULL = "No space left on device", "database or disk is full", "could not extend file"  # the system, SQLite, PostgreSQL
+TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would retry for minutes
 
 
 def connect() -> MlflowClient:
-    """A client of the store that MLFLOW_TRACKING_URI names, or of the embedded one.
+    """Return a client of the store that MLFLOW_TRACKING_URI names, or of the embedded one, after checking the store.
 
     Raises:
-        RequestError: the server does not answer, or the store cannot be written.
+        RequestError: If the server does not answer or the store cannot be written.
     """
-    import mlflow
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     uri = mlflow.get_tracking_uri()
     shown = without_secrets(uri)
-    if uri.startswith(("http://", "https://")):
-        try:  # MLflow itself would try for minutes
-            health = requests.get(f"{uri}/health", timeout=5)
-            if health.status_code >= 500:
-                raise requests.HTTPError(f"{health.status_code} {health.reason}")
-        except requests.RequestException as error:
-            raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
-    # no bars and addresses in the midst of ours
+    # MLflow's progress bars and addresses would break into the output of the commands
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
-        if uri.startswith("sqlite:///"):
+        if uri.startswith(("http://", "https://")):
+            _check_server(uri)
+        elif uri.startswith("sqlite:///"):
             _check_writable(Path(uri.removeprefix("sqlite:///")))
         elif uri.startswith(("postgresql", "mysql")):
-            _check_answers(uri)
-        client = mlflow.MlflowClient()
+            _check_database(uri)
+        client = MlflowClient()
         client.search_experiments(max_results=1)
+    except requests.RequestException as error:
+        raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
     return client
 
 
 def client() -> MlflowClient:
-    """A client of the store in use, unchecked."""
-    import mlflow
-
-    return mlflow.MlflowClient()
+    """Return a client of the store in use, without checking the store."""
+    return MlflowClient()
 
 
 def address() -> str:
-    """Address of the store in use, as other processes of this machine can use it too."""
-    import mlflow
-
+    """Return the address of the store in use, in a form that other processes of this machine can use."""
     uri = str(mlflow.get_tracking_uri())
     file = uri.removeprefix("sqlite:///")
     return uri if file == uri else f"sqlite:///{Path(file).absolute()}"
 
 
 def use(uri: str) -> None:
-    """Have this process use the store at `uri`. Raises RequestError if it cannot be used from here."""
-    import mlflow
+    """Make this process use the store at `uri`.
 
+    Raises:
+        RequestError: If the store cannot be used from this machine.
+    """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise RequestError(
             f"the tracking store {uri} is a file of another machine; start `mlflow server` and set MLFLOW_TRACKING_URI"
@@ -83,8 +74,39 @@ def use(uri: str) -> None:
     connect()
 
 
+def download_text(uri: str) -> str:
+    """Return the content of a text artifact, for example of `runs:/RUN_ID/experiment.yaml`.
+
+    Raises:
+        RequestError: If the store cannot be used or has no such artifact.
+    """
+    connect()
+    try:
+        return str(mlflow.artifacts.load_text(uri))
+    except (MlflowException, OSError) as error:
+        raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
+
+
+def delete_files(client: MlflowClient, location: str, paths: Collection[str]) -> None:
+    """Delete files below an artifact location; those that are missing already are no error.
+
+    Each kind of artifact store raises errors of its own if it cannot delete.
+    """
+    repository: Any = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    for folder in sorted({path.rpartition("/")[0] for path in paths}):
+        for path in sorted({entry.path for entry in repository.list_artifacts(folder)} & set(paths)):
+            repository.delete_artifacts(path)
+
+
+def _check_server(uri: str) -> None:
+    """Raise requests.RequestException unless the server answers."""
+    health = requests.get(f"{uri}/health", timeout=TIMEOUT)
+    if health.status_code >= 500:
+        raise requests.HTTPError(f"{health.status_code} {health.reason}")
+
+
 def _check_writable(database: Path) -> None:
-    """Raise PermissionError for what cannot be written: MLflow itself would try for two minutes."""
+    """Raise PermissionError if the database or the folder of the artifacts cannot be written."""
     artifacts = database.parent / "mlruns"
     for path in (
         database if database.exists() else database.parent,
@@ -94,57 +116,10 @@ def _check_writable(database: Path) -> None:
             raise PermissionError(f"{path} cannot be written")
 
 
-def _check_answers(database: str) -> None:
-    """Raise SQLAlchemyError unless the database answers within seconds: MLflow itself would try for minutes."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(database, connect_args={"connect_timeout": 5})
+def _check_database(uri: str) -> None:
+    """Raise SQLAlchemyError unless the database answers."""
+    engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": TIMEOUT})
     try:
         engine.connect().close()
     finally:
         engine.dispose()
-
-
-def download_text(uri: str) -> str:
-    """The text of an artifact, as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if it cannot be had."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    connect()
-    try:
-        return str(mlflow.artifacts.load_text(uri))
-    except (MlflowException, OSError) as error:
-        raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
-
-
-def load_model(model_id: str) -> keras.Model:
-    """The Keras model of a logged model."""
-    import mlflow
-
-    return mlflow.keras.load_model(f"models:/{model_id}")
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is what caused an error, however many libraries have wrapped it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in FULL):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-@contextmanager
-def explaining_full_disk(study: str) -> Iterator[None]:
-    """Raise WorkError, one sentence, for whatever error the block raises because a disk is full."""
-    try:
-        yield
-    except Exception as error:
-        if not disk_is_full(error):
-            raise
-        raise WorkError(
-            f"the disk is full ({first_line(error)}); make room and run the command again with --study {study}: all"
-            " trials that ended are kept"
-        ) from error

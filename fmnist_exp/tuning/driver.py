@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from fmnist_exp.backend import interrupts
 from fmnist_exp.config.schema import ExperimentConfig, flatten
 from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import objectives, recovery, space
 from fmnist_exp.tuning import study as studies
@@ -177,9 +178,9 @@ class Driver:
         )
         entry.trial.set_user_attr("run_id", entry.run.id)
         if before is not None:  # after that: a trial must not name a run that a kill left deleted
-            recovery.discard(before.client, before.id)
+            finished.discard(before.client, before.id)
         entry.trial.set_user_attr("worker", message.body["place"])
-        entry.run.metrics({"trial": number})
+        entry.run.log_metrics({"trial": number})
         if entry.executions == 1:
             chosen = flatten(entry.config)
             settings = {name: chosen[name] for name in space.search_of(search.config).space}
@@ -225,7 +226,7 @@ class Driver:
         if state != TrialState.FAIL:
             self.failures = 0
         if entry.run is not None:
-            entry.run.tag({"fmnist.trial_state": state.name})
+            entry.run.set_tags({"fmnist.trial_state": state.name})
         self._close_run(entry, recovery.STATUS[state], reason)
         self.watcher.on_trial_end(summary(self.search.config, told))
 
@@ -233,7 +234,7 @@ class Driver:
         if entry.run is not None:
             entry.run.status = status
             if reason:
-                entry.run.tag({"fmnist.error": reason})
+                entry.run.set_tags({"fmnist.error": reason})
             entry.run.close()
 
     def _retry(self, number: int, entry: _Running, message: Message) -> None:

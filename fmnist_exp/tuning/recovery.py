@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError, is_full_disk
+from fmnist_exp.tracking import finished
+from fmnist_exp.tracking.names import Tag
+from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.run import Run, Status
 from fmnist_exp.tuning import study as studies
 
@@ -39,7 +43,7 @@ def settle(study: Study, parent: Run, reason: str) -> None:
         studies.cut_off(study, trial)
         if run_id := trial.user_attrs.get("run_id"):
             with suppress(Exception):  # the run may be of another store, which is noticed elsewhere
-                _close(parent.client, run_id, "KILLED", "FAIL", reason)
+                finished.close(parent.client, run_id, "KILLED", reason, {Tag.TRIAL_STATE: "FAIL"})
     _close_runs(study, parent, reason)
 
 
@@ -60,16 +64,10 @@ def check(study: Study, client: MlflowClient) -> None:
 
 def adopt(study: Study, parent: Run) -> None:
     """Take over an earlier session's trials: close what a kill left open, make all runs children of `parent`."""
-    from mlflow.exceptions import MlflowException
-
     settle(study, parent, "its driver was killed")
     for trial in study.get_trials(deepcopy=False):
         if run_id := trial.user_attrs.get("run_id"):
-            try:
-                parent.client.set_tag(run_id, "mlflow.parentRunId", parent.id)
-            except MlflowException:  # a run that somebody deleted has no parent
-                if parent.client.get_run(run_id).info.lifecycle_stage != "deleted":
-                    raise
+            finished.reattach(parent.client, run_id, parent.id)
 
 
 def full_disk(reason: str) -> OSError:
@@ -79,14 +77,18 @@ def full_disk(reason: str) -> OSError:
     return error
 
 
-def discard(client: MlflowClient, run_id: str) -> None:
-    """Delete the run of an execution that was given up, and what it had logged of a model."""
-    run = client.get_run(run_id)
-    of_run = f"source_run_id = '{run_id}'"
-    for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
-        client.delete_logged_model(model.model_id)
-    client.set_terminated(run_id, "KILLED")
-    client.delete_run(run_id)  # an execution that is alive after all cannot write into it
+@contextmanager
+def explaining_full_disk(study: str) -> Iterator[None]:
+    """Raise WorkError with one sentence in place of any error that a full disk caused."""
+    try:
+        yield
+    except Exception as error:  # libraries wrap the system's error in their own
+        if not is_full_disk(error):
+            raise
+        raise WorkError(
+            f"the disk is full ({first_line(error)}); make room and run the command again with --study {study}: all"
+            " trials that ended are kept"
+        ) from error
 
 
 def _close_runs(study: Study, parent: Run, reason: str) -> None:
@@ -98,29 +100,20 @@ def _close_runs(study: Study, parent: Run, reason: str) -> None:
         run_id = run.info.run_id
         if run.data.tags.get("fmnist.kind") == "tune":
             if run_id != parent.id:
-                parent.client.set_tag(run_id, "fmnist.error", f"{reason}; continued by run {parent.id}")
-                parent.client.set_terminated(run_id, "KILLED")
+                finished.close(parent.client, run_id, "KILLED", f"{reason}; continued by run {parent.id}")
             continue
         if run.data.tags.get("fmnist.kind") == "train":  # the winner, fitted again: the next session begins anew
-            parent.client.set_tag(run_id, "fmnist.error", reason)
-            parent.client.set_terminated(run_id, "KILLED")
+            finished.close(parent.client, run_id, "KILLED", reason)
             continue
         trial = trials.get(int(run.data.tags.get("fmnist.trial", -1)))
         if trial is None or trial.user_attrs.get("run_id") != run_id:
-            discard(parent.client, run_id)
+            finished.discard(parent.client, run_id)
         elif trial.state in STATUS:
             cut = trial.number in study.user_attrs.get(studies.CUT_OFF, [])
-            _close(
-                parent.client, run_id, "KILLED" if cut else STATUS[trial.state], trial.state.name, _why(trial, reason)
-            )
+            status: Status = "KILLED" if cut else STATUS[trial.state]
+            state = {Tag.TRIAL_STATE: trial.state.name}
+            finished.close(parent.client, run_id, status, _why(trial, reason), state)
 
 
 def _why(trial: FrozenTrial, reason: str) -> str:
     return "" if trial.state != TrialState.FAIL else str(trial.user_attrs.get("error", reason))
-
-
-def _close(client: MlflowClient, run_id: str, status: str, state: str, reason: str) -> None:
-    client.set_tag(run_id, "fmnist.trial_state", state)
-    if reason:
-        client.set_tag(run_id, "fmnist.error", reason)
-    client.set_terminated(run_id, status)

@@ -19,6 +19,7 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry.lineage import RUN_REFIT_OF
+from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import space
 
@@ -100,7 +101,7 @@ def _run(
     name: str,
 ) -> Refitted:
     if known := before.get((str(config.seed), str(list(config.model.members)))):
-        parent.client.set_tag(known.run_id, "mlflow.parentRunId", parent.id)
+        finished.reattach(parent.client, known.run_id, parent.id)
         return known
     study = parent.client.get_run(parent.id).data.tags["fmnist.study"]
     tags = {"fmnist.study": study, RUN_REFIT_OF: best.user_attrs["run_id"]}

@@ -91,7 +91,7 @@ def tune(
     deadline = time.monotonic() + limits.timeout * 60
     config = _settled(config, data, study, parent)
     search = Search(config, study, parent, trial.place_of(config, data), deadline)
-    parent.tag({"fmnist.study": study.study_name})
+    parent.set_tags({"fmnist.study": study.study_name})
     runs.log_start(parent, config, data)
     trains = partial(trial.train, names=limits.objectives)
     interrupted = run_trials(search, crew or Alone(data), watcher, objective or trains, lease)
@@ -131,7 +131,7 @@ def run_trials(
     except KeyboardInterrupt:
         interrupts.handled()
         driver.stop()
-        parent.kill()
+        parent.mark_killed()
         recovery.settle(study, parent, "interrupted")
         return True
     except Exception as error:
@@ -154,9 +154,9 @@ def _settled(config: ExperimentConfig, data: FashionMNIST, study: Study, parent:
     if chosen is None:
         choice = precision.choose(config, data)
         chosen = choice.precision
-        parent.metrics(choice.metrics())
+        parent.log_metrics(choice.metrics())
         study.set_user_attr(PRECISION, chosen)
-    parent.tag({"fmnist.precision": chosen})
+    parent.set_tags({"fmnist.precision": chosen})
     return precision.with_precision(config, chosen)
 
 
@@ -169,7 +169,7 @@ def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run
         return replace(ending, retention=_retain(config, study, parent))
     except KeyboardInterrupt:
         interrupts.handled()
-        parent.kill()
+        parent.mark_killed()
     return ending
 
 
@@ -178,7 +178,7 @@ def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | 
     if keep is None:
         return None
     kept = retention.apply(study, keep, parent.client)
-    parent.tag({"fmnist.weights_kept": " ".join(map(str, kept.kept))})
+    parent.set_tags({"fmnist.weights_kept": " ".join(map(str, kept.kept))})
     return kept
 
 
@@ -189,8 +189,8 @@ def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
         report.write(study, space.search_of(config), folder)
     if ranked:
         best = ranked[0]
-        parent.tag({"fmnist.best_trial": best.number, "fmnist.best_run": best.user_attrs["run_id"]})
+        parent.set_tags({"fmnist.best_trial": best.number, "fmnist.best_run": best.user_attrs["run_id"]})
         if front := objectives.front(study):
-            parent.tag({"fmnist.front": " ".join(str(trial.number) for trial in front)})
-        parent.metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
-        parent.params({f"best.{name}": value for name, value in studies.settings(config, best).items()})
+            parent.set_tags({"fmnist.front": " ".join(str(trial.number) for trial in front)})
+        parent.log_metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
+        parent.log_params({f"best.{name}": value for name, value in studies.settings(config, best).items()})

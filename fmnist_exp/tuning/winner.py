@@ -44,6 +44,6 @@ def register(
     winner = runs.Run(parent.client, run_id)
     test_accuracy = experiment_run.score_winner(winner, parent, model_id, data)
     tags |= {"test_accuracy": test_accuracy, "data_digest": data.train.digest, "git_commit": winner.git_commit}
-    parent.link_model(model_id)
+    parent.log_output_model(model_id)
     interrupts.check()
     return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)

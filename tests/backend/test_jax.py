@@ -13,6 +13,7 @@ import pytest
 from fmnist_exp.backend import inference, loading
 from fmnist_exp.config import files
 from fmnist_exp.models import tta
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import store
 
 THREADS = """
@@ -119,7 +120,7 @@ def test_its_run_is_whole(said):
 
 def test_its_model_answers_the_same_everywhere(said, small):
     expected = np.array(said["answers"])
-    on_tensorflow = inference.predict(store.load_model(said["model_id"]), small.test.images)
+    on_tensorflow = inference.predict(logged_models.load_keras(f"models:/{said['model_id']}"), small.test.images)
     assert np.allclose(on_tensorflow, expected, atol=1e-4)
     table = mlflow.pyfunc.load_model(f"models:/{said['model_id']}").predict(small.test.images)
     assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)

@@ -15,6 +15,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking import run as runs
 
@@ -90,8 +91,8 @@ def test_the_experiment_by_id(shared_store, monkeypatch):
 def test_many_params_and_metrics_in_one_call(shared_store):
     client = store.connect()
     run = runs.start_run(client, "train", "run", "x")
-    run.params({f"p{i}": i for i in range(250)})
-    run.metrics({f"m{i}": i for i in range(250)}, step=3)
+    run.log_params({f"p{i}": i for i in range(250)})
+    run.log_metrics({f"m{i}": i for i in range(250)}, step=3)
     found = client.get_run(run.id).data
     assert (len(found.params), len(found.metrics), found.params["p249"]) == (250, 250, "249")
     assert run.logged_metrics("m24") == {f"m24{end}": float(f"24{end}") for end in ["", *range(10)]}
@@ -110,7 +111,9 @@ def test_a_model_that_cannot_be_logged_is_marked_as_failed(shared_store):
     client = store.connect()
     run = runs.start_run(client, "train", "run", "x")
     with pytest.raises(Exception, match="'str' object"):
-        run.model(partial(packaging.save, model="not a model", examples=np.zeros((1, 28, 28), np.uint8)), {})
+        logged_models.log(
+            run, partial(packaging.save, model="not a model", examples=np.zeros((1, 28, 28), np.uint8)), {}
+        )
     (model,) = client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.id}'")
     assert str(model.status) == "FAILED"
 
@@ -139,7 +142,7 @@ def test_no_secret_reaches_the_store(shared_store, small, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fmnist-exp", "tune", "--storage", "postgresql://me:hunter2@host/db"])
     config = files.override(CONFIG, {"data.source": "https://me:hunter2@host/images"})
     with contextlib.suppress(WorkError), runs.closing(runs.start_run(client, "train", "r", "x")) as run:
-        run.tag({"note": "https://me:hunter2@host"})
+        run.set_tags({"note": "https://me:hunter2@host"})
         runs.log_start(run, config, FashionMNIST(small.train, small.validation, small.test, config.data.source))
         raise WorkError("https://me:hunter2@host is gone")
     assert client.get_run(run.id).data.params["data.source"] == "https://***@host/images"

@@ -20,6 +20,7 @@ def registered(tmp_path_factory, new_database, small) -> Store:
     from fmnist_exp.backend import seeds
     from fmnist_exp.config.schema import ModelConfig
     from fmnist_exp.registry import versions
+    from fmnist_exp.tracking import models as logged_models
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store
 
@@ -34,7 +35,9 @@ def registered(tmp_path_factory, new_database, small) -> Store:
         model.fit(small.train.images, small.train.labels, epochs=20, verbose=0)
         client = store.connect()
         with runs.closing(runs.start_run(client, "train", "small", "small")) as run:
-            model_id = run.model(partial(packaging.save, model=model, examples=small.validation.images[:50]), {})
+            model_id = logged_models.log(
+                run, partial(packaging.save, model=model, examples=small.validation.images[:50]), {}
+            )
         version = versions.register(client, model_id, run.id, {"val_accuracy": 0.5})
         client.set_registered_model_alias(versions.NAME, versions.CHAMPION, version.version)
         files = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"))

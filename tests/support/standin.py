@@ -17,6 +17,7 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.tuning import recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.search import run_trials
@@ -55,7 +56,7 @@ def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks:
             for callback in callbacks:
                 callback.on_step(epoch, step + 1, 10)
         metrics = {"val_accuracy": quality(config, epoch)}
-        run.metrics(metrics, step=epoch)
+        run.log_metrics(metrics, step=epoch)
         stopped = any([callback.on_epoch(Epoch(epoch, metrics)) for callback in callbacks])
     working.unlink()
     return Measured(stopped, {"val_accuracy": quality(config, epoch), "pid": os.getpid()})
@@ -98,7 +99,7 @@ def search(
     client = store.connect()
     data = dataset.load(config.data, config.seed)
     place = trial.place_of(config, data)
-    full, hired = store.explaining_full_disk(study), pool.hire(workers, scheduler, data, place)
+    full, hired = recovery.explaining_full_disk(study), pool.hire(workers, scheduler, data, place)
     with full, hired as staff, study_lock.hold(storage, study) as held:
         opened = studies.open_study(config, study, storage)
         with runs.closing(

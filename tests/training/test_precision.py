@@ -11,6 +11,7 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig, flatten
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
@@ -80,7 +81,7 @@ def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
     assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
     with runs.closing(runs.start_run(client, "train", "again", "settled")) as again:
         second = experiment_run.run_experiment(logged, small, again, score_test=False)
-    models = [store.load_model(outcome.model_id) for outcome in (first, second)]
+    models = [logged_models.load_keras(f"models:/{outcome.model_id}") for outcome in (first, second)]
     for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
         assert np.array_equal(ours, theirs)
     assert "fmnist.precision" not in client.get_run(again.id).data.tags  # nothing was left to be settled

@@ -148,7 +148,7 @@ def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
 def test_a_full_disk_says_on_which_worker(stage):
     full = Message("0", "a", 1, "failed", {"reason": "OSError: no room", "full": True})
     said = pytest.raises(WorkError, match=r"the disk is full \(on worker one: OSError: no room\)")
-    with said, store.explaining_full_disk("study"):
+    with said, recovery.explaining_full_disk("study"):
         stage.drive(Script(start("a"), full), 60)
 
 

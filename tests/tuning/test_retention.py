@@ -16,8 +16,8 @@ from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
 from fmnist_exp.registry import model_files, versions
 from fmnist_exp.serving import predictor
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 from fmnist_exp.tuning import objectives, retention
 
 
@@ -94,7 +94,9 @@ def three(store, small) -> tuple[optuna.Study, mlflow.MlflowClient]:
         run = runs.start_run(client, "trial", f"trial {number}", "x")
         model(small.test.images[:1])
         attrs = {
-            "model_id": run.model(partial(packaging.save, model=model, examples=small.test.images[:2]), {}),
+            "model_id": logged_models.log(
+                run, partial(packaging.save, model=model, examples=small.test.images[:2]), {}
+            ),
             "run_id": run.id,
         }
         kinds = {"x": FloatDistribution(0, 1)}
@@ -124,11 +126,11 @@ def test_the_best_stay(three):
 
 def test_what_a_failed_trial_had_logged_goes(three, small):
     study, client = three
-    model = store.load_model(study.get_trials()[0].user_attrs["model_id"])
+    model = logged_models.load_keras(f"models:/{study.get_trials()[0].user_attrs['model_id']}")
     strays = []
     for number in (3, 4):
         run = runs.start_run(client, "trial", f"trial {number}", "x")
-        strays.append(run.model(partial(packaging.save, model=model, examples=small.test.images[:2]), {}))
+        strays.append(logged_models.log(run, partial(packaging.save, model=model, examples=small.test.images[:2]), {}))
         failed = {"state": TrialState.FAIL, "attrs": {"run_id": run.id}}
         study.add_trial(ended(number, {"x": 0.5}, {"x": FloatDistribution(0, 1)}, None, **failed))
     versions.register(client, strays[1], run.id, {})

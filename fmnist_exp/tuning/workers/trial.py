@@ -15,7 +15,7 @@ from fmnist_exp.backend import machine, setup
 from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking.run import Run
@@ -83,7 +83,7 @@ def train(
     """The objective: the whole experiment, but for the test set. `names` are what the search makes good."""
     outcome = experiment_run.run_experiment(config, data, run, callbacks, score_test=False)
     found = objectives.measure(names, outcome, data.validation.images)
-    run.metrics({name: value for name, value in found.items() if name == "prediction_seconds"})
+    run.log_metrics({name: value for name, value in found.items() if name == "prediction_seconds"})
     known = {"model_id": outcome.model_id, "best_epoch": outcome.fit.best.number, **found}
     return Measured(outcome.fit.stopped_by_callback, known)
 
@@ -99,7 +99,7 @@ def run_here(task: Task, line: Line, data: FashionMNIST) -> None:
     except DriverGone:
         raise
     except Exception as error:  # whatever broke this setting, the search goes on with the next
-        line.say("failed", reason=redact.first_line(error), full=store.disk_is_full(error))
+        line.say("failed", reason=redact.first_line(error), full=is_full_disk(error))
     else:
         line.say("end", stopped=measured.stopped, known=dict(measured.known))
 
