@@ -15,7 +15,7 @@ FILES = ("data/model.keras", "data/model.onnx")
 
 
 def delete(client: MlflowClient, model_id: str, reason: str) -> None:
-    """Delete the weights of a logged model, and record the reason in its tags. Raises WorkError if the store refuses."""
+    """Delete the weights of a logged model, and record the reason. Raises WorkError if the store refuses."""
     logged_models.delete_files(client, model_id, FILES, reason)
 
 

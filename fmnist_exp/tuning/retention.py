@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.registry import model_files
+from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 
@@ -67,7 +68,9 @@ def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]
             with suppress(MlflowException):  # somebody deleted the run for good
                 experiment_id = client.get_run(run_id).info.experiment_id
                 found += client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    return [model.model_id for model in found if model.model_id not in models and model_files.TAG not in model.tags]
+    return [
+        model.model_id for model in found if model.model_id not in models and LoggedModelTag.WEIGHTS not in model.tags
+    ]
 
 
 def _kept(study: Study, ranked: list[FrozenTrial], keep: int, models: set[str], runs: set[str]) -> set[int]:

@@ -18,6 +18,7 @@ from fmnist_exp.registry import model_files, versions
 from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tuning import objectives, retention
 
 
@@ -86,7 +87,7 @@ def three(store, small) -> tuple[optuna.Study, mlflow.MlflowClient]:
     from fmnist_exp import models
     from fmnist_exp.backend import seeds
 
-    client = store.connect()
+    client = mlflow.MlflowClient()
     study = optuna.create_study(direction="maximize", storage=STORAGE)
     seeds.prepare(0, "float32")
     model = models.build(configure().model)
@@ -119,7 +120,7 @@ def test_the_best_stay(three):
     assert retention.apply(study, 2, client) == retention.Retention((2, 1), 1)
     assert loads(client, study) == [False, True, True]
     gone = study.get_trials()[0].user_attrs["model_id"]
-    assert client.get_logged_model(gone).tags[model_files.TAG] == "deleted: search.keep=2"
+    assert client.get_logged_model(gone).tags[LoggedModelTag.WEIGHTS] == "deleted: search.keep=2"
     with pytest.raises(Exception, match=r"model\.onnx"):
         predictor.load(versions.download(f"models:/{gone}") / "data")
 
