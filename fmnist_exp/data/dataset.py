@@ -1,5 +1,7 @@
 """Fashion-MNIST as verified arrays, with a stratified and seeded split into training and validation."""
 
+from __future__ import annotations
+
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from fmnist_exp.data.sources import SOURCES, Source
 from fmnist_exp.errors import RequestError, WorkError
 
 Bytes = NDArray[np.uint8]
+Indices = NDArray[np.intp]
 
 # fmt: off
 CLASS_NAMES = (
@@ -42,37 +45,67 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class FashionMNIST:
-    """The three splits, and where they came from in the first place; `validation` may be empty."""
+    """The three splits, and the origin of the data; `validation` may be empty."""
 
     train: Split
     validation: Split
     test: Split
     source: str
+    held_out: Indices | None = None  # indices of the validation images in the source's order; None: they come last
+
+    def without_holdout(self) -> FashionMNIST:
+        """Return the same data with all images that are not for the test in `train`, in the source's order."""
+        return self.resplit(0.0, seed=0)
+
+    def resplit(self, validation_fraction: float, seed: int) -> FashionMNIST:
+        """Return the same data, split anew into training and validation images as `load` would split it.
+
+        Args:
+            validation_fraction: share of the training images to hold out, from 0 to 1.
+            seed: decides which images are held out.
+        """
+        count = len(self.train.labels) + len(self.validation.labels)
+        was_held_out = np.zeros(count, bool)
+        was_held_out[np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out] = True
+        images = np.empty((count, *self.train.images.shape[1:]), np.uint8)
+        labels = np.empty(count, np.uint8)
+        for split, chosen in ((self.train, ~was_held_out), (self.validation, was_held_out)):
+            images[chosen], labels[chosen] = split.images, split.labels
+        return _split(images, labels, self.test, self.source, validation_fraction, seed)
 
 
 def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> FashionMNIST:
     """Find, verify and split the images.
+
+    Args:
+        config: names a folder, or nothing: then the cache and `sources` are searched.
+        seed: of the split, unless `config.split_seed` is set.
+        sources: where to look, in this order.
 
     Raises:
         RequestError: the folder that the user named is missing, incomplete or damaged.
         WorkError: no folder was named, and no source has the data.
     """
     parsed = _named(config.source) if config.source else _found(sources)
-    split_seed = seed if config.split_seed is None else config.split_seed
-    kept, held_out = split_indices(parsed.train_labels, config.validation_fraction, split_seed)
-    # indexing copies, which frees the cache's memory map
-    return FashionMNIST(
-        train=Split("train", parsed.train_images[kept], parsed.train_labels[kept]),
-        validation=Split("validation", parsed.train_images[held_out], parsed.train_labels[held_out]),
-        test=Split("test", parsed.test_images.copy(), parsed.test_labels.copy()),
-        source=parsed.source,
-    )
+    seed = seed if config.split_seed is None else config.split_seed
+    # copies, as the indexing in _split makes them, free the cache's memory map
+    test = Split("test", parsed.test_images.copy(), parsed.test_labels.copy())
+    return _split(parsed.train_images, parsed.train_labels, test, parsed.source, config.validation_fraction, seed)
 
 
-def split_indices(
-    labels: Bytes, fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:  # training, validation; both ascending
-    """Draw the validation images at random, each class in proportion: scikit-learn's split takes 1 s to import."""
+def _split(images: Bytes, labels: Bytes, test: Split, source: str, fraction: float, seed: int) -> FashionMNIST:
+    kept, held_out = split_indices(labels, fraction, seed)
+    train = Split("train", images[kept], labels[kept])
+    validation = Split("validation", images[held_out], labels[held_out])
+    return FashionMNIST(train, validation, test, source, held_out)
+
+
+def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Draw the validation images at random, in proportion to the classes; scikit-learn's split takes 1 s to import.
+
+    Returns:
+        Indices of the training and of the validation images, both ascending.
+    """
     if not fraction:
         return np.arange(len(labels)), np.arange(0)
     random = np.random.default_rng(seed)

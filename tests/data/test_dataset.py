@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data import dataset, formats, sources
+from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.data.formats import SourceError
 from fmnist_exp.data.sources import Source
 from fmnist_exp.errors import RequestError, WorkError
@@ -303,6 +304,28 @@ def test_split_follows_the_seed():
     first, again, other = (dataset.split_indices(labels, 0.1, seed)[1] for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("fraction", "seed"), [(0.0, 0), (0.1, 0), (0.25, 7)])
+def test_data_split_anew_equal_data_loaded_anew(data, fraction, seed, monkeypatch):
+    monkeypatch.undo()  # the cache of this machine
+    loaded = dataset.load(DataConfig(validation_fraction=fraction), seed)
+    again = data.resplit(fraction, seed)
+    assert [split.digest for split in splits(again)] == [split.digest for split in splits(loaded)]
+    assert [split.name for split in splits(again)] == [split.name for split in splits(loaded)]
+    assert np.array_equal(again.held_out, loaded.held_out)
+    assert splits(data.without_holdout().resplit(fraction, seed))[1].digest == loaded.validation.digest
+
+
+def test_without_holdout_all_images_are_for_training(data):
+    whole = data.without_holdout()
+    assert (len(whole.train.images), len(whole.validation.images)) == (60_000, 0)
+    assert whole.test is data.test
+    assert whole.validation.images.shape == (0, 28, 28)
+
+
+def splits(data: FashionMNIST) -> list[Split]:
+    return [data.train, data.validation, data.test]
 
 
 def test_digest_follows_the_content():
