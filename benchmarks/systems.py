@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.processes import PROJECT, python
 from benchmarks.reporting import processor, spread
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import flatten
+from fmnist_exp.config.fields import flatten
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import param_text
 

@@ -11,7 +11,8 @@ import click
 from fmnist_exp import models
 from fmnist_exp.backend import loading
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, fields
+from fmnist_exp.config.fields import allowed, fields
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -143,5 +144,5 @@ def ui_command() -> str:
 def _help(name: str) -> str:
     field = fields()[name]
     families = f"one of {', '.join(models.FAMILIES)}"  # the schema does not know the families
-    allowed = families if name == "model.family" else files.allowed(name)
-    return f"{field.description} [{allowed}]" if allowed else str(field.description)
+    values = families if name == "model.family" else allowed(name)
+    return f"{field.description} [{values}]" if values else str(field.description)

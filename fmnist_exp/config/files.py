@@ -1,21 +1,24 @@
-"""From an experiment file and dotted overrides to a checked ExperimentConfig; each mistake becomes one sentence."""
+"""Read an experiment file with overrides into a checked ExperimentConfig; every mistake becomes one sentence."""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from fmnist_exp.config.schema import ExperimentConfig, fields
+from fmnist_exp.config.fields import allowed, fields
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel holds the shipped experiments inside the package; in the repository they lie beside it.
+EXPERIMENTS = next(folder for folder in (PACKAGE / "experiments", PACKAGE.parent / "experiments") if folder.is_dir())
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without its numbers to the base 60: who writes 1:30 does not mean 90."""
+    """A YAML reader that leaves 1:30 as text; by YAML 1.1 it is the number 90, written to the base 60."""
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
         if ":" in node.value:
@@ -29,15 +32,19 @@ for _kind in ("int", "float"):
 
 
 def load(reference: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
-    """Read an experiment by path, or by its name in experiments/, with dotted overrides on top.
+    """Read an experiment file and apply overrides.
+
+    Args:
+        reference: the path of a YAML file, or the name of a shipped experiment.
+        overrides: values by dotted name; text is read as YAML.
 
     Raises:
-        RequestError: no such file, not YAML, an unknown field or a value out of range.
+        RequestError: there is no such file, it is not YAML, a field is unknown, or a value is out of range.
     """
     path = Path(reference) if reference.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{reference}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
-        raise RequestError(f"no experiment {reference!r}; experiments/ has: {known}")
+        shipped = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
+        raise RequestError(f"no experiment {reference!r}; give the path of a YAML file, or one of {shipped}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,43 +53,31 @@ def load(reference: str, overrides: Mapping[str, Any] | None = None) -> Experime
 
 
 def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
-    """Read an experiment from YAML text; `name` serves where the text has none. Raises RequestError."""
+    """Read an experiment from YAML text; `name` is used if the text gives none. Raises RequestError."""
     try:
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"experiment {name!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise RequestError(f"experiment {name!r} must be a mapping of fields")
-    return _validate(_put({"name": name, **raw}, overrides or {}))
+    return _validate(_apply({"name": name, **raw}, overrides or {}))
 
 
 def override(config: ExperimentConfig, overrides: Mapping[str, Any]) -> ExperimentConfig:
-    """A copy with other values at these dotted names. Raises RequestError for a wrong name or value."""
-    return _validate(_put(config.model_dump(mode="json"), overrides))
+    """Return a copy with other values at these dotted names. Raises RequestError for a wrong name or value."""
+    return _validate(_apply(config.model_dump(mode="json"), overrides))
 
 
 def unknown_field(name: str) -> RequestError:
-    """The error for a name that no field has, with the nearest one that exists."""
+    """Return the error for a name that no field has; it suggests the nearest name that exists."""
     known = list(fields())
     by_leaf = [field for field in known if field.rpartition(".")[2] == name.rpartition(".")[2]]
     near = by_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return RequestError(f"unknown field {name!r}; did you mean {near[0]!r}?")
 
 
-def allowed(name: str) -> str:
-    """The range or the values that a field takes, in words; empty where any value of its type will do."""
-    field = fields()[name]
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(field.annotation)))
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    parts = field.annotation, *get_args(field.annotation)  # a list's limits sit on the type of its items
-    metadata = [*field.metadata, *(m for part in parts for m in getattr(part, "__metadata__", ()))]
-    limits = [limit for m in metadata for limit in getattr(m, "metadata", [m])]
-    return " and ".join(f"{word} {getattr(m, key)}" for m in limits for key, word in words.items() if hasattr(m, key))
-
-
-def _put(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Set each dotted name in the nested mapping; text from the command line is read as YAML."""
+def _apply(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set the value at each dotted name of the nested mapping `raw`, and return `raw`."""
     for name, value in overrides.items():
         if name not in fields():
             raise unknown_field(name)
@@ -92,12 +87,13 @@ def _put(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
             section[step] = section.get(step) or {}
             section = section[step]
         if section is raw.get("search") and "space" not in section and leaf != "space":
-            raise RequestError(f"{name} needs an experiment with a search, as tune_cnn")
+            raise RequestError(f"{name} requires an experiment with a search, e.g. tune_cnn")
         section[leaf] = _read(name, value) if isinstance(value, str) else value
     return raw
 
 
 def _read(name: str, text: str) -> Any:
+    """Return the value that `text` from the command line gives a field."""
     if fields()[name].annotation in (str, str | None):
         return text or None
     try:
@@ -114,16 +110,16 @@ def _validate(raw: dict[str, Any]) -> ExperimentConfig:
 
 
 def _sentence(error: ValidationError) -> RequestError:
-    """The first thing that pydantic found wrong, in one line, with the range or the nearest name."""
+    """Return the first mistake that pydantic found as one sentence, with the range or the nearest name."""
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "value_error"), errors[0])
-    # the position inside a list and the branch of a union say nothing to a user
+    # pydantic's location ends in positions in lists and branches of unions, which mean nothing to a user
     known = [".".join(map(str, first["loc"][:end])) for end in range(len(first["loc"]), 0, -1)]
     name = next((candidate for candidate in known if candidate in fields()), None)
     if first["type"] == "value_error":
         return RequestError(f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"]))
     if name == "search.space" and first["type"] == "too_short":
-        return RequestError("search.space is empty: name a field to search at least, as in experiments/tune_mlp.yaml")
+        return RequestError("search.space is empty: name at least one field, as experiments/tune_mlp.yaml does")
     if name == "search.space":
         forms = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
         return RequestError(f"search.space: each field takes {forms}; got {first['input']!r}")

@@ -1,14 +1,12 @@
-"""The schema of an experiment: typed, frozen, every field with its unit and range.
+"""The schema of an experiment file: typed and frozen sections, and every field's default, range and description.
 
-This is the one place where a default is written down. Files and overrides are read in experiment_files.py.
+A field's docstring is its description in `--help` and docs/interface.md. Reading files and overrides is up to files.py.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.config.section import Section, Width
@@ -18,18 +16,14 @@ Dropout = Annotated[float, Field(ge=0, le=0.95)]
 
 
 class DataConfig(Section):
-    """Where the images come from, and how they are divided."""
+    """Where the images come from, and how they are split."""
 
-    source: str | None = Field(None, description="folder with the IDX or CSV files; empty: find the data")
-    validation_fraction: float = Field(
-        0.1,
-        ge=0,
-        le=0.5,
-        description="part of the 60,000 kept for validation, 0.01 or more; 0: none",
-    )
-    split_seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="of the split alone, so that runs with other seeds share it; empty: seed"
-    )
+    source: str | None = None
+    """Folder that holds the IDX or CSV files. If empty, the data set is located automatically."""
+    validation_fraction: float = Field(0.1, ge=0, le=0.5)
+    """Fraction of the 60,000 images that is kept for validation: 0, or at least 0.01."""
+    split_seed: int | None = Field(None, ge=0, le=2**32 - 1)
+    """Random seed of the split alone, so that runs with different seeds share it. If empty, `seed` decides."""
 
     @model_validator(mode="after")
     def _enough_or_none(self) -> "DataConfig":
@@ -39,63 +33,89 @@ class DataConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """What happens to training images, on the fly or in copies made beforehand. All off by default."""
+    """How training images are changed, in every batch or in copies made in advance. All of it is off by default."""
 
-    horizontal_flip: bool = Field(False, description="mirror every second image, left to right")
-    rotation: float = Field(0.0, ge=0, le=180, description="largest turn in either direction, degrees")
-    shear: float = Field(0.0, ge=0, le=60, description="largest slant in either direction, degrees")
-    zoom: float = Field(0.0, ge=0, le=0.9, description="largest change of size, part of it")
-    shift: int = Field(0, ge=0, le=8, description="largest shift in either direction, pixels")
-    erasing: float = Field(0.0, ge=0, le=1, description="probability that a random rectangle is erased")
-    mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images; alpha of the Beta law; needs one_hot")
-    cutmix: float = Field(0.0, ge=0, le=10, description="paste parts of others; alpha of the Beta law; needs one_hot")
-    copies: int = Field(0, ge=0, le=10, description="changed copies of each image beside the originals; 0: on the fly")
+    horizontal_flip: bool = False
+    """Mirror each image, left to right, with probability 0.5."""
+    rotation: float = Field(0.0, ge=0, le=180)
+    """Largest rotation in either direction, in degrees."""
+    shear: float = Field(0.0, ge=0, le=60)
+    """Largest shear in either direction, in degrees."""
+    zoom: float = Field(0.0, ge=0, le=0.9)
+    """Largest enlargement or reduction, as a fraction of the image's size."""
+    shift: int = Field(0, ge=0, le=8)
+    """Largest shift in every direction, in pixels."""
+    erasing: float = Field(0.0, ge=0, le=1)
+    """Probability that a random rectangle of an image is replaced by noise."""
+    mixup: float = Field(0.0, ge=0, le=10)
+    """Alpha of the Beta distribution for blending pairs of images; 0 turns it off. Requires training.labels=one_hot."""
+    cutmix: float = Field(0.0, ge=0, le=10)
+    """Alpha of the Beta distribution for the area pasted from another image; 0 turns it off. Requires
+    training.labels=one_hot."""
+    copies: int = Field(0, ge=0, le=10)
+    """Number of changed copies of each image that are added before training; with 0 each batch is changed instead."""
 
     @model_validator(mode="after")
-    def _copies_need_a_transform(self) -> "AugmentationConfig":
+    def _copies_require_a_transform(self) -> "AugmentationConfig":
         if self.copies and not self.transforms():
-            raise ValueError("augmentation.copies needs a transform, as augmentation.rotation=10")
+            raise ValueError("augmentation.copies requires a transform, e.g. augmentation.rotation=10")
         return self
 
     def transforms(self) -> dict[str, bool | int | float]:
-        """The fields that change a single image, of those that are on."""
+        """Return the fields that are on and change a single image, with their values."""
         others = {"mixup", "cutmix", "copies"}
         return {name: value for name, value in self if value and name not in others}
 
 
 class ModelConfig(Section):
-    """The network. A family ignores the fields that it has no use for."""
+    """The network. Each family uses some of the fields and ignores the others; `fmnist_exp.models` says which."""
 
-    family: str = Field("cnn", description="kind of network")
-    widths: tuple[Width, ...] = Field((32, 64), max_length=8, description="units per layer or filters per block")
-    dropout: Dropout | tuple[Dropout, ...] = Field(0.0, description="fraction dropped after each layer or block")
-    l2: float = Field(0.0, ge=0, le=1, description="L2 penalty on the kernels")
-    batch_norm: bool = Field(False, description="normalise each layer's output")
-    norm_position: Literal["before_activation", "after_activation"] = Field(
-        "before_activation", description="where batch_norm stands"
-    )
-    norm_first_only: bool = Field(False, description="batch_norm for a block's first convolution only (cnn)")
-    activation: Literal["relu", "silu"] = Field("relu", description="activation function")
-    convolutions: Convolutions | tuple[Convolutions, ...] = Field(
-        2, description="per block, one number or a list (cnn)"
-    )
-    residual: bool = Field(False, description="add the input of a block's later convolutions to their output (cnn)")
-    pool_first: bool = Field(False, description="halve the maps after a block's first convolution, not its last (cnn)")
-    kernel_size: int = Field(3, ge=1, le=7, description="side of a convolution kernel, pixels (cnn)")
-    padding: Literal["same", "valid"] = Field("same", description="of the convolutions (cnn)")
-    stem_stride: int = Field(1, ge=1, le=2, description="stride of the first convolution, pixels (cnn)")
-    pooling: Literal["flatten", "average"] = Field("flatten", description="from feature maps to a vector (cnn)")
-    head_widths: tuple[Width, ...] = Field((), max_length=4, description="units per dense layer after the blocks (cnn)")
-    head_batch_norm: bool = Field(True, description="batch_norm for the head_widths too (cnn)")
-    head_dropout: float = Field(0.0, ge=0, le=0.95, description="fraction dropped before the output (cnn)")
-    averaging: Literal["none", "flip", "flip_shift"] = Field(
-        "none", description="average the answers for an image and its mirror image, or both moved by a pixel too"
-    )
-    members: tuple[str, ...] = Field(
-        (), max_length=20, description="models:/… or runs:/RUN_ID to average, instead of training a network"
-    )
-    warm_start: str | None = Field(None, description="models:/… or runs:/RUN_ID whose weights to begin with")
-    frozen: int = Field(0, ge=0, le=100, description="layers with weights, from the first, that are not trained")
+    family: str = "cnn"
+    """Kind of network."""
+    widths: tuple[Width, ...] = Field((32, 64), max_length=8)
+    """Number of units of each dense layer, or of filters of each block of convolutions."""
+    dropout: Dropout | tuple[Dropout, ...] = 0.0
+    """Fraction of values dropped after each layer or block: one number, or a list with one for each width."""
+    l2: float = Field(0.0, ge=0, le=1)
+    """Factor of the L2 penalty on the kernels."""
+    batch_norm: bool = False
+    """Normalise the output of each layer over the batch."""
+    norm_position: Literal["before_activation", "after_activation"] = "before_activation"
+    """Position of the batch normalisation."""
+    norm_first_only: bool = False
+    """Use batch normalisation only after the first convolution of each block."""
+    activation: Literal["relu", "silu"] = "relu"
+    """Activation function of the hidden layers."""
+    convolutions: Convolutions | tuple[Convolutions, ...] = 2
+    """Number of convolutions in each block (residual blocks in each stage of a resnet): one number, or a list with one
+    for each width."""
+    residual: bool = False
+    """Add the input of each convolution but a block's first to its output."""
+    pool_first: bool = False
+    """Halve the feature maps after the first convolution of a block instead of after the last one."""
+    kernel_size: int = Field(3, ge=1, le=7)
+    """Side of the convolution kernels, in pixels."""
+    padding: Literal["same", "valid"] = "same"
+    """Padding of the convolutions; valid adds no border, so the feature maps shrink."""
+    stem_stride: int = Field(1, ge=1, le=2)
+    """Stride of the first convolution, in pixels."""
+    pooling: Literal["flatten", "average"] = "flatten"
+    """How the last feature maps become a vector: all of their pixels, or the average of each map."""
+    head_widths: tuple[Width, ...] = Field((), max_length=4)
+    """Number of units of each dense layer between the feature maps and the output."""
+    head_batch_norm: bool = True
+    """Use batch normalisation, if it is on, in the dense layers of head_widths too."""
+    head_dropout: float = Field(0.0, ge=0, le=0.95)
+    """Fraction of values dropped before the output layer."""
+    averaging: Literal["none", "flip", "flip_shift"] = "none"
+    """Test-time augmentation: average the probabilities for an image and its mirror image (flip; prediction takes twice
+    as long), or for both and both shifted by a pixel in two directions (flip_shift; six times as long)."""
+    members: tuple[str, ...] = Field((), max_length=20)
+    """Logged models (models:/… or runs:/RUN_ID) to average as an ensemble, instead of training a network."""
+    warm_start: str | None = None
+    """Logged model (models:/… or runs:/RUN_ID) whose weights the network starts from."""
+    frozen: int = Field(0, ge=0, le=100)
+    """Number of layers with weights, counted from the first, that are not trained."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "ModelConfig":
@@ -104,69 +124,87 @@ class ModelConfig(Section):
             if isinstance(value, tuple) and len(value) != len(self.widths):
                 raise ValueError(f"model.{name} lists {len(value)} values for {len(self.widths)} model.widths")
         if self.residual and self.padding == "valid":
-            raise ValueError("model.residual needs model.padding=same")
+            raise ValueError("model.residual requires model.padding=same")
         if self.members and (self.warm_start or self.frozen):
-            raise ValueError("model.members are not trained again: they go with neither warm_start nor frozen")
+            raise ValueError(
+                "model.members, which are not trained, is incompatible with model.warm_start and model.frozen"
+            )
         return self
 
     def dropouts(self) -> tuple[float, ...]:
-        """The dropout of each layer or block, one per width."""
+        """Return the dropout of each layer or block, one for each width."""
         return self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * len(self.widths)
 
     def convolutions_per_block(self) -> tuple[int, ...]:
-        """The convolutions of each block, one number per width."""
+        """Return the number of convolutions of each block, one for each width."""
         return self.convolutions if isinstance(self.convolutions, tuple) else (self.convolutions,) * len(self.widths)
 
 
 class TrainingConfig(Section):
-    """How the network is fitted."""
+    """How the network is trained."""
 
-    epochs: int = Field(10, ge=1, le=1000, description="passes over the training images, at most")
-    batch_size: int = Field(128, ge=1, le=60_000, description="images per step")
-    optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
-        "adam", description="sgd has Nesterov momentum; muon is for convolutions, and slow for wide dense layers"
-    )
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="the peak, where the schedule has one")
-    momentum: float = Field(0.9, ge=0, le=0.999, description="sgd and muon only")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled; not for adam")
-    schedule: Literal["constant", "one_cycle", "plateau"] = Field("constant", description="of the learning rate")
-    warmup: float = Field(0.25, ge=0, le=0.9, description="part of the steps that one_cycle climbs")
-    plateau_patience: int = Field(2, ge=1, le=100, description="epochs without progress before plateau cuts the rate")
-    plateau_factor: float = Field(0.5, gt=0, lt=1, description="what plateau multiplies the learning rate by")
-    label_smoothing: float = Field(0.0, ge=0, le=0.5, description="needs one_hot labels")
-    labels: Literal["integer", "one_hot"] = Field("integer", description="sparse or categorical cross-entropy")
-    monitor: Literal["val_loss", "val_accuracy"] = Field("val_accuracy", description="what makes an epoch the best")
-    patience: int | None = Field(
-        None, ge=1, le=1000, description="epochs without progress before stopping; empty: never"
-    )
-    ema: float = Field(0.0, ge=0, le=0.9999, description="momentum of the moving average that replaces the weights")
-    checkpoint: bool = Field(False, description="keep the best epoch's file, and the state to go on from when killed")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="of activations, weights stay float32; auto: what is faster, by a few steps of both"
-    )
-    steps_per_execution: int = Field(10, ge=1, le=1000, description="steps per call into the compiled graph")
+    epochs: int = Field(10, ge=1, le=1000)
+    """Largest number of passes over the training images."""
+    batch_size: int = Field(128, ge=1, le=60_000)
+    """Number of images in each optimizer step."""
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    """Optimizer. sgd has Nesterov momentum; muon suits convolutions, and is slow for wide dense layers."""
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    """Learning rate: the peak of one_cycle, the first value of the other schedules."""
+    momentum: float = Field(0.9, ge=0, le=0.999)
+    """Momentum of sgd and muon."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Factor of the decoupled weight decay of adamw, sgd and muon."""
+    schedule: Literal["constant", "one_cycle", "plateau"] = "constant"
+    """Schedule of the learning rate."""
+    warmup: float = Field(0.25, ge=0, le=0.9)
+    """Fraction of the steps during which one_cycle raises the learning rate."""
+    plateau_patience: int = Field(2, ge=1, le=100)
+    """Number of epochs without improvement after which plateau reduces the learning rate."""
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    """Factor by which plateau multiplies the learning rate."""
+    label_smoothing: float = Field(0.0, ge=0, le=0.5)
+    """Fraction of each label that is spread over all ten classes. Requires training.labels=one_hot."""
+    labels: Literal["integer", "one_hot"] = "integer"
+    """Encoding of the labels, and with it the loss: sparse or categorical cross-entropy."""
+    monitor: Literal["val_loss", "val_accuracy"] = "val_accuracy"
+    """Metric that decides which epoch is the best."""
+    patience: int | None = Field(None, ge=1, le=1000)
+    """Number of epochs without improvement after which training stops. If empty, all epochs are run."""
+    ema: float = Field(0.0, ge=0, le=0.9999)
+    """Momentum of the exponential moving average that replaces the weights after training; 0 turns it off."""
+    checkpoint: bool = False
+    """Save the best epoch's model, and after every epoch the state from which a killed run can be resumed."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the computation; weights stay float32. auto measures a few steps in both and takes the faster."""
+    steps_per_execution: int = Field(10, ge=1, le=1000)
+    """Number of optimizer steps in each call of the compiled graph."""
 
     @model_validator(mode="after")
-    def _smoothing_needs_one_hot(self) -> "TrainingConfig":
+    def _fields_agree(self) -> "TrainingConfig":
         if self.label_smoothing and self.labels != "one_hot":
-            raise ValueError("training.label_smoothing needs training.labels=one_hot")
+            raise ValueError("training.label_smoothing requires training.labels=one_hot")
         if self.weight_decay and self.optimizer == "adam":
-            raise ValueError("training.weight_decay needs training.optimizer=adamw, sgd or muon")
+            raise ValueError("training.weight_decay requires training.optimizer=adamw, sgd or muon")
         return self
 
 
 class GateConfig(Section):
     """What a challenger must show to become champion."""
 
-    level: float = Field(0.05, gt=0, le=0.5, description="of the one-sided McNemar test against the champion")
-    min_images: int = Field(500, ge=1, le=60_000, description="validation images that neither model was trained on")
+    level: float = Field(0.05, gt=0, le=0.5)
+    """Significance level of the one-sided McNemar test against the champion."""
+    min_images: int = Field(500, ge=1, le=60_000)
+    """Smallest number of validation images, not trained on by either model, on which the two are compared."""
 
 
 class ExperimentConfig(Section):
     """One experiment: everything that decides its numbers."""
 
-    name: str = Field("experiment", min_length=1, description="of the experiment; its file's name")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and the search")
+    name: str = Field("experiment", min_length=1)
+    """Name of the experiment. If the file gives none, it is the file's name."""
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    """Random seed of the split, the initial weights, the order of the images and the search."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -175,52 +213,24 @@ class ExperimentConfig(Section):
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
-    def _mixing_needs_one_hot(self) -> "ExperimentConfig":
+    def _mixing_requires_one_hot(self) -> "ExperimentConfig":
         for name in ("mixup", "cutmix"):
             if getattr(self.augmentation, name) and self.training.labels != "one_hot":
-                raise ValueError(f"augmentation.{name} needs training.labels=one_hot")
+                raise ValueError(f"augmentation.{name} requires training.labels=one_hot")
         return self
 
     @model_validator(mode="after")
     def _without_validation(self) -> "ExperimentConfig":
-        """Without validation images every epoch is run, and the last one is kept: nothing may depend on them."""
+        """Refuse what watches the validation images if there are none: every epoch is run, and the last one is kept."""
         if self.data.validation_fraction:
             return self
         plateau = "training.schedule=plateau" if self.training.schedule == "plateau" else ""
         watching = {"training.patience": self.training.patience, "training.checkpoint": self.training.checkpoint}
         wants = [plateau, *(name for name, value in watching.items() if value), "search" if self.search else ""]
         if name := next(filter(None, wants), None):
-            raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {name} needs")
+            raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {name} requires")
         return self
 
     def to_yaml(self) -> str:
-        """The experiment as a file that reads back as an equal one."""
+        """Return the experiment as YAML text that reads back as an equal experiment."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
-
-
-def flatten(config: ExperimentConfig) -> dict[str, Any]:
-    """Every field by dotted name, in the schema's order. Without a search, no `search.` names."""
-
-    def walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
-        for name in type(section).model_fields:
-            value = getattr(section, name)
-            if isinstance(value, BaseModel):
-                yield from walk(value, f"{prefix}{name}.")
-            elif value is not None or prefix:
-                yield prefix + name, value
-
-    return dict(walk(config, ""))
-
-
-def fields() -> dict[str, FieldInfo]:
-    """Every known dotted name with pydantic's description of the field, in the schema's order."""
-
-    def walk(schema: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-        for name, field in schema.model_fields.items():
-            section = SearchConfig if name == "search" else field.annotation
-            if isinstance(section, type) and issubclass(section, BaseModel):
-                yield from walk(section, f"{prefix}{name}.")
-            else:
-                yield prefix + name, field
-
-    return dict(walk(ExperimentConfig, ""))

@@ -1,4 +1,4 @@
-"""The schema of a search: what it varies, and what it may cost."""
+"""The schema of a search: the space of settings that it explores, and how far it may go."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from fmnist_exp.config.section import Section, Width
 
 
 class Range(Section):
-    """Numbers from `low` to `high`; whole ones where the field is whole."""
+    """Numbers from `low` to `high`, which are whole if the field is a whole number."""
 
     low: float
     high: float
@@ -21,10 +21,10 @@ class Range(Section):
         if self.low >= self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs low above 0 and no step")
+            raise ValueError("log requires low above 0 and no step")
         steps = (self.high - self.low) / (self.step or 1)
         if self.step is not None and not math.isclose(steps, round(steps), abs_tol=1e-6):
-            raise ValueError(f"step ({self.step:g}) must divide the way from low to high")
+            raise ValueError(f"step ({self.step:g}) must divide the distance from low to high")
         return self
 
 
@@ -35,9 +35,9 @@ class Choice(Section):
 
 
 class Layers(Section):
-    """A list of widths: `depth` layers at least and at most, each `low` to `high` units or filters wide.
+    """A list of widths: `depth` gives the smallest and the largest number of layers, `low` and `high` their widths.
 
-    `low` and `high` are one number for all layers or a list with one for each.
+    `low` and `high` are one number of units or filters for all layers, or a list with one number for each.
     """
 
     depth: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]]
@@ -51,48 +51,52 @@ class Layers(Section):
             raise ValueError(f"the first depth ({self.depth[0]}) must not be above the second ({self.depth[1]})")
         for limit in (self.low, self.high):
             if isinstance(limit, tuple) and len(limit) != self.depth[1]:
-                raise ValueError(f"low and high list one width for each of {self.depth[1]} layers, not {len(limit)}")
+                raise ValueError(f"low and high must list {self.depth[1]} widths, one for each layer, not {len(limit)}")
         for low, high in self.limits():
             if low >= high:
                 raise ValueError(f"low ({low}) must be below high ({high})")
             if (high - low) % self.step:
-                raise ValueError(f"step ({self.step}) must divide the way from {low} to {high}")
+                raise ValueError(f"step ({self.step}) must divide the distance from {low} to {high}")
         return self
 
     def limits(self) -> list[tuple[int, int]]:
-        """The lowest and the highest width of each layer, for the greatest depth."""
+        """Return the lowest and the highest width of each layer at the largest depth."""
         lows, highs = (
             limit if isinstance(limit, tuple) else (limit,) * self.depth[1] for limit in (self.low, self.high)
         )
         return list(zip(lows, highs, strict=True))
 
 
-Objective = Literal["val_accuracy", "parameters", "prediction_seconds"]
+ObjectiveName = Literal["val_accuracy", "parameters", "prediction_seconds"]
 
 
 class SearchConfig(Section):
-    """What a search varies, and what it may cost."""
+    """What a search varies, and how far it may go."""
 
-    space: dict[str, Layers | Range | Choice] = Field(
-        min_length=1, description="field: {low, high, log | choices | depth}"
-    )
-    n_trials: int = Field(20, ge=1, le=100_000, description="finished trials, those of earlier sessions included")
-    timeout: float = Field(60.0, gt=0, le=100_000, description="minutes after which no trial goes on")
-    reduction_factor: int = Field(
-        3, ge=2, le=10, description="successive halving keeps one trial in so many at each rung"
-    )
-    min_epochs: int = Field(1, ge=1, le=1000, description="epochs before the first rung")
-    startup_trials: int = Field(5, ge=1, le=1000, description="random trials before the sampler learns from them")
-    sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="what chooses a trial's setting")
-    pruner: Literal["successive_halving", "none"] = Field(
-        "successive_halving", description="what stops weak trials; none with several objectives"
-    )
-    objectives: tuple[Objective, ...] = Field(
-        ("val_accuracy",), description="val_accuracy, then what to keep small: parameters, prediction_seconds"
-    )
-    warm_start: str | None = Field(None, description="an earlier study of the storage whose best settings come first")
-    refit: int = Field(0, ge=0, le=20, description="seeds to fit the winner again with, on all 60,000 images")
-    keep: int | None = Field(None, ge=1, le=100_000, description="trials whose weights stay at the end; empty: all")
+    space: dict[str, Layers | Range | Choice] = Field(min_length=1)
+    """Range of each searched field: {low, high[, log][, step]}, {choices}, or {depth, low, high[, step]} for widths."""
+    n_trials: int = Field(20, ge=1, le=100_000)
+    """Number of finished trials after which the search ends; trials of earlier sessions count."""
+    timeout: float = Field(60.0, gt=0, le=100_000)
+    """Time after which the search ends and running trials are stopped, in minutes."""
+    reduction_factor: int = Field(3, ge=2, le=10)
+    """Factor of successive halving: at each rung one trial in this number continues."""
+    min_epochs: int = Field(1, ge=1, le=1000)
+    """Number of epochs before the first rung of successive halving."""
+    startup_trials: int = Field(5, ge=1, le=1000)
+    """Number of random trials before the sampler learns from their results."""
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    """Algorithm that chooses the setting of each trial."""
+    pruner: Literal["successive_halving", "none"] = "successive_halving"
+    """Algorithm that stops weak trials early; several objectives require none."""
+    objectives: tuple[ObjectiveName, ...] = ("val_accuracy",)
+    """Metrics to optimise: val_accuracy, then those to keep small, parameters and prediction_seconds."""
+    warm_start: str | None = None
+    """Name of an earlier study in the same storage whose best settings are tried first."""
+    refit: int = Field(0, ge=0, le=20)
+    """Number of seeds with which the best setting is trained again on all 60,000 images; 0 registers the best trial."""
+    keep: int | None = Field(None, ge=1, le=100_000)
+    """Number of the best trials whose weights are kept when the search ends. If empty, all are kept."""
 
     @model_validator(mode="after")
     def _objectives_agree(self) -> "SearchConfig":
@@ -101,7 +105,9 @@ class SearchConfig(Section):
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError("search.objectives names one objective twice")
         if len(self.objectives) > 1 and self.pruner != "none":
-            raise ValueError("several search.objectives cannot be pruned; they need search.pruner=none")
+            raise ValueError("search.objectives with several metrics requires search.pruner=none")
         if len(self.objectives) > 1 and self.refit > 1:
-            raise ValueError("several search.objectives need search.refit=1 or 0: more seeds make an ensemble, as slow")
+            raise ValueError(
+                "search.objectives with several metrics requires search.refit=0 or 1: more seeds make a slow ensemble"
+            )
         return self

@@ -1,13 +1,13 @@
-"""What all parts of an experiment's schema have in common."""
+"""What all sections of an experiment file share."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Width = Annotated[int, Field(ge=1, le=4096)]  # units or filters
+Width = Annotated[int, Field(ge=1, le=4096)]  # units of a dense layer or filters of a convolution
 
 
 class Section(BaseModel):
-    """Base of every part of an experiment: immutable, and closed to unknown names."""
+    """The base of every section: it is immutable and refuses unknown names; a field's docstring is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.files import override
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN

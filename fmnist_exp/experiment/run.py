@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fmnist_exp import models
 from fmnist_exp.backend import inference, layers, seeds, setup
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.experiment import artifacts, checkpoints

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import CLASS_NAMES
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry import versions

@@ -29,7 +29,8 @@ from mlflow.entities import (
 )
 from mlflow.tracking.context.registry import resolve_tags
 
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.tracking import names, store
 from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Tag

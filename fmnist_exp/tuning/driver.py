@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from fmnist_exp.backend import interrupts
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs

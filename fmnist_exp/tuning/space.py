@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fmnist_exp import models
+from fmnist_exp.config.fields import fields, flatten
 from fmnist_exp.config.files import override, unknown_field
-from fmnist_exp.config.schema import ExperimentConfig, fields, flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.training import fit as fitting

@@ -9,7 +9,8 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking.redact import without_secrets
 from fmnist_exp.tuning import objectives, space

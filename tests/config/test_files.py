@@ -5,7 +5,8 @@ import typing
 import pytest
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, fields
+from fmnist_exp.config.fields import fields
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.errors import RequestError
 
@@ -39,7 +40,8 @@ def test_a_missing_experiment_is_answered_with_those_that_exist():
     for reference in ("cnm", "folder/cnm.yaml"):
         with pytest.raises(RequestError) as raised:
             files.load(reference)
-        assert str(raised.value) == f"no experiment {reference!r}; experiments/ has: {', '.join(SHIPPED)}"
+        assert str(raised.value).startswith(f"no experiment {reference!r}")
+        assert ", ".join(SHIPPED) in str(raised.value)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
@@ -180,10 +182,10 @@ def test_a_value_out_of_range_is_answered_with_the_range(name, value, said):
         ("training.learning_rate", ".nan", "training.learning_rate=nan: must be above 0 and at most 10"),
         ("model.dropout", "[0.1]", "model.dropout lists 1 values for 2 model.widths"),
         ("model.convolutions", "[1, 2, 3]", "model.convolutions lists 3 values for 2 model.widths"),
-        ("training.label_smoothing", "0.1", "training.label_smoothing needs training.labels=one_hot"),
-        ("training.weight_decay", "0.1", "training.weight_decay needs training.optimizer=adamw, sgd or muon"),
+        ("training.label_smoothing", "0.1", "training.label_smoothing requires training.labels=one_hot"),
+        ("training.weight_decay", "0.1", "training.weight_decay requires training.optimizer=adamw, sgd or muon"),
         ("training.epochs", "[1", "training.epochs='[1' is not a value that YAML can read"),
-        ("search.n_trials", "3", "search.n_trials needs an experiment with a search, as tune_cnn"),
+        ("search.n_trials", "3", "search.n_trials requires an experiment with a search, e.g. tune_cnn"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_is_right(name, text, sentence):
@@ -197,7 +199,7 @@ def test_a_wrong_value_is_answered_with_what_is_right(name, text, sentence):
         ("training.epochs", "3.5", ["training.epochs=3.5", "integer"]),
         ("training.epochs", "", ["training.epochs", "integer"]),
         ("training.learning_rate", "fast", ["training.learning_rate='fast'", "number", "above 0 and at most 10"]),
-        ("model.batch_norm", "maybe", ["model.batch_norm='maybe'", "boolean"]),
+        ("model.batch_norm", "maybe", ["model.batch_norm='maybe'", "boolean", "true or false"]),
         ("model.widths", "64", ["model.widths=64", "valid tuple"]),
         ("model.widths", "[64, x]", ["model.widths='x'", "integer", "at least 1 and at most 4096"]),
         ("model.widths", "[1, 2, 3, 4, 5, 6, 7, 8, 9]", ["model.widths", "at most 8"]),
@@ -233,12 +235,12 @@ FORMS = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
-        ("{}", "search.space is empty: name a field to search at least, as in experiments/tune_mlp.yaml"),
+        ("{}", "search.space is empty: name at least one field, as experiments/tune_mlp.yaml does"),
         ("{seed: [1, 2]}", f"search.space: each field takes {FORMS}; got [1, 2]"),
         ("{seed: {lo: 1, high: 2}}", f"search.space: each field takes {FORMS}; got {{'lo': 1, 'high': 2}}"),
         ("{seed: {choices: [1]}}", f"search.space: each field takes {FORMS}; got {{'choices': [1]}}"),
         ("{seed: {low: 3, high: 2}}", "search.space: low (3) must be below high (2)"),
-        ("{model.l2: {low: 0, high: 1, log: true}}", "search.space: log needs low above 0 and no step"),
+        ("{model.l2: {low: 0, high: 1, log: true}}", "search.space: log requires low above 0 and no step"),
         (
             "{model.widths: {depth: [2, 1], low: 1, high: 2}}",
             "search.space: the first depth (2) must not be above the second (1)",

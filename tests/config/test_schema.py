@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, ModelConfig, TrainingConfig, fields, flatten
+from fmnist_exp.config.fields import fields, flatten
+from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, ModelConfig, TrainingConfig
 from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
 
 SPACE = {
@@ -63,8 +64,8 @@ def test_the_three_forms_of_a_space():
     ("form", "values", "reason"),
     [
         (Range, {"low": 1, "high": 1}, r"low \(1\) must be below high \(1\)"),
-        (Range, {"low": 0, "high": 1, "log": True}, "log needs low above 0"),
-        (Range, {"low": 1, "high": 2, "log": True, "step": 1}, "log needs low above 0 and no step"),
+        (Range, {"low": 0, "high": 1, "log": True}, "log requires low above 0"),
+        (Range, {"low": 1, "high": 2, "log": True, "step": 1}, "log requires low above 0 and no step"),
         (Range, {"low": 0, "high": 1, "step": 0.3}, r"step \(0.3\) must divide"),
         (Range, {"low": 0, "high": 1, "step": 0}, "greater than 0"),
         (Choice, {"choices": [1]}, "at least 2"),
@@ -93,7 +94,7 @@ def test_one_dropout_and_number_of_convolutions_per_width():
 
 @pytest.mark.parametrize("others", [{}, {"mixup": 0.2, "cutmix": 1.0}])
 def test_copies_need_something_that_changes_them(others):
-    with pytest.raises(pydantic.ValidationError, match=r"augmentation\.copies needs a transform"):
+    with pytest.raises(pydantic.ValidationError, match=r"augmentation\.copies requires a transform"):
         AugmentationConfig(copies=1, **others)
     assert AugmentationConfig(copies=1, shear=3).transforms() == {"shear": 3}
 
@@ -101,7 +102,7 @@ def test_copies_need_something_that_changes_them(others):
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_mixing_needs_one_hot_labels(name):
     mixing = AugmentationConfig(**{name: 0.2})
-    with pytest.raises(pydantic.ValidationError, match=rf"augmentation\.{name} needs training\.labels=one_hot"):
+    with pytest.raises(pydantic.ValidationError, match=rf"augmentation\.{name} requires training\.labels=one_hot"):
         ExperimentConfig(augmentation=mixing)
     ExperimentConfig(augmentation=mixing, training=TrainingConfig(labels="one_hot"))
 

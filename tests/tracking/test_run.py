@@ -16,7 +16,8 @@ import pytest
 import requests
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import CLASS_NAMES
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation.metrics import slug

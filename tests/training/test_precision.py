@@ -8,7 +8,8 @@ from support.searches import Searched, configure
 
 from fmnist_exp.backend import seeds
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.tracking import models as logged_models

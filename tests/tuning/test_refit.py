@@ -8,7 +8,8 @@ import pytest
 from support.searches import Searched, configure
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import DataConfig, ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data import dataset, sources
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
@@ -60,12 +61,12 @@ def test_nothing_is_held_out(folder):
     ("given", "reason"),
     [
         ({"data.validation_fraction": 0.005}, "data.validation_fraction must be 0 or at least 0.01"),
-        ({"training.patience": 3}, "leaves no validation images, which training.patience needs"),
-        ({"training.schedule": "plateau"}, "leaves no validation images, which training.schedule=plateau needs"),
-        ({"training.checkpoint": True}, "leaves no validation images, which training.checkpoint needs"),
+        ({"training.patience": 3}, "leaves no validation images, which training.patience requires"),
+        ({"training.schedule": "plateau"}, "leaves no validation images, which training.schedule=plateau requires"),
+        ({"training.checkpoint": True}, "leaves no validation images, which training.checkpoint requires"),
         (
             {"search.space": {"model.dropout": {"low": 0, "high": 0.5}}},
-            "leaves no validation images, which search needs",
+            "leaves no validation images, which search requires",
         ),
     ],
 )

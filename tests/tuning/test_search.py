@@ -16,7 +16,8 @@ from support import searches
 from support.searches import SPACE, STORAGE, ended
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store

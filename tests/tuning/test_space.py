@@ -7,14 +7,15 @@ import pytest
 from support.searches import SPACE, configure
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import space
 
 
 def test_an_empty_space():
-    with pytest.raises(RequestError, match=r"^search\.space is empty: name a field to search at least"):
+    with pytest.raises(RequestError, match=r"^search\.space is empty: name at least one field"):
         configure(search__space={})
 
 
@@ -36,7 +37,7 @@ def test_a_step_between_whole_numbers():
         ({"training.optimizer": {"choices": ["adam"]}}, {}, "search.space"),
         ({"model.dropout": {"depth": [1, 2], "low": 1, "high": 3}}, {}, "model.dropout"),
         ({"model.widths": {"low": 8, "high": 32}}, {}, "model.widths"),
-        ({"training.weight_decay": {"low": 0.0, "high": 0.1}}, {}, "training.weight_decay needs training.optimizer"),
+        ({"training.weight_decay": {"low": 0.0, "high": 0.1}}, {}, "training.weight_decay requires training.optimizer"),
         (
             {"training.optimizer": {"choices": ["adamw", "adam"]}, "training.weight_decay": {"low": 0.0, "high": 0.1}},
             {"training__optimizer": "adamw"},

@@ -14,7 +14,8 @@ import optuna
 from optuna.trial import TrialState
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, flatten
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import objectives, space
 

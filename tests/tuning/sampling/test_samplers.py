@@ -134,9 +134,9 @@ def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
         ({"search.objectives": ["val_accuracy", "val_accuracy"]}, "search.objectives names one objective twice"),
         (
             {"search.objectives": ["val_accuracy", "parameters"], "search.pruner": "successive_halving"},
-            "several search.objectives cannot be pruned; they need search.pruner=none",
+            "requires search.pruner=none",
         ),
-        ({"search.objectives": ["val_accuracy", "parameters"], "search.refit": 3}, "need search.refit=1 or 0"),
+        ({"search.objectives": ["val_accuracy", "parameters"], "search.refit": 3}, "requires search.refit=0 or 1"),
         ({"search.refit": 21}, "search.refit=21: must be at least 0 and at most 20"),
         ({"search.keep": 0}, "search.keep=0: must be at least 1 and at most 100000"),
     ],
