@@ -1,7 +1,6 @@
-"""The driver of a search: asks the study for trials, keeps the crew busy, hears what they measure, tells the study.
+"""The driver of a search, which alone touches the study: it hands out trials and tells the study what they measure.
 
-Only the driver touches the study. A trial may run more than once, when its worker dies; each execution gets a run of
-its own, and only the newest one is listened to.
+A trial may run more than once, when its worker dies; each execution has a run of its own, and only the newest counts.
 """
 
 from __future__ import annotations
