@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import optuna
 from optuna.trial import TrialState
 
 from fmnist_exp.config.search import SearchConfig
@@ -80,19 +79,9 @@ def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:
     return False
 
 
-def by_accuracy(study: Study) -> Study:
-    """The study as if accuracy were its only objective, with its curves: what most figures can show.
-
-    With one objective the study itself, else a copy in memory.
-    """
-    if len(study.directions) == 1:
-        return study
-    single = optuna.create_study(study_name=study.study_name, direction="maximize")
-    for trial in study.get_trials():
-        trial.values = trial.values[:1] if trial.values else None
-        trial.intermediate_values = dict(enumerate(trial.user_attrs.get(CURVE, []), start=1))
-        single.add_trial(trial)
-    return single
+def curve(trial: FrozenTrial) -> dict[int, float]:
+    """Return the validation accuracy of a trial by epoch, from 1; empty before its first epoch ended."""
+    return trial.intermediate_values or dict(enumerate(trial.user_attrs.get(CURVE, []), start=1))
 
 
 def front(study: Study) -> list[FrozenTrial]:

@@ -1,32 +1,17 @@
 """Every figure draws, also for the least there is to draw, and its words say the right numbers."""
 
-import io
 import itertools
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from support.figures import words
 
 from fmnist_exp.config.schema import AugmentationConfig
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as run_figures
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning.report import static
-from fmnist_exp.tuning.report.points import Stretch, Timeline, TrialPoints
-
-
-def words(figure: Figure) -> str:
-    """All that stands in the figure, which is drawn to a PNG first, as a run does it."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    assert file.getvalue().startswith(b"\x89PNG")
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    for axes in figure.axes:
-        texts += [axes.get_title(), axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
-        texts += [label.get_text() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
-        texts += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
-    return "\n".join([*texts, figure.get_suptitle()])
 
 
 @pytest.fixture
@@ -184,121 +169,3 @@ def test_model_diagram_has_a_box_per_layer():
     assert len(figure.axes[0].patches) == 2
     top, bottom = (box.get_y() for box in figure.axes[0].patches)
     assert figure.axes[0].get_ylim()[0] > bottom > top  # the y axis points down
-
-
-# studies
-
-
-def trial(number: int, pruned: bool = False, epochs: int = 3, rate: float | None = None) -> TrialPoints:
-    accuracies = {epoch: 0.5 + number / 10 + epoch / 100 for epoch in range(1, epochs + 1)}
-    parameters = {"training.learning_rate": rate or 10.0 ** -(number + 1), "model.dropout": number / 10}
-    return TrialPoints(number, pruned, accuracies, parameters)
-
-
-STUDIES = {
-    "one trial": [trial(0)],
-    "one trial of one epoch": [trial(0, epochs=1)],
-    "all pruned": [trial(n, pruned=True, epochs=1) for n in range(3)],
-    "the pruned one is highest": [trial(0), trial(1), trial(2, pruned=True)],
-    "a parameter that never changes": [trial(n, rate=0.1) for n in range(3)],
-}
-LOGARITHMIC = frozenset({"training.learning_rate"})
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_learning_curves(name):
-    trials = STUDIES[name]
-    figure = static.learning_curves(trials)
-    said = words(figure)
-    assert "Learning curves of all trials" in said
-    best = max(trials, key=lambda t: t.best)
-    assert f"best: trial {best.number}, {best.best:.2%}" in said
-    drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
-    for each in trials:
-        assert list(each.accuracies.values()) in drawn
-    crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
-    assert len(crosses) == sum(each.pruned for each in trials)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_history(name):
-    trials = STUDIES[name]
-    figure = static.history(trials)
-    assert "the best so far" in words(figure)
-    points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
-    assert {number: points[number] for number in (t.number for t in trials)} == {t.number: t.best for t in trials}
-    (so_far,) = [line for line in figure.axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
-    assert list(so_far.get_ydata()) == list(itertools.accumulate((t.best for t in trials), max))
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_slices_has_an_axis_per_parameter(name):
-    figure = static.slices(STUDIES[name], LOGARITHMIC, {})
-    words(figure)
-    scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes if axes.get_xlabel()}
-    assert scales == {"training.learning_rate": "log", "model.dropout": "linear"}
-    assert [len(axes.get_lines()) for axes in figure.axes[:2]] == [len(STUDIES[name])] * 2
-
-
-def test_slices_with_more_parameters_than_columns():
-    many = TrialPoints(0, False, {1: 0.5}, {f"p{i}": float(i) for i in range(6)})
-    assert "p5" in words(static.slices([many], frozenset(), {}))
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_parallel_coordinates_has_a_line_per_trial(name):
-    trials = STUDIES[name]
-    figure = static.parallel_coordinates(trials, LOGARITHMIC, {})
-    said = words(figure)
-    assert all(label in said for label in ("learning_rate", "dropout", "val_accuracy"))
-    rates = [t.parameters["training.learning_rate"] for t in trials]
-    assert f"{min(rates):.3g}" in said
-    assert f"{max(rates):.3g}" in said
-    assert len([line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 3]) == len(trials)
-
-
-@pytest.mark.parametrize("shares", [{"model.dropout": 1.0}, {"a": 0.7, "b": 0.3, "c": 0.0}])
-def test_importances(shares):
-    figure = static.importances(shares)
-    said = words(figure)
-    assert all(f"{share:.2f}" in said and name in said for name, share in shares.items())
-    widths = [bar.get_width() for bar in figure.axes[0].patches]
-    assert widths == list(shares.values())[::-1]
-
-
-def test_choices_stand_with_their_words():
-    trials = [TrialPoints(n, False, {1: 0.5 + n / 10}, {"training.optimizer": n % 2, "x": n}) for n in range(3)]
-    words_of = {"training.optimizer": ["adam", "sgd"]}
-    for figure in (
-        static.slices(trials, frozenset(), words_of),
-        static.parallel_coordinates(trials, frozenset(), words_of),
-    ):
-        said = words(figure)
-        assert "adam" in said
-        assert "sgd" in said
-
-
-def test_the_front_is_marked_for_each_other_objective():
-    measured = {4: {"val_accuracy": 0.9, "parameters": 50}, 7: {"val_accuracy": 0.8, "parameters": 20}}
-    measured[8] = {"val_accuracy": 0.7, "parameters": 60}
-    figure = static.pareto_front(measured, [4, 7])
-    words(figure)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["4", "7"]
-    front = next(line for line in figure.axes[0].get_lines() if line.get_label() == "Pareto front")
-    assert list(zip(*front.get_data(), strict=True)) == [(20, 0.8), (50, 0.9)]
-    more = {number: {**values, "prediction_seconds": values["parameters"] / 1e6} for number, values in measured.items()}
-    assert [axes.get_xlabel() for axes in static.pareto_front(more, [4, 7]).axes] == [
-        "parameters",
-        "seconds per prediction, one image",
-    ]
-
-
-def test_the_timeline_has_a_bar_per_trial_and_a_row_per_worker():
-    stretches = [Stretch(0, "b", "COMPLETE", 0, 60), Stretch(1, "a", "PRUNED", 30, 90), Stretch(2, "b", "FAIL", 60, 70)]
-    figure = static.timeline(Timeline(stretches, [65.0]))
-    said = words(figure)
-    assert all(text in said for text in ("a", "b", "complete", "pruned", "failed", "minutes, pauses left out"))
-    bars = sorted((bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches)
-    assert [left for left, _ in bars] == pytest.approx([0, 0.5, 1])
-    assert [width for _, width in bars] == pytest.approx([1, 1, 1 / 6])
-    assert "pruned" not in words(static.timeline(Timeline(stretches[:1], [])))  # no word for what is not there

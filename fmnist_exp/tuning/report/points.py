@@ -1,61 +1,185 @@
-"""What the figures of a study show, prepared once for both ways to draw it."""
+"""What the figures of a study show, prepared once for the two libraries that draw it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+from optuna.importance import get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from fmnist_exp.figures.canvas import TRAIN, WRONG
+from fmnist_exp.tuning import objectives
+
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna import Study
+
+# a trial's state → its name in a legend, and its colour
+STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", "#b9b9b9"), "FAIL": ("failed", WRONG)}
+LABELS = {"val_accuracy": "validation accuracy", "prediction_seconds": "seconds per prediction, one image"}
+TITLES = {
+    "history": "Validation accuracy by trial, and the best so far",
+    "learning_curves": "Learning curves of all trials",
+    "slices": "Validation accuracy by parameter (× pruned)",
+    "parallel_coordinates": "Trials through their parameters; yellow is best",
+    "importances": "Importance of each parameter for the validation accuracy",
+    "timeline": "Trials by worker",
+    "pareto_front": "Pareto front, with the trials' numbers",
+}
+ENOUGH = 3  # complete trials from which on importances mean anything
+DRIVER = "driver"  # the worker of a trial that names none
+PAUSE = 60.0  # seconds without any trial after which the timeline skips to the next one
 
 
 @dataclass(frozen=True)
-class TrialPoints:
-    """What the figures show of one trial: `accuracies` is validation accuracy by epoch."""
+class TrialPoint:
+    """A trial's state, and its validation accuracy by epoch, of at least one epoch."""
 
     number: int
-    pruned: bool
+    state: str  # COMPLETE or PRUNED
     accuracies: Mapping[int, float]
-    parameters: Mapping[str, float]
 
-    @property
+    @cached_property
     def best(self) -> float:
         """The highest validation accuracy of any epoch."""
         return max(self.accuracies.values())
 
+    @property
+    def pruned(self) -> bool:
+        """True if the trial was stopped before its end."""
+        return self.state == "PRUNED"
+
+    @property
+    def color(self) -> str:
+        """The colour of the trial's state."""
+        return STATES[self.state][1]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A searched parameter with its value in each trial; a choice is given by its position in `choices`."""
+
+    name: str
+    values: Sequence[float]
+    logarithmic: bool = False
+    choices: Sequence[str] = ()  # none for a number
+
+    @property
+    def heights(self) -> NDArray[np.float64]:
+        """The values on the parameter's scale, from 0 for the lowest to 1 for the highest; shape (trials,)."""
+        scaled = np.log10(self.values) if self.logarithmic else np.array(self.values, dtype=float)
+        spread = scaled.max() - scaled.min()
+        heights: NDArray[np.float64] = (scaled - scaled.min()) / (spread or 1.0)
+        return heights
+
+    def text(self, value: float) -> str:
+        """Return a value as people read it."""
+        return self.choices[round(value)] if self.choices else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Content of the history, the learning curves, the slices and the parallel coordinates.
+
+    Attributes:
+        points: the trials in order of their numbers, at least one.
+        parameters: the searched parameters in alphabetical order.
+    """
+
+    points: Sequence[TrialPoint]
+    parameters: Sequence[Parameter]
+
+    @cached_property
+    def best(self) -> TrialPoint:
+        """The most accurate trial; of equal ones a complete one, since a pruned trial has a model too."""
+        return max(self.points, key=lambda trial: (trial.best, not trial.pruned))
+
+    @property
+    def best_so_far(self) -> list[float]:
+        """The highest validation accuracy up to each trial."""
+        return list(accumulate((trial.best for trial in self.points), max))
+
+    @property
+    def axes(self) -> list[Parameter]:
+        """The axes of the parallel coordinates: the parameters, then the validation accuracy."""
+        return [*self.parameters, Parameter("val_accuracy", [trial.best for trial in self.points])]
+
+    def by_state(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield each state that occurs, with the positions of its trials in `points`."""
+        for state in STATES:
+            if rows := [row for row, trial in enumerate(self.points) if trial.state == state]:
+                yield state, rows
+
 
 @dataclass(frozen=True)
 class Stretch:
-    """A trial's place on the timeline; `start` and `end` in seconds."""
+    """A trial's bar on the timeline; `start` and `end` in seconds."""
 
     number: int
     worker: str
-    state: str  # COMPLETE, PRUNED, FAIL
+    state: str  # COMPLETE, PRUNED or FAIL
     start: float
     end: float
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Stretches in order of their starts, and where time without any trial was left out, in seconds."""
+    """The trials in order of their starts, and the seconds at which time without any trial was left out."""
 
     stretches: Sequence[Stretch]
     cuts: Sequence[float]
 
 
-DRIVER = "driver"  # where a trial ran that names no worker
-PAUSE = 60.0  # seconds without any trial after which the timeline skips to the next one
+@dataclass(frozen=True)
+class ParetoFront:
+    """The objectives by name of each complete trial, accuracy first, and the trials that no other beats in all."""
+
+    measured: Mapping[int, Mapping[str, float]]
+    front: Sequence[int]
+
+
+Content = Trials | Timeline | ParetoFront | Mapping[str, float]  # of a figure; the last are the importances
+
+
+def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
+    """Return the content of every figure that a study has enough trials for, by the figure's name.
+
+    Args:
+        study: the study.
+        names: its objectives in order, accuracy first.
+    """
+    figures: dict[str, Content] = {}
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if front := [trial.number for trial in objectives.front(study)]:
+        measured = {trial.number: dict(zip(names, trial.values, strict=True)) for trial in complete}
+        figures["pareto_front"] = ParetoFront(measured, front)
+    if shown := _trials(trials):
+        figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), shown)
+    if len(complete) >= ENOUGH:
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that lower targets count as better
+            figures["importances"] = get_param_importances(study, target=lambda trial: -trial.values[0])
+    if (times := timeline(trials)).stretches:
+        figures["timeline"] = times
+    return figures
 
 
 def timeline(trials: Sequence[FrozenTrial]) -> Timeline:
-    """The ended trials as stretches of time."""
+    """Return the ended trials as stretches of time, without the pauses between two sessions of a search."""
     times = sorted(
         (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp(), trial.number, trial)
         for trial in trials
         if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete
     )
-    found: list[Stretch] = []
+    stretches: list[Stretch] = []
     cuts: list[float] = []
     zero = busy_until = times[0][0] if times else 0.0
     for start, end, number, trial in times:
@@ -64,5 +188,22 @@ def timeline(trials: Sequence[FrozenTrial]) -> Timeline:
             cuts.append(start - zero)
         busy_until = max(busy_until, end)
         worker = str(trial.user_attrs.get("worker", DRIVER))
-        found.append(Stretch(number, worker, trial.state.name, start - zero, end - zero))
-    return Timeline(found, cuts)
+        stretches.append(Stretch(number, worker, trial.state.name, start - zero, end - zero))
+    return Timeline(stretches, cuts)
+
+
+def _trials(ended: Sequence[FrozenTrial]) -> Trials | None:
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    shown = [trial for trial in ended if trial.state in states and objectives.curve(trial)]
+    if not shown:
+        return None
+    points = [TrialPoint(trial.number, trial.state.name, objectives.curve(trial)) for trial in shown]
+    return Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)])
+
+
+def _parameter(name: str, trials: Sequence[FrozenTrial]) -> Parameter:
+    kind = trials[0].distributions[name]
+    values = [kind.to_internal_repr(trial.params[name]) for trial in trials]
+    if isinstance(kind, CategoricalDistribution):
+        return Parameter(name, values, choices=[str(json.loads(str(choice))) for choice in kind.choices])
+    return Parameter(name, values, logarithmic=getattr(kind, "log", False))

@@ -1,4 +1,7 @@
-"""The interactive page of a study in a real browser, and the timeline behind it; trials are told, not trained."""
+"""The files of a study: the interactive page in a real browser, the PNGs and tables, and the points behind them.
+
+No trial is trained: the studies are made up.
+"""
 
 import datetime
 from pathlib import Path
@@ -80,9 +83,9 @@ def test_the_page_draws_every_figure_without_a_network(written):
             ".data.map(d => [d.name, d.y.length])"
         )
     assert problems == []
-    expected = ["Optimization History Plot", "Parallel Coordinate Plot", "Slice Plot", "Learning curves of all trials"]
-    expected += ["Importance of each parameter for the validation accuracy", "Trials by worker"]
-    assert titles == (["Pareto-front Plot"] if len(names) > 1 else []) + expected
+    expected = ["history", "parallel_coordinates", "slices", "learning_curves", "importances", "timeline"]
+    expected = (["pareto_front"] if len(names) > 1 else []) + expected
+    assert titles == [points.TITLES[name] for name in expected]
     assert curves == [["pruned", 1], ["complete", 16], ["stopped here", 1], ["best: trial 7", 2]]
     assert rows == [["complete", 8], ["pruned", 1], ["failed", 1]]
 
@@ -114,6 +117,22 @@ def test_a_trial_without_a_worker_ran_in_the_driver():
     study.ask()  # it still runs, and has no place yet
     assert [one.worker for one in points.timeline(study.get_trials()).stretches] == ["driver"]
     assert points.timeline([]).stretches == []
+
+
+def test_accuracy_is_one_objective_among_several():
+    one, two = (points.prepare(study_of(names), names) for names in (("val_accuracy",), ("val_accuracy", "parameters")))
+    assert two["history"] == one["history"]
+    assert two["importances"] == one["importances"]
+    assert one.keys() | {"pareto_front"} == two.keys()
+    rate, optimizer = one["slices"].parameters
+    assert (rate.logarithmic, optimizer.logarithmic) == (True, False)
+    assert (optimizer.choices, optimizer.values[:3]) == (["adam", "sgd"], [0, 1, 0])
+    assert one["history"].best.number == 7
+
+
+def test_a_height_is_on_the_scale_of_the_search():
+    assert points.Parameter("rate", [1e-4, 1e-3, 1e-2], logarithmic=True).heights == pytest.approx([0, 0.5, 1])
+    assert points.Parameter("depth", [3, 3]).heights == pytest.approx([0, 0])
 
 
 def test_a_study_without_a_finished_trial_has_a_page(tmp_path):
