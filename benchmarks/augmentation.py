@@ -1,9 +1,10 @@
-"""What augmentation costs: each change alone and all at once, beside a training step of a simple CNN, in one run.
+"""Measure the time of augmentation, each change alone and all together, relative to a training step of a simple CNN.
 
-The network has 32 and 64 filters of 3x3, each with pooling, and a dense layer of 64. Its step is the median over
-epochs of `model.fit` with the platform's batches, nothing augmented. The last table is the whole: the same fit with
-everything on, epochs of both kinds in turn. Keras asks for a batch while the step before it runs, on the same cores.
-Usage: python benchmarks/augmentation.py [--steps 100] [--repeats 7]
+The network has two convolutions (32 and 64 filters of 3x3), each with pooling, and a dense layer of 64 units. The time
+of its step is the median over epochs of `model.fit` with the platform's batches and without augmentation. The last line
+compares it with the same fit with all changes; epochs of both kinds alternate. Keras asks for a batch while the
+previous step runs on the same cores.
+Usage: python -m benchmarks.augmentation [--steps 100] [--repeats 7]
 """
 
 import argparse
@@ -29,9 +30,10 @@ EVERYTHING = {name: value for fields in ON.values() for name, value in fields.it
 
 
 def main() -> None:
+    """Measure batches of each size and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of an epoch of the fit")
-    parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind; the first two beside do not count")
+    parser.add_argument("--steps", type=int, default=100, help="training steps per epoch")
+    parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind, after two that do not count")
     arguments = parser.parse_args()
     from fmnist_exp.backend import seeds
     from fmnist_exp.config.schema import DataConfig
@@ -46,12 +48,13 @@ def main() -> None:
 
 
 def alternatives() -> list[tuple[str, dict[str, Any]]]:
+    """Return the measured combinations of fields with their names."""
     images = {k: v for k, v in EVERYTHING.items() if k not in ("mixup", "cutmix")}
-    return [*ON.items(), ("all of an image", images), ("all, with mixup or cutmix", EVERYTHING)]
+    return [*ON.items(), ("all changes of one image", images), ("all, with mixup or cutmix", EVERYTHING)]
 
 
 def change(split: Any, size: int, fields: dict[str, Any]) -> float:
-    """Median seconds for a batch, over as many calls as fit into a second or so."""
+    """Return the median seconds for a batch, over 500 calls."""
     from fmnist_exp.config.schema import AugmentationConfig
     from fmnist_exp.data.augment import augment, mix
 
@@ -68,7 +71,7 @@ def change(split: Any, size: int, fields: dict[str, Any]) -> float:
 
 
 def fits(split: Any, size: int, steps: int, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds per step of epochs with nothing on and with everything on, in turn."""
+    """Return the seconds per step of alternating epochs, without augmentation and with all changes."""
     import keras
 
     from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig, TrainingConfig
@@ -86,11 +89,12 @@ def fits(split: Any, size: int, steps: int, repeats: int) -> tuple[list[float], 
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 2):
         for feed, measured in zip(kinds, seconds, strict=True):
-            measured.append(timed(lambda feed=feed: model.fit(feed, verbose=0, shuffle=False)) / len(feed))
+            measured.append(seconds_of(lambda feed=feed: model.fit(feed, verbose=0, shuffle=False)) / len(feed))
     return seconds[0][2:], seconds[1][2:]
 
 
 def simple_cnn() -> Any:
+    """Return the network, which maps images (B, 28, 28) to probabilities (B, 10)."""
     from keras import Sequential, layers
 
     return Sequential(
@@ -110,7 +114,7 @@ def simple_cnn() -> Any:
     )
 
 
-def timed(call: Callable[[], Any]) -> float:
+def seconds_of(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -119,7 +123,7 @@ def timed(call: Callable[[], Any]) -> float:
 def report(size: int, step: float, costs: list[tuple[str, float]], off: list[float], on: list[float]) -> None:
     console = Console(width=100)
     table = Table(title=f"Batches of {size}; a step of the simple CNN takes {1000 * step:.1f} ms")
-    for column in ("", "µs per image", "ms per batch", "of a step"):
+    for column in ("", "µs per image", "ms per batch", "relative to a step"):
         table.add_column(column, justify="right" if column else "left")
     for name, seconds in costs:
         table.add_row(name, f"{1e6 * seconds / size:.1f}", f"{1000 * seconds:.2f}", f"{seconds / step:.1%}")
@@ -127,7 +131,7 @@ def report(size: int, step: float, costs: list[tuple[str, float]], off: list[flo
     ratio = statistics.median(b / a for a, b in zip(off, on, strict=True))
     spread = [f"{1000 * statistics.median(v):.2f} ({1000 * min(v):.2f} … {1000 * max(v):.2f})" for v in (off, on)]
     console.print(
-        f"Steps of a fit, n = {len(off)} epochs: {spread[0]} ms with nothing on, {spread[1]} ms with all on: "
+        f"Steps of a fit, n = {len(off)} epochs: {spread[0]} ms without augmentation, {spread[1]} ms with all changes: "
         f"{ratio - 1:+.1%}\n"
     )
 

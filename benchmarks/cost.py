@@ -1,4 +1,4 @@
-"""What a network costs: the multiplications of its convolutions and dense layers."""
+"""Count the multiply-adds of a network's convolutions and dense layers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ PASSES = 3  # of a training step: forward, the gradient of the weights, the grad
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiplications, each with its addition, that one image takes through `model`, forward.
+    """Return the multiply-adds (a multiplication with its addition) of one image on its way through `model`.
 
-    Networks inside of it count once for each time that they are asked. Normalisation, activation and pooling, a
-    hundredth of the work, are left out.
+    A network inside the model counts once for each call. Normalisation, activation and pooling are left out; they are
+    about a hundredth of the work.
     """
     return sum(work for work, _ in _uses(model))
 
 
 def training_flop(model: keras.Model) -> int:
-    """Floating-point operations of one image in a training step: two per multiply-add, forward and backward.
+    """Return the floating-point operations of one image in a training step: two per multiply-add and pass.
 
-    Layers that see the image itself need no gradient of their input.
+    The layers that see the image itself need no gradient of their input.
     """
     return sum(2 * (PASSES - sees_image) * work for work, sees_image in _uses(model))
 
 
 def _uses(model: keras.Model) -> Iterator[tuple[int, bool]]:
-    """The multiply-adds of each use of a layer, and whether nothing that learns lies between it and the image."""
+    """Yield the multiply-adds of each use of a layer, and whether no layer with weights lies before it."""
     import keras
 
     learned: set[int] = set()  # ids of tensors that depend on weights

@@ -1,9 +1,9 @@
-"""How fast a version is served, beside `mlflow models serve` of the same network logged with the plain keras flavor.
+"""Compare `fmnist-exp serve` with `mlflow models serve`, which serves the same network in MLflow's keras flavor.
 
-    python benchmarks/serving.py
+    python -m benchmarks.serving
 
-Needs wrk (Debian: apt-get install wrk) and a registered champion in the current tracking store. Both servers run one
-after the other on this machine, with wrk on the same cores; takes about four minutes.
+The benchmark needs wrk (Debian: apt-get install wrk) and a registered champion in the current tracking store. The two
+servers run one after the other on this machine, with wrk on the same cores. The whole takes about four minutes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.processes import python
 
 CONNECTIONS = 8
 SCRIPT = """
@@ -42,7 +44,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw."""
+    """The results of wrk."""
 
     rate: float  # requests per second
     p50: float  # ms
@@ -52,23 +54,23 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What was measured of one server; every list has one entry per repetition."""
+class Measurements:
+    """The measurements of one server; every list has one entry per repetition."""
 
-    cold: list[float]  # s, from the command to the first answer
-    memory: list[float]  # MiB, of all its processes after the load
+    cold: list[float]  # seconds from the command to the first answer
+    memory: list[float]  # MiB of all its processes after the load
     loads: list[Load]
-    one: list[float]  # ms per request with one image, one request after the other
-    many: list[float]  # ms, with 64
+    one: list[float]  # ms per request with one image, without parallel requests
+    many: list[float]  # ms per request with 64 images
 
 
 def main() -> None:
-    """Measure both servers, print the table, exit 1 if a number is not reached."""
+    """Measure both servers and print the table. Exits with 1 if a number is not reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="models:/fashion-mnist@champion")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=10, help="of each load")
-    parser.add_argument("--sustained", type=int, default=60, help="seconds of the long load")
+    parser.add_argument("--model", default="models:/fashion-mnist@champion", help="version to serve")
+    parser.add_argument("--repetitions", type=int, default=3, help="number of starts of each server")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of each load")
+    parser.add_argument("--sustained", type=int, default=60, help="duration of the long load in seconds")
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; on Debian: apt-get install wrk")
@@ -76,9 +78,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         images = prepare(folder, arguments.model)
-        python = [sys.executable, "-m"]
-        peer = [*python, "mlflow", "models", "serve", "-m", str(folder / "plain"), "--env-manager", "local"]
-        ours = [*python, "fmnist_exp", "serve", "--model", arguments.model]
+        peer = python("mlflow", "models", "serve", "-m", folder / "plain", "--env-manager", "local")
+        ours = python("fmnist_exp", "serve", "--model", arguments.model)
         slow = measure(peer, folder, images, arguments.repetitions, arguments.seconds)
         fast = measure(ours, folder, images, arguments.repetitions, arguments.seconds)
         with serving(ours, images[:1]) as (port, _, _):
@@ -88,7 +89,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, uri: str) -> np.ndarray:
-    """The same network in the plain keras flavor, a body for wrk, and real images."""
+    """Save the network in the keras flavor, write a request for wrk, and return 64 real images."""
     import mlflow
     from mlflow.models import infer_signature
 
@@ -105,23 +106,23 @@ def prepare(folder: Path, uri: str) -> np.ndarray:
     return images
 
 
-def measure(command: Sequence[str], folder: Path, images: np.ndarray, repetitions: int, seconds: int) -> Figures:
-    """Start the server `repetitions` times; load it and ask it each time."""
-    found = Figures([], [], [], [], [])
+def measure(command: Sequence[str], folder: Path, images: np.ndarray, repetitions: int, seconds: int) -> Measurements:
+    """Start the server `repetitions` times; each time measure it under load and with single requests."""
+    measured = Measurements([], [], [], [], [])
     for _ in range(repetitions):
         with serving(command, images[:1]) as (port, process, cold):
-            found.cold.append(cold)
+            measured.cold.append(cold)
             wrk(folder, port, 3)
-            found.loads.append(wrk(folder, port, seconds))
-            found.one.append(latency(port, images[:1]))
-            found.many.append(latency(port, images))
-            found.memory.append(sum(resident(pid) for pid in tree(process.pid)))
-    return found
+            measured.loads.append(wrk(folder, port, seconds))
+            measured.one.append(latency(port, images[:1]))
+            measured.many.append(latency(port, images))
+            measured.memory.append(sum(resident(pid) for pid in tree(process.pid)))
+    return measured
 
 
 @contextmanager
 def serving(command: Sequence[str], image: np.ndarray) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
-    """The server on a port of its own, its process, and the seconds until its first answer."""
+    """Run a server; yield its port, its process, and the seconds until its first answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -134,7 +135,7 @@ def serving(command: Sequence[str], image: np.ndarray) -> Iterator[tuple[int, su
                     ask(http.client.HTTPConnection("127.0.0.1", port, timeout=60), body(image))
                     break
                 except (OSError, AssertionError):
-                    assert process.poll() is None, f"it did not start: {' '.join(command)}"
+                    assert process.poll() is None, f"the server did not start: {' '.join(command)}"
                     time.sleep(0.02)
             yield port, process, time.perf_counter() - start
         finally:
@@ -143,7 +144,7 @@ def serving(command: Sequence[str], image: np.ndarray) -> Iterator[tuple[int, su
 
 
 def wrk(folder: Path, port: int, seconds: int) -> Load:
-    """One image per request on eight connections."""
+    """Send requests with one image each on eight connections."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--timeout", "30", "-s", str(folder / "wrk.lua")]
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}/invocations"], capture_output=True, text=True, check=True
@@ -152,7 +153,7 @@ def wrk(folder: Path, port: int, seconds: int) -> Load:
 
 
 def latency(port: int, images: np.ndarray) -> float:
-    """Median ms of 50 requests, one after the other on one connection."""
+    """Return the median ms of 50 requests, one after the other on one connection."""
     connection, content = http.client.HTTPConnection("127.0.0.1", port, timeout=60), body(images)
     times = []
     for _ in range(50):
@@ -164,6 +165,7 @@ def latency(port: int, images: np.ndarray) -> float:
 
 
 def ask(connection: http.client.HTTPConnection, content: bytes) -> None:
+    """Send a request and read the answer, which must be a success."""
     connection.request("POST", "/invocations", content, {"Content-Type": "application/json"})
     response = connection.getresponse()
     answer = response.read()
@@ -175,39 +177,38 @@ def body(images: np.ndarray) -> bytes:
 
 
 def tree(pid: int) -> list[int]:
+    """Return the ids of a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(grandchild for child in children for grandchild in tree(int(child)))]
 
 
 def resident(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def report(slow: Figures, fast: Figures, long: Load, sustained: int) -> bool:
-    """Print the table; whether every number is reached."""
-    rate: Callable[[Figures], float] = lambda figures: statistics.median(load.rate for load in figures.loads)  # noqa: E731
-    p50: Callable[[Figures], float] = lambda figures: statistics.median(load.p50 for load in figures.loads)  # noqa: E731
-    p99: Callable[[Figures], float] = lambda figures: statistics.median(load.p99 for load in figures.loads)  # noqa: E731
-    cold, memory = (statistics.median(figures) for figures in (slow.cold, slow.memory))
-    our_cold, our_memory = (statistics.median(figures) for figures in (fast.cold, fast.memory))
-    one, many = statistics.median(fast.one), statistics.median(fast.many)
-    more, more_there = many - one, statistics.median(slow.many) - statistics.median(slow.one)
+def report(slow: Measurements, fast: Measurements, long: Load, sustained: int) -> bool:
+    """Print the table; return True if every number is reached."""
+    more, more_there = (statistics.median(each.many) - statistics.median(each.one) for each in (fast, slow))
     errors = long.errors + sum(load.errors for load in fast.loads)
-    rows = [
-        ("requests/s, 8 connections", rate(slow), rate(fast), rate(fast) / rate(slow), "at least 20", 20, False),
-        ("p50, ms", p50(slow), p50(fast), p50(fast) / p50(slow), "", None, True),
-        ("p99, ms", p99(slow), p99(fast), p99(fast) / p99(slow), "at most 0.05", 1 / 20, True),
-        ("cold start, s", cold, our_cold, our_cold / cold, "at most 0.33", 1 / 3, True),
-        ("memory, MiB", memory, our_memory, our_memory / memory, "at most 0.33", 1 / 3, True),
+    both = (slow, fast)
+    rows: list[tuple[str, list[list[float]], str, float | None, bool]] = [
+        ("requests/s, 8 connections", [[load.rate for load in each.loads] for each in both], "at least 20", 20, False),
+        ("p50, ms", [[load.p50 for load in each.loads] for each in both], "", None, True),
+        ("p99, ms", [[load.p99 for load in each.loads] for each in both], "at most 0.05", 1 / 20, True),
+        ("cold start, s", [each.cold for each in both], "at most 0.33", 1 / 3, True),
+        ("memory, MiB", [each.memory for each in both], "at most 0.33", 1 / 3, True),
     ]
     reached = more < 15 and errors == 0
     print("| | mlflow models serve, keras | fmnist-exp serve | ratio | wanted |\n|---|---:|---:|---:|---|")
-    for name, there, here, ratio, wanted, bound, low in rows:
+    for name, values, wanted, bound, low in rows:
+        there, here = map(statistics.median, values)
+        ratio = here / there
         reached = reached and (bound is None or (ratio <= bound if low else ratio >= bound))
         print(f"| {name} | {there:.1f} | {here:.1f} | {ratio:.3g} | {wanted} |")
-    print(f"| 64 images in one request: ms more than one | {more_there:.1f} | {more:.1f} | | under 15 |")
+    print(f"| ms that 64 images in a request take longer than one | {more_there:.1f} | {more:.1f} | | under 15 |")
     print(f"| errors in {sustained} s of load ({long.requests:,} requests) | | {errors} | | 0 |")
-    print("\nall reached" if reached else "\nNOT all reached")
+    print("\nAll numbers are reached." if reached else "\nSome numbers are NOT reached.")
     return reached
 
 

@@ -1,10 +1,10 @@
-"""What tracking costs: a finished run and an epoch's metrics, here and with plain `mlflow.keras.autolog`, in one run.
+"""Measure the time of tracking an epoch and of finishing a run, here and with `mlflow.keras.autolog`.
 
-The same network is fitted on the same images. Ours: the time in the writing of an epoch, and from the scoring of the
-validation images (autolog does none) to the end of the run, with figures, report, ONNX export and model. Autolog: the
-time in its callback's hooks (a thread writes beside the fit, whose time is not in it), and from the end of the last
-epoch to the end of the run.
-Usage: python benchmarks/tracking_overhead.py [--repeats 5]
+Both fit the same network on the same images. For the platform, an epoch is the time of writing its metrics; finishing
+is the time from the scoring of the validation images (which autolog does not do) to the end of the run, with figures,
+report, ONNX export and model. For autolog, an epoch is the time in its callback (a thread writes meanwhile; its time is
+not included), and finishing is the time from the end of the last epoch to the end of the run.
+Usage: python -m benchmarks.tracking_overhead [--repeats 5]
 """
 
 import argparse
@@ -25,15 +25,16 @@ TRAINING_IMAGES = 6000
 
 
 def main() -> None:
+    """Measure both ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind; the first one beside is not counted")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind, after one that does not count")
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         rows = [(name, *measure(call, repeats)) for name, call in contestants()]
     table = Table(title=f"Tracking a run of {EPOCHS} epochs, n = {repeats}: median (lowest … highest)")
-    for column in ("", "an epoch's metrics, ms", "a finished run, s"):
+    for column in ("", "writing an epoch, ms", "finishing a run, s"):
         table.add_column(column)
     for row in rows:
         table.add_row(*row)
@@ -41,16 +42,18 @@ def main() -> None:
 
 
 def measure(call: Callable[[], tuple[float, float]], repeats: int) -> tuple[str, str]:
-    call()  # the first run makes the database and warms the libraries
+    """Return median, lowest and highest time of an epoch (ms) and of finishing (s) as text."""
+    call()  # the first run creates the database and warms up the libraries
     epochs, finished = zip(*(call() for _ in range(repeats)), strict=True)
-    return spread([1000 * seconds for seconds in epochs], 1), spread(finished, 2)
+    return extremes([1000 * seconds for seconds in epochs], 1), extremes(finished, 2)
 
 
-def spread(values: list[float] | tuple[float, ...], digits: int) -> str:
+def extremes(values: list[float] | tuple[float, ...], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} … {max(values):.{digits}f})"
 
 
 def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
+    """Return the two ways of tracking: a name, and a function that makes a run and returns its two times."""
     import dataclasses
 
     from fmnist_exp.backend import seeds
@@ -72,7 +75,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     def ours() -> tuple[float, float]:
         run = runs.start_run(client, "train", "ours", "benchmark")
         with runs.closing(run), timed(checkpoints.EpochLog, "on_epoch") as seconds:
-            ended: list[float] = []  # the fit, then the scoring of the validation images
+            ended: list[float] = []  # times at which the fit and the scoring of the validation images ended
 
             def fit(model, config, data, callbacks):  # type: ignore[no-untyped-def]
                 result = fitting.fit(model, config, data, callbacks)
@@ -90,7 +93,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
         return sum(seconds) / EPOCHS, time.perf_counter() - ended[1]
 
     def autolog() -> tuple[float, float]:
-        """A notebook's way: compile, fit, autolog with its defaults."""
+        """Compile and fit as in a notebook, with the defaults of autolog."""
         import mlflow
         from mlflow.keras import MlflowCallback
 
@@ -113,7 +116,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
 
 @contextlib.contextmanager
 def timed(owner: type, *methods: str) -> Iterator[list[float]]:
-    """The seconds of every call of these methods, as long as the block lasts."""
+    """Yield a list that receives the seconds of every call of these methods until the block ends."""
     seconds: list[float] = []
 
     def with_clock(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,11 @@
-"""A search whose workers and drivers are killed again and again: is every trial finished exactly once?
+"""Kill the workers and the driver of a search again and again, and check that every trial finishes exactly once.
 
-Runs the real command, `fmnist-exp tune --experiment tune_mlp` with short trials, in a folder of its own. At random
-times a worker process or the driver gets SIGKILL; a driver that is gone is started again by the same command.
-After so many kills the search may end in peace. Then the study and the tracking store are looked through.
+The benchmark runs the command `fmnist-exp tune --experiment tune_mlp` with short trials in a folder of its own. At
+random times it sends SIGKILL to a worker process or to the driver; a killed driver is restarted with the same command.
+After the given number of kills the search runs to its end, and the study and the tracking store are checked.
 
-    python benchmarks/kill_test.py                  # 40 trials, 30 kills: about 15 minutes on 2 quiet cores
-    python benchmarks/kill_test.py --trials 4 --kills 2
+    python -m benchmarks.tuning.kill_test           # 40 trials, 30 kills: about 15 minutes on 2 idle cores
+    python -m benchmarks.tuning.kill_test --trials 4 --kills 2
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,24 +23,27 @@ from pathlib import Path
 import optuna
 import psutil
 
+from benchmarks import processes
+
 STUDY = "kill-test"
-EPOCHS = {"training.epochs": 2, "training.batch_size": 2048, "search.timeout": 600}
+SHORT = {"training.epochs": 2, "training.batch_size": 2048, "search.timeout": 600}
 
 
-class Searching:
-    """The command, started again whenever its driver was killed."""
+class Search:
+    """The command, which is restarted whenever its driver was killed."""
 
     def __init__(self, folder: Path, trials: int, workers: int) -> None:
         self.folder = folder
         self.storage = f"sqlite:///{folder}/studies.db"
-        command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", STUDY]
-        command += ["--n_trials", str(trials), "--workers", str(workers), "--storage", self.storage]
-        self.command = [*command, *(word for name, value in EPOCHS.items() for word in (f"--{name}", str(value)))]
-        self.environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        options = {"experiment": "tune_mlp", "study": STUDY, "n_trials": trials, "workers": workers}
+        options |= {"storage": self.storage, **SHORT}
+        self.command = processes.python("fmnist_exp", "tune", *processes.options(options))
+        self.environment = processes.environment(folder)
         self.starts = 0
         self.start()
 
     def start(self) -> None:
+        """Start the driver."""
         self.starts += 1
         with (self.folder / "log").open("a") as log:
             print(f"--- start {self.starts}", file=log, flush=True)
@@ -50,7 +52,7 @@ class Searching:
             )
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that run trials; Dask names them so that multiprocessing can tell."""
+        """Return the processes that run trials, recognised by how multiprocessing starts them for Dask."""
         try:
             children = psutil.Process(self.driver.pid).children(recursive=True)
             return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
@@ -58,7 +60,7 @@ class Searching:
             return []
 
     def kill(self, chance_of_driver: float) -> str:
-        """SIGKILL to the driver or to a worker that is there; returns which, or nothing if there was none."""
+        """Kill the driver or a worker; return which, or an empty string if there was none."""
         if random.random() < chance_of_driver:
             self.driver.kill()
             self.driver.wait()
@@ -74,15 +76,15 @@ class Searching:
         return "worker"
 
 
-def audit(searching: Searching, trials: int) -> list[tuple[str, object, object]]:
-    """Rows of what was found and what should be."""
+def audit(search: Search, trials: int) -> list[tuple[str, object, object]]:
+    """Return rows: what is counted, the count, and the expected count."""
     import mlflow
 
-    study = optuna.load_study(study_name=STUDY, storage=searching.storage)
+    study = optuna.load_study(study_name=STUDY, storage=search.storage)
     cut = set(study.user_attrs.get("cut_off", []))
     states = collections.Counter(trial.state.name for trial in study.trials if trial.number not in cut)
     counted = [trial for trial in study.trials if trial.number not in cut and trial.state.is_finished()]
-    client = mlflow.MlflowClient(searching.environment["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient(search.environment["MLFLOW_TRACKING_URI"])
     runs = client.search_runs(["0"], "tags.`fmnist.kind` = 'trial'", max_results=10_000)
     runs_of = collections.Counter(run.data.tags["fmnist.trial"] for run in runs)
     ended = {run.info.run_id: run.info.status for run in runs}
@@ -92,42 +94,43 @@ def audit(searching: Searching, trials: int) -> list[tuple[str, object, object]]
     models = [trial for trial in counted if "model_id" in trial.user_attrs and trial.state.name != "FAIL"]
     return [
         ("trials finished", len(counted), trials),
-        ("… different settings", len({str(sorted(trial.params.items())) for trial in counted}), trials),
-        ("… whose run has their state", len(agreeing), trials),
+        ("… with different settings", len({str(sorted(trial.params.items())) for trial in counted}), trials),
+        ("… with the state of their run", len(agreeing), trials),
         ("… with a model", len(models), trials - states["FAIL"]),
         ("trials with more than one run", sum(count > 1 for count in runs_of.values()), 0),
         ("RUNNING in Optuna", states["RUNNING"], 0),
-        ("RUNNING in MLflow, deleted runs too", sum(run.info.status == "RUNNING" for run in every), 0),
+        ("RUNNING in MLflow, including deleted runs", sum(run.info.status == "RUNNING" for run in every), 0),
     ]
 
 
 def main() -> int:
+    """Run the search, print the counts and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pause", type=float, default=12.0, help="seconds between two kills, on average")
-    parser.add_argument("--drivers", type=float, default=0.3, help="part of the kills that hit the driver")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=40, help="number of trials of the search")
+    parser.add_argument("--kills", type=int, default=30, help="number of kills")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers")
+    parser.add_argument("--pause", type=float, default=12.0, help="mean number of seconds between two kills")
+    parser.add_argument("--drivers", type=float, default=0.3, help="probability that a kill hits the driver")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
     given = parser.parse_args()
     random.seed(given.seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kills: collections.Counter[str] = collections.Counter()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
-        searching = Searching(Path(folder), given.trials, given.workers)
+        search = Search(Path(folder), given.trials, given.workers)
         try:
-            while kills.total() < given.kills and searching.driver.poll() is None:
+            while kills.total() < given.kills and search.driver.poll() is None:
                 time.sleep(random.uniform(0.2, 2) * given.pause)
-                if searching.driver.poll() is None and (killed := searching.kill(given.drivers)):
+                if search.driver.poll() is None and (killed := search.kill(given.drivers)):
                     kills[killed] += 1
-            code = searching.driver.wait()
+            code = search.driver.wait()
         finally:
-            if searching.driver.poll() is None:
-                os.killpg(searching.driver.pid, signal.SIGKILL)
+            if search.driver.poll() is None:
+                os.killpg(search.driver.pid, signal.SIGKILL)
         if code:
             print((Path(folder) / "log").read_text()[-5000:])
-        rows = [("exit code of the command", code, 0), *audit(searching, given.trials)]
+        rows = [("exit code of the command", code, 0), *audit(search, given.trials)]
     print(f"\n{given.trials} trials, {kills.total()} kills ({dict(kills)}), {time.monotonic() - begin:.0f} s\n")
     print(f"{'':<38}{'found':>8}{'expected':>10}")
     for name, found, expected in rows:
