@@ -22,24 +22,19 @@ from typing import Any
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
-from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.driver import Search
-from fmnist_exp.tuning.search import run_trials
-from fmnist_exp.tuning.watching import TrialSummary, Watcher
-from fmnist_exp.tuning.workers import trial
-from fmnist_exp.tuning.workers.pool import Alone
+from fmnist_exp.tuning import search as searching
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.workers.trial import Measured, Objective
 
 BLOCK = 100  # stand-in trials in a row that are compared with the first as many
 
 
-class Clock(Watcher):
+class Clock(SearchCallback):
     """Notes when trials end."""
 
     def __init__(self) -> None:
@@ -68,18 +63,16 @@ def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: S
     return Measured(False, {"val_accuracy": accuracy})
 
 
-def search(count: int, objective: Objective, overrides: dict[str, str]) -> tuple[Clock, Any]:
+def search(count: int, objective: Objective | None, overrides: dict[str, str]) -> tuple[Clock, Any]:
     """Run so many trials in this process; returns the clock and the tracking store's client."""
     own = {"search.n_trials": str(count), "search.timeout": "600"}
     config = files.load("tune_mlp", {**own, **overrides})
-    data = dataset.load(config.data, config.seed)
-    study = studies.open_study(config, f"cost-{count}", "sqlite:///studies.db")
-    client = store.connect()
-    parent = runs.start_run(client, "tune", "cost", config.name)
     clock = Clock()
-    until = time.monotonic() + 36_000
-    run_trials(Search(config, study, parent, trial.place_of(config, data), until), Alone(data), clock, objective)
-    return clock, client
+    request = SearchRequest(
+        config=config, study=f"cost-{count}", workers=1, objective=objective, trials_only=True, callback=clock
+    )
+    searching.run(request)
+    return clock, store.client()
 
 
 def main() -> int:
@@ -90,7 +83,7 @@ def main() -> int:
     overrides = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder).resolve()}/mlflow.db"
-        clock, client = search(given.real, trial.train, overrides)
+        clock, client = search(given.real, None, overrides)
         fits = [client.get_run(run_id).data.metrics["fit_seconds"] for run_id in clock.run_ids]
         wholes = clock.seconds()
         costs = [whole - fit for whole, fit in zip(wholes, fits, strict=True)][1:]  # the first starts TensorFlow

@@ -22,17 +22,10 @@ SETTING = {"search.reduction_factor": "10", "search.min_epochs": "1000"}  # no r
 def measure(workers: int, trials: int, overrides: dict[str, str]) -> float:
     """Trials per hour."""
     from fmnist_exp.config import files
-    from fmnist_exp.data import dataset
-    from fmnist_exp.tracking import run as runs
-    from fmnist_exp.tracking import store
-    from fmnist_exp.tuning import study as studies
-    from fmnist_exp.tuning.driver import Search
-    from fmnist_exp.tuning.search import run_trials
-    from fmnist_exp.tuning.watching import TrialSummary, Watcher
-    from fmnist_exp.tuning.workers import dask as dask_workers
-    from fmnist_exp.tuning.workers import pool, trial
+    from fmnist_exp.tuning import search
+    from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 
-    class Clock(Watcher):
+    class Clock(SearchCallback):
         def __init__(self) -> None:
             self.ends: list[float] = []
 
@@ -47,13 +40,12 @@ def measure(workers: int, trials: int, overrides: dict[str, str]) -> float:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder).resolve()}/mlflow.db"
-        data = dataset.load(config.data, config.seed)
-        study = studies.open_study(config, "workers", "sqlite:///studies.db")
-        place = trial.place_of(config, data)
-        parent = runs.start_run(store.connect(), "tune", "workers", config.name)
-        with dask_workers.local(workers, threads=1) as processes:  # both with one thread a worker
-            alone = pool.Workers(processes, threads=1)
-            run_trials(Search(config, study, parent, place, time.monotonic() + 36_000), alone, clock)
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(cores)[:workers])  # one thread a worker, whether there is one or two
+        search.run(
+            search.SearchRequest(config=config, study="workers", workers=workers, trials_only=True, callback=clock)
+        )
+        os.sched_setaffinity(0, cores)
     return (trials - workers) / (clock.ends[-1] - clock.ends[workers - 1]) * 3600
 
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.registry.versions import NAME, Registration
 from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.retention import Retention
-from fmnist_exp.tuning.search import TuneResult
-from fmnist_exp.tuning.watching import TrialSummary, Watcher
+from fmnist_exp.tuning.search import SearchResult
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
@@ -61,7 +61,7 @@ class RunDisplay(FitCallback):
         return False
 
 
-class SearchDisplay(Watcher):
+class SearchDisplay(SearchCallback):
     """Shows a search: best so far, pruned, time left, and a bar per running trial; a line per finished trial."""
 
     def __init__(self) -> None:
@@ -72,6 +72,7 @@ class SearchDisplay(Watcher):
         self.best: TrialSummary | None = None
         self.start = self.deadline = 0.0
         self.ended = 0  # trials ended in this session
+        self.study = ""  # its name, once it is open
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -84,7 +85,7 @@ class SearchDisplay(Watcher):
         self.done, self.n_trials, self.deadline, self.start = done, n_trials, deadline, time.monotonic()
         self.bar.update(self.task, total=n_trials, completed=done)
         if done:
-            console.print(f"the study goes on: {done} of {n_trials} trials are there")
+            console.print(f"resuming the study: {done} of {n_trials} trials are done")
 
     def on_trial(self, number: int, settings: Mapping[str, Any], epochs: int) -> None:  # noqa: D102
         self.trials[number] = self.bar.add_task("", left=_settings(settings), total=epochs)
@@ -122,8 +123,11 @@ class SearchDisplay(Watcher):
         )
         self._show()
 
-    def on_ending(self, step: str) -> None:  # noqa: D102
-        console.print(step)
+    def on_study(self, name: str) -> None:  # noqa: D102
+        self.study = name
+
+    def on_notice(self, text: str) -> None:  # noqa: D102
+        console.print(text)
 
     def _show(self) -> None:
         best = f"best {self.best.val_accuracy:.2%} (trial {self.best.number})" if self.best else "no trial complete yet"
@@ -142,7 +146,7 @@ class SearchDisplay(Watcher):
         return f"{minutes}:{seconds:02} left"
 
 
-def show_search(result: TuneResult) -> None:
+def show_search(result: SearchResult) -> None:
     """The best five trials of a search, and what was left aside."""
     title = f"Study {result.study}: the best of {sum(result.states.values())} trials"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)

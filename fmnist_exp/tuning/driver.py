@@ -9,29 +9,26 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from optuna import Study, Trial
 from optuna.trial import TrialState
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import objectives, recovery, space
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.watching import Watcher, summary
+from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.workers.jobs import GONE, Answer, Message
-from fmnist_exp.tuning.workers.trial import Task
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-
-    from fmnist_exp.tracking.run import Run
-    from fmnist_exp.tuning.workers.pool import Crew
-    from fmnist_exp.tuning.workers.study_lock import Lease
-    from fmnist_exp.tuning.workers.trial import Objective, Place
+from fmnist_exp.tuning.workers.pool import Crew
+from fmnist_exp.tuning.workers.study_lock import Lease
+from fmnist_exp.tuning.workers.trial import Objective, Task, place_of
 
 FAILURES_IN_A_ROW = 5
 EXECUTIONS = 3  # of one trial, when its workers die
@@ -46,9 +43,9 @@ class Search:
     """What a driver works on. `deadline` in time.monotonic's seconds."""
 
     config: ExperimentConfig
+    data: FashionMNIST
     study: Study
     parent: Run
-    place: Place
     deadline: float
 
 
@@ -71,12 +68,15 @@ class _Running:
 class Driver:
     """Runs trials until the budget is spent. Raises WorkError when it makes no sense to go on."""
 
-    def __init__(self, search: Search, crew: Crew, objective: Objective, watcher: Watcher, lease: Lease | None) -> None:
+    def __init__(
+        self, search: Search, crew: Crew, objective: Objective, callback: SearchCallback, lease: Lease | None
+    ) -> None:
         self.search = search
         self.study = search.study
         self.crew = crew
         self.objective = objective
-        self.watcher = watcher
+        self.callback = callback
+        self.place = place_of(search.config, search.data)
         self.lease = lease
         self.running: dict[int, _Running] = {}
         self.finished = len(studies.finished(search.study))  # counted once: it takes longer with every trial
@@ -116,7 +116,7 @@ class Driver:
         self._submit(trial.number)
 
     def _submit(self, number: int) -> None:
-        self.crew.start(Task(number, self.running[number].config, self.objective, self.search.place))
+        self.crew.start(Task(number, self.running[number].config, self.objective, self.place))
 
     def _cut_dead(self) -> None:
         """The time is over: what no worker has begun, none shall begin; what died or hangs is not waited for."""
@@ -147,7 +147,7 @@ class Driver:
             return GONE
         entry.heard = time.monotonic()
         if message.kind == "progress":
-            self.watcher.on_progress(number, message.body["epochs"])
+            self.callback.on_progress(number, message.body["epochs"])
             return None
         if message.kind == "epoch":
             return self._report(number, entry, message.body["epoch"], message.body["val_accuracy"])
@@ -167,7 +167,7 @@ class Driver:
         if self._gives_up(number, entry):
             return GONE
         if entry.executions:
-            self.watcher.on_retry(number, "its worker lost touch with the driver" if entry.left else "its worker died")
+            self.callback.on_retry(number, "its worker lost touch with the driver" if entry.left else "its worker died")
         entry.executions += 1
         entry.execution, entry.address = message.execution, message.body["address"]
         entry.heard = time.monotonic()
@@ -184,7 +184,7 @@ class Driver:
         if entry.executions == 1:
             chosen = flatten(entry.config)
             settings = {name: chosen[name] for name in space.search_of(search.config).space}
-            self.watcher.on_trial(number, settings, entry.config.training.epochs)
+            self.callback.on_trial(number, settings, entry.config.training.epochs)
         return {**GO, "run_id": entry.run.id}
 
     def _report(self, number: int, entry: _Running, epoch: int, val_accuracy: float) -> Answer:
@@ -193,7 +193,7 @@ class Driver:
         if epoch > entry.epochs:
             entry.epochs = epoch
             pruned = objectives.report(entry.trial, epoch, val_accuracy)
-        self.watcher.on_progress(number, float(epoch))
+        self.callback.on_progress(number, float(epoch))
         last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
         return {"stop": not last and (pruned or self._is_late())}
 
@@ -228,7 +228,7 @@ class Driver:
         if entry.run is not None:
             entry.run.set_tags({"fmnist.trial_state": state.name})
         self._close_run(entry, recovery.STATUS[state], reason)
-        self.watcher.on_trial_end(summary(self.search.config, told))
+        self.callback.on_trial_end(summary(self.search.config, told))
 
     def _close_run(self, entry: _Running, status: runs.Status, reason: str) -> None:
         if entry.run is not None:

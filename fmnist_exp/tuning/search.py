@@ -1,131 +1,183 @@
-"""The search as a whole: take over what is there, have trials run until the budget is spent, register the best."""
+"""A search as one library call: run trials until the budget is spent, then register the best model."""
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Literal
+
+from mlflow import MlflowClient
+from optuna import Study
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tracking import redact
+from fmnist_exp.experiment import resolve
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.registry import gate
+from fmnist_exp.registry.versions import Registration
+from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.training import precision
-from fmnist_exp.tuning import objectives, recovery, retention, space, winner
+from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
+from fmnist_exp.training import fit as fitting
+from fmnist_exp.tuning import objectives, recovery, refit, retention, space
 from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
 from fmnist_exp.tuning.driver import Driver, Search
 from fmnist_exp.tuning.report import write as report
-from fmnist_exp.tuning.watching import TrialSummary, Watcher, summary
-from fmnist_exp.tuning.workers import trial
-from fmnist_exp.tuning.workers.pool import Alone
+from fmnist_exp.tuning.retention import Retention
+from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.workers import pool, study_lock, trial
+from fmnist_exp.tuning.workers.pool import Crew
+from fmnist_exp.tuning.workers.study_lock import Lease
+from fmnist_exp.tuning.workers.trial import Objective
 
-if TYPE_CHECKING:
-    from optuna import Study
-
-    from fmnist_exp.registry.versions import Registration
-    from fmnist_exp.tracking.run import Run
-    from fmnist_exp.tuning.retention import Retention
-    from fmnist_exp.tuning.workers.pool import Crew
-    from fmnist_exp.tuning.workers.study_lock import Lease
-    from fmnist_exp.tuning.workers.trial import Objective
+Status = Literal["completed", "interrupted"]
 
 
-PRECISION = "precision"  # user attribute of a study: what its `training.precision: auto` stands for
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """A search to run.
+
+    Attributes:
+        config: the experiment, with its `search`.
+        study: name of the study; an existing one is resumed. None resumes the study of the same search whose driver
+            was killed, or creates a new one.
+        storage: database of the studies, as an address of SQLAlchemy.
+        workers: number of trials at once; 1 runs them in this process. None: one per core that has 2 GiB of memory,
+            or all workers of the scheduler.
+        scheduler: address of a running Dask scheduler; None: worker processes of this machine.
+        data: the images of the experiment; None loads them.
+        run_id: id of an existing run that becomes the parent run; None starts a new one.
+        objective: what a trial does; None trains the experiment.
+        trials_only: end after the trials, without a report and without registering the best model.
+        callback: follows the search.
+    """
+
+    config: ExperimentConfig
+    study: str | None = None
+    storage: str = "sqlite:///studies.db"
+    workers: int | None = None
+    scheduler: str | None = None
+    data: FashionMNIST | None = None
+    run_id: str | None = None
+    objective: Objective | None = None
+    trials_only: bool = False
+    callback: SearchCallback = field(default_factory=SearchCallback)
 
 
 @dataclass(frozen=True)
-class TuneResult:
-    """A search that ended. Without `registration` it was interrupted."""
+class SearchResult:
+    """A search that ended. `status` is "interrupted" after Ctrl-C; the same request resumes the search then."""
 
+    status: Status
     study: str
-    run_id: str
-    ranked: tuple[TrialSummary, ...]
-    states: Mapping[str, int]
-    test_accuracy: float | None = None
+    run_id: str  # of the parent run
+    ranked: tuple[TrialSummary, ...]  # trials with a model, the best one first
+    states: Mapping[str, int]  # number of trials for each of COMPLETE, PRUNED and FAIL
+    front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with a single objective
+    test_accuracy: float | None = None  # of the winner; None if it was not registered
     registration: Registration | None = None
-    retention: Retention | None = None
-    front: tuple[int, ...] = ()  # numbers of the trials that no other beats in every objective
+    retention: Retention | None = None  # None without `search.keep`
 
 
-@dataclass(frozen=True)
-class _Ending:
-    """What came of the winner, as far as nobody interrupted it."""
-
-    test_accuracy: float | None = None
-    registration: Registration | None = None
-    retention: Retention | None = None
-
-
-def tune(
-    config: ExperimentConfig,
-    data: FashionMNIST,
-    study: Study,
-    parent: Run,
-    watcher: Watcher,
-    *,
-    crew: Crew | None = None,
-    objective: Objective | None = None,
-    lease: Lease | None = None,
-) -> TuneResult:
+def run(request: SearchRequest) -> SearchResult:
     """Run trials until the study has `search.n_trials` finished ones or `search.timeout` is over; register the best.
 
-    Args:
-        config: the experiment, with its search.
-        data: its images.
-        study: from `studies.open_study`, with the same experiment.
-        parent: the run whose children the trials become; the caller closes it.
-        watcher: hears of every trial.
-        crew: where the trials run; None: in this process, one at a time.
-        objective: what a trial does; None: it trains.
-        lease: of the study; the search ends when it is lost.
-
     Raises:
-        WorkError: five trials failed in a row, or the time was over before any trial had a model.
+        RequestError: the search cannot be run; no run was started.
+        WorkError: five trials failed in a row, no trial finished in time, or the study was taken over.
     """
-    limits = space.search_of(config)
-    deadline = time.monotonic() + limits.timeout * 60
-    config = _settled(config, data, study, parent)
-    search = Search(config, study, parent, trial.place_of(config, data), deadline)
-    parent.set_tags({"fmnist.study": study.study_name})
-    runs.log_start(parent, config, data)
-    trains = partial(trial.train, names=limits.objectives)
-    interrupted = run_trials(search, crew or Alone(data), watcher, objective or trains, lease)
-    ranked = studies.ranked(study)
-    if not ranked and not interrupted:
-        raise WorkError(f"no trial came to a model within search.timeout={limits.timeout:g} minutes")
-    _log_study(config, study, parent)
-    ending = _Ending() if interrupted else _end(config, study, data, parent, watcher)
-    states = [ended.state.name for ended in studies.finished(study)]
-    return TuneResult(
-        study=study.study_name,
-        run_id=parent.id,
-        ranked=tuple(summary(config, ended) for ended in ranked),
+    config, data, client = _prepare(request)
+    name = request.study or _name(request, config)
+    with recovery.explaining_full_disk(name), ExitStack() as stack:
+        workers, lock = _acquire(request, config, data, name, stack)
+        study = studies.open_study(config, name, request.storage)
+        recovery.check(study, client)
+        _announce(request, config, study, workers.size)
+        tags: dict[str, str] = {Tag.STUDY: name}
+        started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
+        parent = stack.enter_context(runs.closing(started))
+        deadline = time.monotonic() + space.search_of(config).timeout * 60
+        config = studies.with_precision(study, config, data, parent)
+        runs.log_start(parent, config, data)
+        recovery.adopt(study, parent)
+        search = Search(config, data, study, parent, deadline)
+        trains = partial(trial.train, names=space.search_of(config).objectives)
+        return _run(Driver(search, workers, request.objective or trains, request.callback, lock), request)
+
+
+def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, FashionMNIST, MlflowClient]:
+    """Check the request and complete its experiment. An embedded store is created last, since any check may refuse."""
+    config = request.config
+    space.check(config)
+    refit.check(config)
+    pool.check(request.scheduler)
+    data = request.data or dataset.load(config.data, config.seed)
+    fitting.check(config.training, data)
+    space.check_data(config, data)
+    client = store.connect()
+    return resolve.check(client, config, data), data, client
+
+
+def _name(request: SearchRequest, config: ExperimentConfig) -> str:
+    if left := studies.left_by_a_kill(config, request.storage):
+        request.callback.on_notice(f"resuming study {left}, whose driver was killed; --study NAME starts a new one")
+    return left or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _acquire(
+    request: SearchRequest, config: ExperimentConfig, data: FashionMNIST, study: str, stack: ExitStack
+) -> tuple[Crew, Lease]:
+    """Start the workers and lock the study, until the stack is closed."""
+    started = pool.hire(request.workers, request.scheduler, data, trial.place_of(config, data))
+    if request.scheduler:  # its workers may be refused, which must come before the lock writes a row
+        workers = stack.enter_context(started)
+        return workers, stack.enter_context(study_lock.hold(request.storage, study))
+    lock = stack.enter_context(study_lock.hold(request.storage, study))  # local workers take seconds to start
+    return stack.enter_context(started), lock
+
+
+def _announce(request: SearchRequest, config: ExperimentConfig, study: Study, workers: int) -> None:
+    search, callback = space.search_of(config), request.callback
+    callback.on_study(study.study_name)
+    callback.on_notice(f"study {study.study_name}: {search.n_trials} trials, at most {search.timeout:g} minutes")
+    if taken := study.user_attrs.get(warm_start.TAKEN):
+        callback.on_notice(f"warm start: {taken} of study {search.warm_start} come first")
+    if warning := objectives.warning(search, workers):
+        callback.on_notice(warning)
+
+
+def _run(driver: Driver, request: SearchRequest) -> SearchResult:
+    search, status = driver.search, _run_trials(driver)
+    states = [finished.state.name for finished in studies.finished(search.study)]
+    result = SearchResult(
+        status=status,
+        study=search.study.study_name,
+        run_id=search.parent.id,
+        ranked=tuple(summary(search.config, ranked) for ranked in studies.ranked(search.study)),
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
-        test_accuracy=ending.test_accuracy,
-        registration=ending.registration,
-        retention=ending.retention,
-        front=tuple(trial.number for trial in objectives.front(study)),
+        front=tuple(best.number for best in objectives.front(search.study)),
     )
+    if request.trials_only:
+        return result
+    if not result.ranked and status == "completed":
+        timeout = space.search_of(search.config).timeout
+        raise WorkError(f"no trial came to a model within search.timeout={timeout:g} minutes")
+    _log_study(search)
+    return _finish(search, result, request.callback) if status == "completed" else result
 
 
-def run_trials(
-    search: Search, crew: Crew, watcher: Watcher, objective: Objective = trial.train, lease: Lease | None = None
-) -> bool:
-    """Take over what is there and run trials until the budget is spent; whatever ends that, leave none open.
-
-    Returns:
-        Whether it was interrupted.
-    """
-    study, parent = search.study, search.parent
-    recovery.check(study, parent.client)
-    recovery.adopt(study, parent)
-    driver = Driver(search, crew, objective, watcher, lease)
-    watcher.on_search(driver.finished, driver.n_trials, search.deadline)
+def _run_trials(driver: Driver) -> Status:
+    """Run trials; leave none open, whatever ends the search."""
+    study, parent = driver.study, driver.search.parent
+    driver.callback.on_search(driver.finished, driver.n_trials, driver.search.deadline)
     try:
         driver.work()
     except KeyboardInterrupt:
@@ -133,64 +185,72 @@ def run_trials(
         driver.stop()
         parent.mark_killed()
         recovery.settle(study, parent, "interrupted")
-        return True
+        return "interrupted"
     except Exception as error:
         driver.stop()
         with suppress(Exception):  # what broke the search may break this too; the next session does it then
             recovery.settle(study, parent, f"the search ended: {redact.first_line(error)}")
         raise
-    return False
+    return "completed"
 
 
-def _settled(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run) -> ExperimentConfig:
-    """The search with a precision in the place of `auto`, measured once in a study, before any trial begins.
+def _log_study(search: Search) -> None:
+    """Log the study's table and figures, and what the best trial was."""
+    config, study, parent = search.config, search.study, search.parent
+    with parent.artifacts() as folder:
+        (folder / Artifact.EXPERIMENT).write_text(config.to_yaml(), encoding="utf-8")
+        report.write(study, space.search_of(config), folder)
+    if ranked := studies.ranked(study):
+        best = ranked[0]
+        parent.set_tags({Tag.BEST_TRIAL: best.number, Tag.BEST_RUN: best.user_attrs["run_id"]})
+        if front := objectives.front(study):
+            parent.set_tags({Tag.FRONT: " ".join(str(trial.number) for trial in front)})
+        accuracy = best.user_attrs["val_accuracy"]
+        parent.log_metrics({Metric.BEST_VAL_ACCURACY: accuracy, Metric.BEST_TRIAL: best.number})
+        chosen = studies.settings(config, best)
+        parent.log_params({Param.BEST.format(field=name): value for name, value in chosen.items()})
 
-    Trials that measured for themselves, beside others that compute, could differ in it, from each other and from the
-    winner fitted again.
+
+def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
+    """Register the best trial and delete weights; Ctrl-C keeps the steps that are done, and a resumed search goes on.
+
+    With `search.refit`, the refit of the winner is scored and registered, whatever its test accuracy. The gate compares
+    it through the winning trial, which was not fitted on the validation images.
     """
-    if config.training.precision != "auto":
-        return config
-    chosen = study.user_attrs.get(PRECISION)
-    if chosen is None:
-        choice = precision.choose(config, data)
-        chosen = choice.precision
-        parent.log_metrics(choice.metrics())
-        study.set_user_attr(PRECISION, chosen)
-    parent.set_tags({"fmnist.precision": chosen})
-    return precision.with_precision(config, chosen)
-
-
-def _end(config: ExperimentConfig, study: Study, data: FashionMNIST, parent: Run, watcher: Watcher) -> _Ending:
-    """Register the best trial and clean up: it may take long too, and goes on another time as the trials do."""
-    ending = _Ending()
     try:
-        best = studies.ranked(study)[0]
-        ending = _Ending(*winner.register(config, study, best, data, parent, watcher.on_ending))
-        return replace(ending, retention=_retain(config, study, parent))
+        test_accuracy, registration = _register(search, callback)
+        result = replace(result, test_accuracy=test_accuracy, registration=registration)
+        return replace(result, retention=_retain(search))
     except KeyboardInterrupt:
         interrupts.handled()
-        parent.mark_killed()
-    return ending
+        search.parent.mark_killed()
+    return replace(result, status="interrupted")
 
 
-def _retain(config: ExperimentConfig, study: Study, parent: Run) -> Retention | None:
-    keep = space.search_of(config).keep
+def _register(search: Search, callback: SearchCallback) -> tuple[float, Registration]:
+    """Score the winner on the test set, register it, and send it to the gate."""
+    config, parent, data = search.config, search.parent, search.data
+    best = studies.ranked(search.study)[0]
+    run_id, model_id = best.user_attrs["run_id"], best.user_attrs["model_id"]
+    tags: dict[str, object] = {VersionTag.STUDY: search.study.study_name, VersionTag.TRIAL: best.number}
+    tags[VersionTag.VAL_ACCURACY] = best.user_attrs["val_accuracy"]
+    if space.search_of(config).refit:
+        again = refit.refit(config, best, parent, callback.on_notice)
+        tags[VersionTag.REFIT_OF] = run_id
+        run_id, model_id, data = again.run_id, again.model_id, again.data
+    winner = runs.Run(parent.client, run_id)
+    test_accuracy = experiment_run.score_winner(winner, parent, model_id, data)
+    tags |= {VersionTag.TEST_ACCURACY: test_accuracy, VersionTag.DATA_DIGEST: data.train.digest}
+    tags[VersionTag.GIT_COMMIT] = winner.git_commit
+    parent.log_output_model(model_id)
+    interrupts.check()
+    return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)
+
+
+def _retain(search: Search) -> Retention | None:
+    keep = space.search_of(search.config).keep
     if keep is None:
         return None
-    kept = retention.apply(study, keep, parent.client)
-    parent.set_tags({"fmnist.weights_kept": " ".join(map(str, kept.kept))})
+    kept = retention.apply(search.study, keep, search.parent.client)
+    search.parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
     return kept
-
-
-def _log_study(config: ExperimentConfig, study: Study, parent: Run) -> None:
-    ranked = studies.ranked(study)
-    with parent.artifacts() as folder:
-        (folder / "experiment.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        report.write(study, space.search_of(config), folder)
-    if ranked:
-        best = ranked[0]
-        parent.set_tags({"fmnist.best_trial": best.number, "fmnist.best_run": best.user_attrs["run_id"]})
-        if front := objectives.front(study):
-            parent.set_tags({"fmnist.front": " ".join(str(trial.number) for trial in front)})
-        parent.log_metrics({"best_val_accuracy": best.user_attrs["val_accuracy"], "best_trial": best.number})
-        parent.log_params({f"best.{name}": value for name, value in studies.settings(config, best).items()})

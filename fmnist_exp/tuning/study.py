@@ -12,7 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.redact import without_secrets
+from fmnist_exp.training import precision
 from fmnist_exp.tuning import objectives, space
 from fmnist_exp.tuning.sampling import build as samplers
 from fmnist_exp.tuning.sampling import warm_start
@@ -21,8 +23,11 @@ from fmnist_exp.tuning.workers import study_lock
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
+    from fmnist_exp.data.dataset import FashionMNIST
+    from fmnist_exp.tracking.run import Run
     from fmnist_exp.tuning.sampling.warm_start import WarmStart
 
+PRECISION = "precision"  # what a study's `training.precision: auto` stands for
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 # may differ when a study is continued, as may the gate
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
@@ -61,6 +66,24 @@ def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
             if optuna.load_study(study_name=name, storage=storage).user_attrs.get("search") == _search(config):
                 return name
     return None
+
+
+def with_precision(study: Study, config: ExperimentConfig, data: FashionMNIST, parent: Run) -> ExperimentConfig:
+    """Return the experiment with a precision in the place of `auto`, measured once per study before its first trial.
+
+    Trials that measured it themselves, while others compute beside them, could choose differently from each other and
+    from the refit of the winner.
+    """
+    if config.training.precision != "auto":
+        return config
+    chosen = study.user_attrs.get(PRECISION)
+    if chosen is None:
+        choice = precision.choose(config, data)
+        chosen = choice.precision
+        parent.log_metrics(choice.metrics())
+        study.set_user_attr(PRECISION, chosen)
+    parent.set_tags({Tag.PRECISION: chosen})
+    return precision.with_precision(config, chosen)
 
 
 def _is_new(name: str, storage: str) -> bool:

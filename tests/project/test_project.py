@@ -143,7 +143,7 @@ def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, clien
         [*command, "2", *storage], cwd=folder, env=outside, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the study goes on" in done.stdout
+    assert "resuming the study" in done.stdout
     assert {run.info.status for run in client.search_runs(["0"])} <= {"FINISHED", "KILLED"}
 
 

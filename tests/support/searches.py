@@ -1,19 +1,19 @@
-"""Small searches that several test files run: MLPs of one or two layers on some hundred real images."""
+"""Small searches that many tests run, and what is left of one when it has ended."""
 
+import contextlib
 import datetime
 import typing
 
 import mlflow
 import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
-from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.search import TuneResult, Watcher, tune
+from fmnist_exp.tuning import search as searching
+from fmnist_exp.tuning.search import SearchRequest, SearchResult
 
 NOON = datetime.datetime(2026, 1, 1, 12)
 STORAGE = "sqlite:///studies.db"  # in the store's folder, where the tests work
@@ -22,10 +22,11 @@ SPACE = {
     "training.learning_rate": {"low": 3e-4, "high": 3e-2, "log": True},
     "model.widths": {"depth": [1, 2], "low": 8, "high": 32, "step": 8},
 }
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}  # of a trial's run
 
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
-    """A small search with changes: training__epochs=3 stands for training.epochs=3."""
+    """Return a small search over MLPs with changes: training__epochs=3 stands for training.epochs=3."""
     own = {
         "name": "tiny_search",
         "model.family": "mlp",
@@ -43,29 +44,66 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
     return files.override(ExperimentConfig(), own)
 
 
-class Searched:
-    """A search that ended, as MLflow and Optuna know it."""
+class FinishedSearch:
+    """A search that ended, as its result, Optuna and MLflow know it."""
 
-    def __init__(self, config: ExperimentConfig, data: FashionMNIST, name: str) -> None:
+    def __init__(self, study: str, result: SearchResult | None = None, storage: str = STORAGE) -> None:
         self.client = store.connect()
-        study = studies.open_study(config, name, STORAGE)
-        run = runs.start_run(self.client, "tune", name, config.name)
-        with runs.closing(run):
-            self.result: TuneResult = tune(config, data, study, run, Watcher())
-        self.study = optuna.load_study(study_name=name, storage=STORAGE)
-        self.parent = self.client.get_run(run.id)
+        self.study = optuna.load_study(study_name=study, storage=storage)
+        self.trials = self.study.get_trials()
+        self.cut = self.study.user_attrs.get("cut_off", [])
+        self.counted = [trial for trial in self.trials if trial.number not in self.cut and trial.state.is_finished()]
+        self.parent = self.runs("tune")[-1]
+        self._result = result
+
+    @property
+    def result(self) -> SearchResult:
+        assert self._result is not None, "the search ended with an error, or in another process"
+        return self._result
+
+    def runs(self, kind: str = "trial") -> list[mlflow.entities.Run]:
+        """The runs of the study, in order."""
+        query = f"tags.`fmnist.study` = '{self.study.study_name}' and tags.`fmnist.kind` = '{kind}'"
+        return self.client.search_runs(["0"], query, order_by=["attributes.start_time"])
 
     def children(self, kind: str = "trial") -> list[mlflow.entities.Run]:
-        """The runs below the parent's, in order."""
+        """The runs below the parent run, in order."""
         query = f"tags.mlflow.parentRunId = '{self.parent.info.run_id}' and tags.`fmnist.kind` = '{kind}'"
         return self.client.search_runs(["0"], query, order_by=["attributes.start_time"])
+
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(run.info.status, run.data.tags["fmnist.trial_state"]) for run in self.children()]
 
     def artifacts(self) -> set[str]:
         return {entry.path for entry in self.client.list_artifacts(self.parent.info.run_id, "study")}
 
+    def check_nothing_is_open(self) -> None:
+        """Every trial has one run, of the same state, and neither is in progress."""
+        assert [trial for trial in self.trials if trial.state == TrialState.RUNNING] == []
+        runs = {int(run.data.tags["fmnist.trial"]): run for run in self.runs()}
+        assert len(runs) == len(self.runs()), "one run per trial"
+        for trial in self.trials:
+            if trial.state.is_finished() and "run_id" in trial.user_attrs:
+                run = runs.pop(trial.number)
+                assert run.info.run_id == trial.user_attrs["run_id"]
+                assert run.data.tags["fmnist.trial_state"] == trial.state.name
+                assert run.info.status == ("KILLED" if trial.number in self.cut else STATUS[trial.state.name])
+        assert not runs, "runs without a trial"
+        assert [run for run in self.runs("tune") if run.info.status == "RUNNING"] == []
+
+
+def search(
+    config: ExperimentConfig, study: str, error: type[Exception] | None = None, **request: typing.Any
+) -> FinishedSearch:
+    """Search in this process, unless `request`, fields of a SearchRequest, says more; expect `error`, if given."""
+    result = None
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        result = searching.run(SearchRequest(config=config, study=study, **{"workers": 1, **request}))
+    return FinishedSearch(study, result, request.get("storage", STORAGE))
+
 
 def ended(number: int, params: dict, kinds: dict, values: list[float] | None, **more: typing.Any) -> FrozenTrial:
-    """A trial as a search leaves it, without the work."""
+    """Return a trial as a search leaves it, without the work."""
     given = {"state": TrialState.COMPLETE, "attrs": {}, "curve": {}, "start": NOON, "end": NOON} | more
     attrs = {"val_accuracy": values[0], "model_id": f"m-{number}"} if values else {}
     return FrozenTrial(

@@ -1,38 +1,32 @@
-"""A search whose trials train nothing, as a program of its own that can be killed: `python standin.py STUDY …`."""
+"""A search whose trials train nothing, also as a program of its own that can be killed: `python -m support.standin`."""
 
 import argparse
-import contextlib
 import os
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
-from fmnist_exp.tuning import recovery
-from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.driver import Search
-from fmnist_exp.tuning.search import run_trials
-from fmnist_exp.tuning.watching import TrialSummary, Watcher
-from fmnist_exp.tuning.workers import pool, study_lock, trial
-from fmnist_exp.tuning.workers.trial import Measured, Objective
+from fmnist_exp.tuning import search as searching
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.search import SearchRequest, SearchResult
+from fmnist_exp.tuning.workers.trial import Measured
+from support import searches
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.5}, "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
 EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0.1"))
 
 
 def configure(n_trials: int = 4, **changes: object) -> ExperimentConfig:
-    own = {"name": "standin", "training.epochs": 4, "search.space": SPACE, "search.n_trials": n_trials}
-    own |= {"search.startup_trials": 1000, "model.family": "mlp", "model.widths": [8]}
-    return files.override(ExperimentConfig(), own | {name.replace("__", "."): value for name, value in changes.items()})
+    own: dict[str, Any] = {"name": "standin", "training__epochs": 4, "search__space": SPACE, "model__widths": [8]}
+    own |= {"search__n_trials": n_trials, "search__startup_trials": 1000, "search__pruner": "successive_halving"}
+    return searches.configure(**{**own, **changes})
 
 
 def quality(config: ExperimentConfig, epoch: int) -> float:
@@ -72,7 +66,34 @@ def side_by_side(config: ExperimentConfig, data: FashionMNIST, run: Run, callbac
     return objective(config, data, run, callbacks)
 
 
-class Printer(Watcher):
+class Killer(SearchCallback):
+    """SIGKILL to the first worker that has done an epoch; keeps a diary."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+        self.retried: list[int] = []
+        self.together = 0  # trials, before one lost its worker
+        self.running: set[int] = set()
+
+    def on_trial(self, number: int, settings: object, epochs: int) -> None:
+        self.running.add(number)
+        if not self.killed:
+            self.together = max(self.together, len(self.running))
+
+    def on_progress(self, number: int, epochs: float) -> None:
+        if epochs >= 1 and not self.killed:
+            pid = int(next(Path().glob("working-*")).name.removeprefix("working-"))
+            self.killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    def on_retry(self, number: int, reason: str) -> None:
+        self.retried.append(number)
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.running.discard(trial.number)
+
+
+class Printer(SearchCallback):
     def on_search(self, done: int, n_trials: int, deadline: float) -> None:
         print(f"search {done}/{n_trials}", flush=True)
 
@@ -80,60 +101,36 @@ class Printer(Watcher):
         print(f"trial {number}", flush=True)
 
     def on_retry(self, number: int, reason: str) -> None:
-        print(f"again {number}: {reason}", flush=True)
+        print(f"retry {number}: {reason}", flush=True)
 
     def on_trial_end(self, trial: TrialSummary) -> None:
         print(f"end {trial.number} {trial.state}", flush=True)
 
 
-def search(
-    config: ExperimentConfig,
-    study: str,
-    storage: str = "sqlite:///studies.db",
-    workers: int | None = 2,
-    scheduler: str | None = None,
-    watcher: Watcher | None = None,
-    does: Objective = objective,
-) -> bool:
-    """The search, as `fmnist-exp tune` does it; returns whether it was interrupted."""
-    client = store.connect()
-    data = dataset.load(config.data, config.seed)
-    place = trial.place_of(config, data)
-    full, hired = recovery.explaining_full_disk(study), pool.hire(workers, scheduler, data, place)
-    with full, hired as staff, study_lock.hold(storage, study) as held:
-        opened = studies.open_study(config, study, storage)
-        with runs.closing(
-            runs.start_run(client, "tune", study, config.name, more_tags={"fmnist.study": study})
-        ) as parent:
-            until = time.monotonic() + config.search.timeout * 60
-            return run_trials(Search(config, opened, parent, place, until), staff, watcher or Watcher(), does, held)
+def search(config: ExperimentConfig, study: str, **request: Any) -> SearchResult:
+    """Run stand-in trials in two processes, unless `request`, fields of a SearchRequest, says more."""
+    own = {"workers": 2, "objective": objective, "trials_only": True}
+    return searching.run(SearchRequest(config=config, study=study, **{**own, **request}))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("study")
-    parser.add_argument("--storage", default="sqlite:///studies.db")
     parser.add_argument("--n_trials", type=int, default=4)
-    parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--scheduler")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config = configure(given.n_trials, search__timeout=given.timeout)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            if not search(config, given.study, given.storage, given.workers, given.scheduler, Printer()):
-                return 0
-    except RequestError as error:
+        result = search(configure(given.n_trials), given.study, workers=given.workers, callback=Printer())
+    except (RequestError, WorkError) as error:
         print(error, flush=True)
-        return 2
-    except WorkError as error:
-        print(error, flush=True)
-        return 1
-    return 130
+        return 2 if isinstance(error, RequestError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 130 if result.status == "interrupted" else 0
 
 
 if __name__ == "__main__":
-    import standin  # by its name, so that workers find the objective
+    from support import standin  # by its name, so that workers find the objective
 
     raise SystemExit(standin.main())

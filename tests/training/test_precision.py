@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support.searches import Searched, configure
+from support.searches import configure, search
 
 from fmnist_exp.backend import seeds
 from fmnist_exp.config import files
@@ -100,13 +100,13 @@ def test_a_search_settles_it_once(shared_store, small, monkeypatch):
         return chosen[-1]
 
     monkeypatch.setattr(precision, "choose", watched)
-    first = Searched(configure(training__precision="auto", search__n_trials=2), small, "settled")
+    first = search(configure(training__precision="auto", search__n_trials=2), "settled", data=small)
     assert len(chosen) == 1
     used = chosen[0].precision
     assert first.study.user_attrs["precision"] == first.parent.data.tags["fmnist.precision"] == used
     other = ({"float32", "bfloat16"} - {used}).pop()
     first.study.set_user_attr("precision", other)
-    second = Searched(configure(training__precision="auto", search__n_trials=3), small, "settled")
+    second = search(configure(training__precision="auto", search__n_trials=3), "settled", data=small)
     assert len(chosen) == 1
     precisions = [run.data.params["training.precision"] for run in second.children()]
     assert precisions == [used, used, other]

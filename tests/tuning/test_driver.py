@@ -15,8 +15,8 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import driver, objectives, recovery
 from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.driver import Driver, Search
-from fmnist_exp.tuning.watching import Watcher
 from fmnist_exp.tuning.workers import trial
 from fmnist_exp.tuning.workers.jobs import GONE, Answer, Hear, Message
 
@@ -89,8 +89,8 @@ def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
         def drive(script: Script, seconds: float) -> None:
-            search = Search(config, study, parent, trial.place_of(config, data), time.monotonic() + seconds)
-            Driver(search, script, standin.objective, Watcher(), None).work()
+            search = Search(config, data, study, parent, time.monotonic() + seconds)
+            Driver(search, script, standin.objective, SearchCallback(), None).work()
 
         yield Stage(study, parent, drive, clock)
 
@@ -189,9 +189,8 @@ def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, da
     study = studies.open_study(config, f"stopped for {len(names)}", STORAGE)
     stopped = Message("0", "a", 1, "end", {"stopped": True, "known": {"val_accuracy": 0.5, "parameters": 1}})
     with runs.closing(runs.start_run(store.connect(), "tune", "driver", config.name)) as parent:
-        place = trial.place_of(config, data)
-        search = Search(config, study, parent, place, time.monotonic() + 60)
-        Driver(search, Script(start("a"), stopped), standin.objective, Watcher(), None).work()
+        search = Search(config, data, study, parent, time.monotonic() + 60)
+        Driver(search, Script(start("a"), stopped), standin.objective, SearchCallback(), None).work()
     assert study.trials[0].state.name == state
     assert [one.number for one in objectives.front(study)] == [0] * (len(names) - 1)
 

@@ -13,20 +13,21 @@ from pathlib import Path
 import psutil
 import pytest
 from support import standin
-from support.found import STORAGE, Found
+from support.searches import STORAGE, FinishedSearch
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.workers import study_lock
 
-STANDIN = Path(standin.__file__)
+TESTS = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
 def driver(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The stand-in search as a process group of its own, killed at the end if it is still there."""
-    command = [sys.executable, str(STANDIN), *arguments]
-    settings = {**os.environ, "EPOCH_SECONDS": "0.3", **environment}
+    command = [sys.executable, "-m", "support.standin", *arguments]
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    settings = {**os.environ, "EPOCH_SECONDS": "0.3", "PYTHONPATH": paths, **environment}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=settings
     )
@@ -61,7 +62,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
         workers = [process.pid for process in psutil.Process(first.pid).children(recursive=True)]
         first.kill()
         first.wait()
-        before = {trial.number: trial for trial in Found("killed").counted}
+        before = {trial.number: trial for trial in FinishedSearch("killed").counted}
         assert gone(workers), "workers must not outlive their driver"
     mine = standin.configure(9)  # with another budget it is the same search
     assert studies.left_by_a_kill(mine, STORAGE) == "killed"
@@ -74,7 +75,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(shared_store):
         rest, _ = second.communicate(timeout=120)
         assert second.returncode == 0, rest
     assert studies.left_by_a_kill(mine, STORAGE) is None
-    killed = Found("killed")
+    killed = FinishedSearch("killed")
     killed.check_nothing_is_open()
     assert len(killed.counted) == 5
     assert [run.info.status for run in killed.runs("tune")] == ["KILLED", "FINISHED"]
@@ -101,7 +102,7 @@ def test_a_second_driver_is_refused_and_ctrl_c_ends_the_first_cleanly(shared_sto
         assert first.returncode == 130, printed
         assert "Traceback" not in printed
         assert gone(workers)
-    held = Found("held")
+    held = FinishedSearch("held")
     held.check_nothing_is_open()
     assert held.cut, "what ran is cut off, and does not count"
     assert [run.info.status for run in held.runs("tune")] == ["KILLED"]
@@ -136,7 +137,7 @@ def test_a_full_disk_ends_the_search_with_one_sentence_and_nothing_is_lost(tmp_p
         with driver(*arguments, EPOCH_SECONDS="0.01") as second:
             printed, _ = second.communicate(timeout=120)
             assert second.returncode == 0, printed
-        full = Found("full")
+        full = FinishedSearch("full")
         full.check_nothing_is_open()
         assert len(full.counted) == 4
         assert full.trials[0].state.name == "COMPLETE"

@@ -5,7 +5,7 @@ import csv
 import mlflow
 import numpy as np
 import pytest
-from support.searches import Searched, configure
+from support.searches import FinishedSearch, configure, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -119,9 +119,9 @@ def test_the_last_epochs_averaged_weights_are_kept(folder):
 
 
 @pytest.fixture(scope="module")
-def searched(shared_store, folder) -> Searched:
+def searched(shared_store, folder) -> FinishedSearch:
     config = configure(data__source=folder, search__n_trials=2, search__refit=2, search__keep=1)
-    return Searched(config, load(config), "refitted")
+    return search(config, "refitted")
 
 
 def test_the_winner_is_fitted_again_with_each_seed(searched):
@@ -179,7 +179,7 @@ def test_what_was_fitted_again_is_not_fitted_a_third_time(searched, folder):
     tags = {"fmnist.study": "refitted", lineage.RUN_REFIT_OF: "a trial that was the best before"}
     killed = runs.start_run(searched.client, "train", "refit of another", "tiny_search", more_tags=tags)
     config = configure(data__source=folder, search__n_trials=2, search__refit=2, search__keep=1)
-    again = Searched(config, load(config), "refitted")
+    again = search(config, "refitted")
     assert searched.client.get_run(killed.id).info.status == "KILLED"
     assert [run.info.run_id for run in again.children("train")] == before
     assert again.result.registration.version == searched.result.registration.version

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from support.searches import STORAGE, Searched, configure, ended
+from support.searches import STORAGE, FinishedSearch, configure, ended, search
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
@@ -23,11 +23,11 @@ from fmnist_exp.tuning import objectives, retention
 
 
 @pytest.fixture(scope="module")
-def searched(shared_store, small) -> Searched:
+def searched(shared_store, small) -> FinishedSearch:
     """Four trials of one epoch, accuracy against parameters and time; the weights of the best one stay."""
     names = ["val_accuracy", "parameters", "prediction_seconds"]
     more = {"search__n_trials": 4, "search__sampler": "gp", "search__keep": 1, "training__epochs": 1}
-    return Searched(configure(search__objectives=names, **more), small, "several")
+    return search(configure(search__objectives=names, **more), "several", data=small)
 
 
 def beats(one: list[float], other: list[float]) -> bool:

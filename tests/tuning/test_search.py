@@ -1,6 +1,5 @@
 """Searches over small networks on some hundred real images: finished, continued, cut off, broken, registered."""
 
-import contextlib
 import csv
 import io
 import json
@@ -13,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from support import searches
-from support.searches import SPACE, STORAGE, ended
+from support.searches import SPACE, STORAGE, FinishedSearch, ended, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -21,10 +20,11 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
+from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning import space
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.search import TuneResult, tune
-from fmnist_exp.tuning.watching import TrialSummary, Watcher
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.search import SearchRequest
 
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
@@ -36,41 +36,7 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
 EXPLOSIVE = {"training__optimizer": "sgd", "model__l2": 1.0, "training__epochs": 1}
 
 
-class Found:
-    """A search that ended, as MLflow and Optuna know it."""
-
-    def __init__(self, config: ExperimentConfig, name: str, result: TuneResult | None, run_id: str) -> None:
-        self.client = store.connect()
-        self.config = config
-        self.study = optuna.load_study(study_name=name, storage=STORAGE)
-        self.parent = self.client.get_run(run_id)
-        self._result = result
-
-    @property
-    def result(self) -> TuneResult:
-        assert self._result is not None
-        return self._result
-
-    def children(self) -> list[mlflow.entities.Run]:
-        """The trials' runs in order."""
-        filter_string = f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'"
-        return self.client.search_runs(["0"], filter_string, order_by=["attributes.start_time"])
-
-    def statuses(self) -> list[tuple[str, str]]:
-        return [(run.info.status, run.data.tags["fmnist.trial_state"]) for run in self.children()]
-
-
-def search(config: ExperimentConfig, data, name: str, watcher: Watcher | None = None, error: type | None = None):
-    """Open the study and search, as `fmnist-exp tune` does."""
-    study = studies.open_study(config, name, STORAGE)
-    run = runs.start_run(store.connect(), "tune", name, config.name)
-    result = None
-    with pytest.raises(error) if error else contextlib.nullcontext(), runs.closing(run):
-        result = tune(config, data, study, run, watcher or Watcher())
-    return Found(config, name, result, run.id)
-
-
-class Diary(Watcher):
+class Diary(SearchCallback):
     def __init__(self) -> None:
         self.searches: list[tuple[int, int]] = []
         self.started: list[tuple[int, Mapping[str, typing.Any]]] = []
@@ -92,9 +58,9 @@ def diary() -> Diary:
 
 
 @pytest.fixture(scope="module")
-def found(shared_store, small, diary) -> Found:
+def found(shared_store, small, diary) -> FinishedSearch:
     """One search of four trials for all tests that only look."""
-    return search(configure(), small, "first", diary)
+    return search(configure(), "first", data=small, callback=diary)
 
 
 # a search that ended
@@ -131,7 +97,7 @@ def test_every_trial_is_a_child_run_with_the_status_of_its_state(found):
             "fmnist.trial_state": states[number],
         }
         assert run.data.metrics["trial"] == number
-        assert run.data.params.keys() >= flatten(found.config.model_copy(update={"search": None})).keys()
+        assert run.data.params.keys() >= flatten(configure().model_copy(update={"search": None})).keys()
         assert len(run.outputs.model_outputs) == 1
 
 
@@ -140,7 +106,7 @@ def test_a_pruned_trial_stopped_before_its_last_epoch(small, shared_store):
     study = studies.open_study(config, "pruned", STORAGE)
     worse = {"model.dropout": 0.5, "training.learning_rate": 3e-4}
     study.enqueue_trial(worse | {"model.widths.depth": 1, "model.widths.1": 8, "model.widths.2": 8})
-    pruned = search(config, small, "pruned")
+    pruned = search(config, "pruned", data=small)
     assert pruned.statuses() == [("FINISHED", "COMPLETE"), ("KILLED", "PRUNED")]
     run = pruned.children()[1]
     steps = [entry.step for entry in pruned.client.get_metric_history(run.info.run_id, "val_accuracy")]
@@ -200,7 +166,7 @@ def test_the_parents_artifacts(found):
     rows = list(csv.DictReader(io.StringIO(mlflow.artifacts.load_text(f"{uri}/study/trials.csv"))))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
     assert [row["state"] for row in rows] == [trial.state.name for trial in found.study.get_trials()]
-    assert files.parse(mlflow.artifacts.load_text(f"{uri}/experiment.yaml"), "x") == found.config
+    assert files.parse(mlflow.artifacts.load_text(f"{uri}/experiment.yaml"), "x") == configure()
     page = mlflow.artifacts.load_text(f"{uri}/study/figures.html")
     assert "<h1>Study first</h1>" in page
     assert 'src="http' not in page  # it works without a network
@@ -237,9 +203,9 @@ def test_the_winner_is_registered_and_the_first_champion(found, small):
 
 
 @pytest.fixture(scope="module")
-def continued(found, small) -> tuple[Found, Diary]:
+def continued(found, small) -> tuple[FinishedSearch, Diary]:
     diary = Diary()
-    return search(configure(search__n_trials=5, search__timeout=1), small, "first", diary), diary
+    return search(configure(search__n_trials=5, search__timeout=1), "first", data=small, callback=diary), diary
 
 
 def test_a_study_goes_on_where_it_stopped(found, continued):
@@ -264,7 +230,7 @@ def test_a_winner_is_scored_and_registered_once(found, continued):
 def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
     before = found.client.get_model_version_by_alias("fashion-mnist", "champion").version
     slow = configure(training__learning_rate=3e-4, search__n_trials=1, training__epochs=1)
-    worse = search(slow, small, "worse")
+    worse = search(slow, "worse", data=small)
     registration = worse.result.registration
     assert not registration.champion
     challenger = worse.client.get_model_version_by_alias("fashion-mnist", "challenger")
@@ -301,7 +267,7 @@ def test_a_database_that_cannot_be_used(shared_store, storage):
 # cut off and broken
 
 
-class Interrupting(Watcher):
+class Interrupting(SearchCallback):
     """Ctrl-C at the first step."""
 
     def on_progress(self, number: int, epochs: float) -> None:
@@ -310,12 +276,14 @@ class Interrupting(Watcher):
 
 def test_an_interrupted_search_is_closed_and_goes_on(shared_store, small):
     config = configure(search__n_trials=1, training__epochs=1)
-    cut = search(config, small, "interrupted", Interrupting())
+    cut = search(config, "interrupted", data=small, callback=Interrupting())
+    assert cut.result.status == "interrupted"
     assert cut.result.registration is None
     assert cut.parent.info.status == "KILLED"
     assert cut.statuses() == [("KILLED", "FAIL")]
     diary = Diary()
-    done = search(config, small, "interrupted", diary)
+    done = search(config, "interrupted", data=small, callback=diary)
+    assert done.result.status == "completed"
     assert diary.searches == [(0, 1)]  # what was cut off does not count
     assert done.statuses() == [("KILLED", "FAIL"), ("FINISHED", "COMPLETE")]
     first, second = done.study.get_trials()
@@ -333,7 +301,7 @@ def test_what_a_killed_process_left_is_closed_and_its_setting_run_again(shared_s
     space.suggest(trial, config)
     trial.set_user_attr("run_id", runs.start_run(client, "trial", "trial 0", config.name, parent).id)
 
-    done = search(config, small, "killed")
+    done = search(config, "killed", data=small)
     first, second = done.study.get_trials()
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
     assert first.params == second.params
@@ -347,7 +315,7 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(shared_store, small)
     study.enqueue_trial({"training.learning_rate": "10.0"})
     study.enqueue_trial({"training.learning_rate": "0.01"})
     diary = Diary()
-    done = search(config, small, "failing", diary)
+    done = search(config, "failing", data=small, callback=diary)
     assert done.statuses() == [("FINISHED", "COMPLETE"), ("FAILED", "FAIL"), ("FINISHED", "COMPLETE")]
     assert done.parent.info.status == "FINISHED"
     assert done.result.states == {"COMPLETE": 2, "PRUNED": 0, "FAIL": 1}
@@ -359,21 +327,20 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(shared_store, small)
 def test_five_failures_in_a_row_end_the_search(shared_store, small):
     choices = {"training.learning_rate": {"choices": [9.0, 10.0]}}
     config = configure(**EXPLOSIVE, training__learning_rate=10, search__space=choices, search__n_trials=9)
-    done = search(config, small, "all failing", error=WorkError)
+    done = search(config, "all failing", WorkError, data=small)
     assert done.statuses() == [("FAILED", "FAIL")] * 5
     assert done.parent.info.status == "FAILED"
     assert done.parent.data.tags["fmnist.error"].startswith("5 trials failed in a row; the last one: the training loss")
 
 
 def test_no_time_for_a_single_trial(shared_store, small):
-    done = search(configure(search__timeout=1e-6), small, "no time", error=WorkError)
+    done = search(configure(search__timeout=1e-6), "no time", WorkError, data=small)
     assert not done.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert "no trial came to a model within search.timeout=1e-06 minutes" in done.parent.data.tags["fmnist.error"]
 
 
 def test_trials_of_another_store_are_refused(found, small, tmp_path, new_database, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(tmp_path, str(tmp_path / "mlruns")))
-    study = studies.open_study(configure(search__n_trials=9), "first", STORAGE)
-    run = runs.start_run(store.connect(), "tune", "x", "x")
+    request = SearchRequest(config=configure(search__n_trials=9), study="first", data=small, workers=1)
     with pytest.raises(RequestError, match="the runs of study 'first' are not in this tracking store"):
-        tune(configure(search__n_trials=9), small, study, run, Watcher())
+        searching.run(request)

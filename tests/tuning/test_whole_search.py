@@ -10,33 +10,28 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
-from support.searches import STORAGE, configure
+from support import searches
+from support.searches import configure
 from test_refit import folder  # noqa: F401 — a fixture
 
 from fmnist_exp.backend import interrupts
-from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
-from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.search import TuneResult, tune
-from fmnist_exp.tuning.watching import TrialSummary, Watcher
-from fmnist_exp.tuning.workers import pool, trial
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.search import SearchResult
 
 # Ctrl-C may come between open() and its `with`: then Python says that nobody closed the file
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-class Pressing(Watcher):
+class Pressing(SearchCallback):
     """Presses Ctrl-C as soon as the winner's second fit has its run; knows which processes were there."""
 
     def on_trial_end(self, trial: TrialSummary) -> None:
         self.processes = {str(process.pid) for process in psutil.Process().children(recursive=True)}
 
-    def on_ending(self, step: str) -> None:
-        if step.startswith("fitting the winner again"):
+    def on_notice(self, text: str) -> None:
+        if text.startswith("fitting the winner again"):
             threading.Thread(target=self.press, daemon=True).start()
 
     def press(self) -> None:
@@ -54,18 +49,8 @@ def refits() -> list[mlflow.entities.Run]:
 
 class Searched(typing.NamedTuple):
     workers: set[str]  # process ids
-    interrupted: TuneResult
-    result: TuneResult
-
-
-def search(config: ExperimentConfig, data: FashionMNIST, workers: int, watcher: Watcher) -> TuneResult:
-    client = store.connect()
-    study = studies.open_study(config, "whole", STORAGE)
-    with (
-        pool.hire(workers, None, data, trial.place_of(config, data)) as staff,
-        runs.closing(runs.start_run(client, "tune", "whole", config.name)) as parent,
-    ):
-        return tune(config, data, study, parent, watcher, crew=staff)
+    interrupted: SearchResult
+    result: SearchResult
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +66,14 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
     heeding = signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell in the background has it ignored
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
-        data = dataset.load(config.data, config.seed)
         pressing = Pressing()
-        interrupted = search(config, data, 2, pressing)
-        yield Searched(pressing.processes, interrupted, search(config, data, 1, Watcher()))
+        interrupted = searches.search(config, "whole", workers=2, callback=pressing).result
+        yield Searched(pressing.processes, interrupted, searches.search(config, "whole").result)
     signal.signal(signal.SIGINT, heeding)
 
 
 def test_ctrl_c_while_the_winner_is_fitted_again_leaves_nothing_open(searched):
+    assert (searched.interrupted.status, searched.result.status) == ("interrupted", "completed")
     assert searched.interrupted.registration is None
     assert searched.interrupted.retention is None
     assert searched.interrupted.states == {"COMPLETE": 3, "PRUNED": 0, "FAIL": 0}

@@ -7,10 +7,11 @@ import mlflow
 import optuna
 import pytest
 from support import standin
-from support.found import STORAGE, Found, Killer
+from support.searches import STORAGE, FinishedSearch
+from support.standin import Killer
 
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning.watching import Watcher
+from fmnist_exp.tuning.callback import SearchCallback
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,14 @@ def killer() -> Killer:
 
 
 @pytest.fixture(scope="module")
-def found(shared_store: str, killer: Killer) -> Found:
+def found(shared_store: str, killer: Killer) -> FinishedSearch:
     """Six trials on two workers, one of which was killed in the midst of a trial."""
-    assert not standin.search(standin.configure(6), "two workers", watcher=killer, does=standin.side_by_side)
-    return Found("two workers")
+    standin.search(standin.configure(6), "two workers", callback=killer, objective=standin.side_by_side)
+    return FinishedSearch("two workers")
 
 
 def test_a_killed_workers_trial_runs_again_and_counts_once(found, killer):
-    assert len(killer.killed) == len(killer.again) == 1
+    assert len(killer.killed) == len(killer.retried) == 1
     assert [trial.state.is_finished() for trial in found.trials] == [True] * 6
     assert found.counted == found.trials
     found.check_nothing_is_open()
@@ -35,7 +36,7 @@ def test_a_killed_workers_trial_runs_again_and_counts_once(found, killer):
 def test_an_execution_that_was_given_up_leaves_no_run(found, killer):
     everything = found.client.search_runs(["0"], run_view_type=mlflow.entities.ViewType.ALL)
     deleted = [run for run in everything if run.info.lifecycle_stage == "deleted"]
-    assert [run.data.tags["fmnist.trial"] for run in deleted] == [str(number) for number in killer.again]
+    assert [run.data.tags["fmnist.trial"] for run in deleted] == [str(number) for number in killer.retried]
     assert [run.info.status for run in deleted] == ["KILLED"]
 
 
@@ -68,16 +69,16 @@ def test_pruning_works_across_processes(found):
 
 def test_a_trial_whose_workers_die_three_times_fails_with_the_reason(shared_store):
     killer = Killer()
-    standin.search(standin.configure(1), "deadly", watcher=killer, does=standin.deadly)
-    deadly = Found("deadly")
+    standin.search(standin.configure(1), "deadly", callback=killer, objective=standin.deadly)
+    deadly = FinishedSearch("deadly")
     deadly.check_nothing_is_open()
     (trial,), (run,) = deadly.trials, deadly.runs()
-    assert killer.again == [0, 0]
+    assert killer.retried == [0, 0]
     assert trial.user_attrs["error"] == run.data.tags["fmnist.error"]
     assert trial.user_attrs["error"].startswith("its worker died 3 times")
 
 
-class Clock(Watcher):
+class Clock(SearchCallback):
     """Remembers when the time is over, and which trials begun before."""
 
     def __init__(self) -> None:
@@ -96,11 +97,11 @@ def test_timeout_holds_within_an_epoch():
     for minutes in (0.25, 0.5, 1.5):  # a busy machine may need longer than the shortest to start the workers
         begin, clock, name = time.monotonic(), Clock(), f"late after {minutes}"
         config = standin.configure(100, training__epochs=1000, search__timeout=minutes)
-        standin.search(config, name, watcher=clock)
+        standin.search(config, name, callback=clock)
         # an epoch is 0.1 s, the end of the workers on a busy machine more
         assert time.monotonic() < clock.deadline + 10
         assert clock.deadline < begin + minutes * 60 + 45
-        late = Found(name)
+        late = FinishedSearch(name)
         late.check_nothing_is_open()
         assert sorted(clock.begun) == [trial.number for trial in late.trials if "run_id" in trial.user_attrs]
         if clock.begun:

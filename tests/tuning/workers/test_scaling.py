@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from support import services, standin
-from support.found import Found, Killer
+from support.searches import FinishedSearch
+from support.standin import Killer
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import store
@@ -59,13 +60,15 @@ def test_a_cluster_tunes_and_survives_a_killed_worker(site):
         services.dask_worker(site.folder, site.scheduler, "two"),
     ):
         config = standin.configure(6)
-        assert not standin.search(config, "remote", site.storage, None, site.scheduler, killer, standin.side_by_side)
-    found = Found("remote", site.storage)
+        request = {"storage": site.storage, "workers": None, "scheduler": site.scheduler}
+        request |= {"callback": killer, "objective": standin.side_by_side}
+        standin.search(config, "remote", **request)
+    found = FinishedSearch("remote", storage=site.storage)
     found.check_nothing_is_open()
     assert found.counted == found.trials
     assert len(found.trials) == 6
     assert killer.together == 2
-    assert len(killer.killed) == len(killer.again) == 1
+    assert len(killer.killed) == len(killer.retried) == 1
     # together == 2 says that both worked; a trial remembers the last one, and a killed process is slow to come back
     assert {trial.user_attrs["worker"] for trial in found.trials} <= {"one", "two"}
 
@@ -94,7 +97,7 @@ def test_a_worker_with_another_version_of_the_package_is_refused(site, tmp_path)
         services.dask_worker(site.folder, site.scheduler, "odd", PYTHONPATH=str(tmp_path)),
         pytest.raises(RequestError, match=r"the Dask worker tcp://.* cannot run .* another version of fmnist_exp"),
     ):
-        standin.search(standin.configure(), "odd", site.storage, None, site.scheduler)
+        standin.search(standin.configure(), "odd", storage=site.storage, workers=None, scheduler=site.scheduler)
 
 
 @pytest.mark.slow
@@ -104,7 +107,7 @@ def test_a_worker_without_the_package_is_refused(site, tmp_path):
         services.dask_worker(site.folder, site.scheduler, "bare", PYTHONPATH=str(tmp_path)),
         pytest.raises(RequestError, match="fmnist_exp is missing or of another version there"),
     ):
-        standin.search(standin.configure(), "bare", site.storage, None, site.scheduler)
+        standin.search(standin.configure(), "bare", storage=site.storage, workers=None, scheduler=site.scheduler)
 
 
 def test_what_keeps_a_worker_from_running_trials(shared_store, data, tmp_path):

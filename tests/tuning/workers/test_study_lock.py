@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from support.found import STORAGE
+from support.searches import STORAGE
 
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tuning.workers import study_lock

@@ -1,4 +1,4 @@
-"""What a search tells of its trials while it runs, and how tables show one."""
+"""What a search reports while it runs: the events of a `SearchCallback`, and trials as tables show them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial, as tables show it. `settings` are the searched fields."""
+    """One trial as tables show it. `settings` are the searched fields."""
 
     number: int
     state: str
@@ -29,30 +29,39 @@ class TrialSummary:
     reason: str = ""
 
 
-class Watcher:
-    """Watches a search. Base class with nothing to say; override what is of interest."""
+class SearchCallback:
+    """Base class for objects that follow a search; its methods do nothing. Override those of interest."""
+
+    def on_study(self, name: str) -> None:
+        """Handle the opening of the study: from now on, a search of this name resumes it."""
+
+    def on_notice(self, text: str) -> None:
+        """Handle a sentence for the user, for example that the winner is being fitted again."""
 
     def on_search(self, done: int, n_trials: int, deadline: float) -> None:
-        """The search starts; `done` trials are there from before. `deadline` in time.monotonic's seconds."""
+        """Handle the start of the search.
+
+        Args:
+            done: number of trials that earlier sessions finished.
+            n_trials: number of finished trials at which the search ends.
+            deadline: when the time is over, in seconds of time.monotonic.
+        """
 
     def on_trial(self, number: int, settings: Mapping[str, Any], epochs: int) -> None:
-        """A trial starts; it has at most `epochs` epochs."""
+        """Handle the start of a trial of at most `epochs` epochs."""
 
     def on_progress(self, number: int, epochs: float) -> None:
-        """So many epochs of a trial are done; parts of the next count."""
+        """Handle the progress of a trial, in epochs and fractions of an epoch."""
 
     def on_retry(self, number: int, reason: str) -> None:
-        """A trial is run again from its beginning."""
+        """Handle the start of another execution of a trial, from its beginning."""
 
     def on_trial_end(self, trial: TrialSummary) -> None:
-        """A trial ended, in whatever state."""
-
-    def on_ending(self, step: str) -> None:
-        """The trials are done; `step` says what is being done with the winner."""
+        """Handle the end of a trial, whatever its state."""
 
 
 def summary(config: ExperimentConfig, trial: FrozenTrial) -> TrialSummary:
-    """A trial of the study as tables show it."""
+    """Return the summary of a trial of the study."""
     known = trial.user_attrs
     return TrialSummary(
         number=trial.number,
