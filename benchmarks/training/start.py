@@ -39,7 +39,7 @@ def phases(name: str) -> Iterator[str]:
     from fmnist_exp import models
     from fmnist_exp.backend import layers, seeds, setup
     from fmnist_exp.data import dataset
-    from fmnist_exp.experiment import resolve
+    from fmnist_exp.experiment.resolve import resolve
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store
     from fmnist_exp.training import fit as fitting
@@ -49,7 +49,7 @@ def phases(name: str) -> Iterator[str]:
     yield "the tracking store"
     loaded = dataset.load(config.data, config.seed)
     yield "the images"
-    config = resolve.check(client, config, loaded)
+    config = resolve(config, loaded, client).config
     run = start_run(client, "train", config)
     yield "the run"
     setup.start()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from fmnist_exp.data.dataset import FashionMNIST
+    from fmnist_exp.experiment.resolve import Resolved
     from fmnist_exp.tracking.names import Kind
     from fmnist_exp.tracking.run import Run
 
@@ -77,30 +78,21 @@ def load_experiment(
 
 def connect(
     config: ExperimentConfig, check: Callable[[ExperimentConfig, FashionMNIST], None] | None = None
-) -> tuple[MlflowClient, FashionMNIST, ExperimentConfig]:
-    """Load the data, reach the tracking store, check the rest: all may refuse the request before anything is written.
-
-    The store comes after what only needs the data, for an embedded one is made when it is reached.
+) -> tuple[FashionMNIST, Resolved]:
+    """Load the data, and check and complete the experiment, before anything is written.
 
     Args:
-        config: the experiment.
-        check: raises RequestError for what this data cannot serve, beside `training.check`.
-
-    Returns:
-        Client, data, and the experiment with aliases of other models replaced by their versions.
+        config: The experiment.
+        check: Of a search: raises RequestError for a search space that the data cannot serve.
     """
     loading.load_keras()
     from fmnist_exp.data import dataset
-    from fmnist_exp.experiment import resolve
-    from fmnist_exp.tracking import store
-    from fmnist_exp.training import fit as fitting
+    from fmnist_exp.experiment.resolve import resolve
 
     loaded = dataset.load(config.data, config.seed)
-    fitting.check(config.training, loaded)
     if check:
         check(config, loaded)
-    client = store.connect()
-    return client, loaded, resolve.check(client, config, loaded)
+    return loaded, resolve(config, loaded, keep_auto=check is not None)
 
 
 def start_run(

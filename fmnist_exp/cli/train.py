@@ -13,11 +13,10 @@ from fmnist_exp.config import files
 from fmnist_exp.errors import RequestError
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from fmnist_exp.config.schema import ExperimentConfig
     from fmnist_exp.data.dataset import FashionMNIST
     from fmnist_exp.experiment.checkpoints import Interrupted
+    from fmnist_exp.experiment.resolve import Resolved
 
 DEFAULT = "cnn"
 
@@ -97,13 +96,14 @@ def ensemble(ctx: click.Context, members: str, register: bool) -> None:
 def baseline(ctx: click.Context) -> None:
     """Run the naive guess, logistic regression and the smallest network."""
     config = load_experiment("baseline", ctx.args)
-    client, data, config = connect(config)
+    data, resolved = connect(config)
     from fmnist_exp.cli import display
     from fmnist_exp.experiment.baseline import run_baselines
     from fmnist_exp.tracking import run as runs
 
-    with runs.closing(start_run(client, "baseline", config)) as run:
-        outcomes = run_baselines(config, data, run, display.RunDisplay)
+    with runs.closing(start_run(resolved.client, "baseline", resolved.config)) as run:
+        resolved.log_choice(run)
+        outcomes = run_baselines(resolved.config, data, run, display.RunDisplay)
     display.show_outcomes(outcomes)
     display.console.print(f"run {run.id}; compare runs with: {ui_command()}")
 
@@ -120,19 +120,18 @@ def _train_or_go_on(ctx: click.Context, experiment: str, resume: str | None, reg
     from fmnist_exp.tracking import store
 
     interrupted = checkpoints.find(store.connect(), resume)
-    client, data, config = connect(checkpoints.config_of(interrupted, overrides))
+    data, resolved = connect(checkpoints.config_of(interrupted, overrides))
     checkpoints.check_data(interrupted, data)
-    _run(client, config, data, register, interrupted)
+    _run(resolved, data, register, interrupted)
 
 
 def _train(config: ExperimentConfig, register: bool) -> None:
-    client, data, config = connect(config)
-    _run(client, config, data, register)
+    data, resolved = connect(config)
+    _run(resolved, data, register)
 
 
 def _run(
-    client: MlflowClient,
-    config: ExperimentConfig,
+    resolved: Resolved,
     data: FashionMNIST,
     register: bool = False,
     interrupted: Interrupted | None = None,
@@ -145,10 +144,12 @@ def _run(
     from fmnist_exp.training import fit as fitting
 
     registration = None
-    run = start_run(client, "train", config)
+    config = resolved.config
+    run = start_run(resolved.client, "train", config)
     fit = partial(fitting.fit, start=interrupted.state if interrupted else None)
     try:
         with runs.closing(run):
+            resolved.log_choice(run)
             if interrupted:
                 checkpoints.take_over(interrupted, run)
                 done = len(interrupted.state.epochs)

@@ -21,7 +21,6 @@ from fmnist_exp.registry import origins
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.training import fit as fitting
-from fmnist_exp.training import precision
 from fmnist_exp.training.events import FitCallback
 from fmnist_exp.training.fit import Fit
 
@@ -77,7 +76,6 @@ def run_experiment(
     Raises:
         WorkError: the fit broke down, as on a loss that is not a number.
     """
-    config = _settled(config, data, run)
     seeds.prepare(config.seed, config.training.precision)
     runs.log_start(run, config, data)
     model = _build(config, run)
@@ -99,16 +97,6 @@ def run_experiment(
     if config.training.checkpoint:
         checkpoints.discard(run)
     return outcome
-
-
-def _settled(config: ExperimentConfig, data: FashionMNIST, run: Run) -> ExperimentConfig:
-    """The experiment with a precision in the place of `auto`: what is logged is what was done, for ever."""
-    if config.training.precision != "auto":
-        return config
-    choice = precision.choose(config, data)
-    run.set_tags({"fmnist.precision": choice.precision})
-    run.log_metrics(choice.metrics())
-    return precision.with_precision(config, choice.precision)
 
 
 def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:

@@ -28,12 +28,12 @@ class Choice:
 
     precision: str
     images_per_second: Mapping[str, float]  # by precision; empty for a network that has nothing to train
-    seconds: float  # that it took to find out
+    seconds: float | None  # that it took to find out; None if it was not measured
 
     def metrics(self) -> dict[str, float]:
         """As logged."""
         speeds = {f"{name}_images_per_second": speed for name, speed in self.images_per_second.items()}
-        return {**speeds, "precision_seconds": self.seconds}
+        return speeds if self.seconds is None else {**speeds, "precision_seconds": self.seconds}
 
 
 def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:

@@ -25,6 +25,7 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.resolve import Resolved
 from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -79,7 +80,7 @@ def cut(shared_store, small) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(checkpoints.CheckpointLog, "on_checkpoint", keep_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_command._run(store.connect(), CONFIG, small)
+            train_command._run(Resolved(CONFIG, store.connect(), None), small)
     said = re.search(r"to continue: fmnist-exp train --resume (\w+)\n$", printed.getvalue())
     assert said, printed.getvalue()
     return said[1]

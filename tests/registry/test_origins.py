@@ -9,8 +9,8 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.experiment import resolve
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.resolve import resolve
 from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.registry import gate, origins
 from fmnist_exp.tracking import run as runs
@@ -30,7 +30,7 @@ TINY = {
 def run(data: FashionMNIST, **changes) -> Outcome:
     config = files.override(ExperimentConfig(), TINY | {k.replace("__", "."): v for k, v in changes.items()})
     client = store.connect()
-    config = resolve.check(client, config, data)
+    config = resolve(config, data, client).config
     with runs.closing(runs.start_run(client, "train", config.name, config.name)) as open_run:
         return experiment_run.run_experiment(config, data, open_run, score_test=True)
 
@@ -40,7 +40,7 @@ def members(shared_store, small) -> list[str]:
     """A run, and the champion made of another."""
     first, second = run(small), run(small, seed=1)
     client = store.connect()
-    version = gate.registry.register(client, second.model_id, second.run_id, {})
+    version = gate.versions.register(client, second.model_id, second.run_id, {})
     client.set_registered_model_alias("fashion-mnist", "champion", version.version)
     return [f"runs:/{first.run_id}", "models:/fashion-mnist@champion"]
 
@@ -78,10 +78,10 @@ def test_averaged_answers_are_scored_and_logged_as_one_model(members, small):
 def test_an_ensemble_becomes_a_version(members, small):
     config = files.override(ExperimentConfig(), TINY | {"model.members": members})
     client = store.connect()
-    config = resolve.check(client, config, small)
+    config = resolve(config, small, client).config
     with runs.closing(runs.start_run(client, "train", "both", "both")) as open_run:
         outcome = experiment_run.run_experiment(config, small, open_run, score_test=True)
-        version = gate.registry.register(client, outcome.model_id, open_run.id, outcome.tags(open_run, small))
+        version = gate.versions.register(client, outcome.model_id, open_run.id, outcome.tags(open_run, small))
     assert client.get_model_version_by_alias("fashion-mnist", "challenger").version == version.version
     assert float(version.tags["test_accuracy"]) == outcome.test.accuracy
     assert {"val_accuracy", "data_digest", "git_commit", "sha256"} <= version.tags.keys()
@@ -142,7 +142,7 @@ def test_another_network_cannot_begin_from_it(members, small):
 def test_changed_files_of_a_version_are_refused(members, small):
     client = store.connect()
     version = client.get_model_version("fashion-mnist", "1")
-    file = origins.registry.download(str(version.source)) / "data" / "model.keras"
+    file = origins.versions.download(str(version.source)) / "data" / "model.keras"
     content = file.read_bytes()
     file.write_bytes(content + b"x")
     try:

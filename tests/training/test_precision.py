@@ -12,6 +12,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.resolve import resolve
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -72,7 +73,9 @@ def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
     """Measuring leaves no trace in the numbers: a run with the chosen precision in its file comes to the same ones."""
     client = store.connect()
     with runs.closing(runs.start_run(client, "train", "auto", "settled")) as run:
-        first = experiment_run.run_experiment(CONFIG, small, run, score_test=False)
+        resolved = resolve(CONFIG, small, client)
+        resolved.log_choice(run)
+        first = experiment_run.run_experiment(resolved.config, small, run, score_test=False)
     found = client.get_run(run.id)
     used = found.data.tags["fmnist.precision"]
     assert used == found.data.params["training.precision"]
