@@ -76,23 +76,14 @@ def load_experiment(
     return config
 
 
-def connect(
-    config: ExperimentConfig, check: Callable[[ExperimentConfig, FashionMNIST], None] | None = None
-) -> tuple[FashionMNIST, Resolved]:
-    """Load the data, and check and complete the experiment, before anything is written.
-
-    Args:
-        config: The experiment.
-        check: Of a search: raises RequestError for a search space that the data cannot serve.
-    """
+def connect(config: ExperimentConfig) -> tuple[FashionMNIST, Resolved]:
+    """Load the data, and check and complete the experiment, before anything is written."""
     loading.load_keras()
     from fmnist_exp.data import dataset
     from fmnist_exp.experiment.resolve import resolve
 
     loaded = dataset.load(config.data, config.seed)
-    if check:
-        check(config, loaded)
-    return loaded, resolve(config, loaded, keep_auto=check is not None)
+    return loaded, resolve(config, loaded)
 
 
 def start_run(

@@ -98,11 +98,12 @@ def baseline(ctx: click.Context) -> None:
     config = load_experiment("baseline", ctx.args)
     data, resolved = connect(config)
     from fmnist_exp.cli import display
+    from fmnist_exp.experiment import resolve
     from fmnist_exp.experiment.baseline import run_baselines
     from fmnist_exp.tracking import run as runs
 
     with runs.closing(start_run(resolved.client, "baseline", resolved.config)) as run:
-        resolved.log_choice(run)
+        resolve.log_choice(run, resolved.choice)
         outcomes = run_baselines(resolved.config, data, run, display.RunDisplay)
     display.show_outcomes(outcomes)
     display.console.print(f"run {run.id}; compare runs with: {ui_command()}")
@@ -137,7 +138,7 @@ def _run(
     interrupted: Interrupted | None = None,
 ) -> None:
     from fmnist_exp.cli import display
-    from fmnist_exp.experiment import checkpoints
+    from fmnist_exp.experiment import checkpoints, resolve
     from fmnist_exp.experiment.run import run_experiment
     from fmnist_exp.registry import gate
     from fmnist_exp.tracking import run as runs
@@ -149,7 +150,7 @@ def _run(
     fit = partial(fitting.fit, start=interrupted.state if interrupted else None)
     try:
         with runs.closing(run):
-            resolved.log_choice(run)
+            resolve.log_choice(run, resolved.choice)
             if interrupted:
                 checkpoints.take_over(interrupted, run)
                 done = len(interrupted.state.epochs)

@@ -38,12 +38,6 @@ class Resolved:
     client: MlflowClient
     choice: Choice | None
 
-    def log_choice(self, run: Run) -> None:
-        """Log the precision that was chosen, and how fast the network is in each one, if it was measured."""
-        if self.choice is not None:
-            run.set_tags({Tag.PRECISION: self.choice.precision})
-            run.log_metrics(self.choice.metrics())
-
 
 def resolve(
     config: ExperimentConfig, data: FashionMNIST, client: MlflowClient | None = None, *, keep_auto: bool = False
@@ -87,6 +81,13 @@ def choose_precision(
         return config, None
     choice = Choice(remembered, {}, None) if remembered else precision.choose(config, data)
     return precision.with_precision(config, choice.precision), choice
+
+
+def log_choice(run: Run, choice: Choice | None) -> None:
+    """Log the precision that was chosen, if any, and how fast the network is in each one, if that was measured."""
+    if choice is not None:
+        run.set_tags({Tag.PRECISION: choice.precision})
+        run.log_metrics(choice.metrics())
 
 
 def _without_aliases(model: ModelConfig, data: FashionMNIST, client: MlflowClient) -> ModelConfig:

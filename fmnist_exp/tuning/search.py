@@ -22,10 +22,9 @@ from fmnist_exp.experiment import resolve
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import gate
 from fmnist_exp.registry.versions import Registration
-from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
-from fmnist_exp.training import fit as fitting
 from fmnist_exp.tuning import objectives, recovery, refit, retention, space
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
@@ -120,10 +119,9 @@ def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, FashionMNIST, Ml
     refit.check(config)
     pool.check(request.scheduler)
     data = request.data or dataset.load(config.data, config.seed)
-    fitting.check(config.training, data)
     space.check_data(config, data)
-    client = store.connect()
-    return resolve.check(client, config, data), data, client
+    resolved = resolve.resolve(config, data, keep_auto=True)
+    return resolved.config, data, resolved.client
 
 
 def _name(request: SearchRequest, config: ExperimentConfig) -> str:

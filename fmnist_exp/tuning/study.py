@@ -12,9 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking.names import Tag
+from fmnist_exp.experiment import resolve
 from fmnist_exp.tracking.redact import without_secrets
-from fmnist_exp.training import precision
 from fmnist_exp.tuning import objectives, space
 from fmnist_exp.tuning.sampling import build as samplers
 from fmnist_exp.tuning.sampling import warm_start
@@ -74,16 +73,11 @@ def with_precision(study: Study, config: ExperimentConfig, data: FashionMNIST, p
     Trials that measured it themselves, while others compute beside them, could choose differently from each other and
     from the refit of the winner.
     """
-    if config.training.precision != "auto":
-        return config
-    chosen = study.user_attrs.get(PRECISION)
-    if chosen is None:
-        choice = precision.choose(config, data)
-        chosen = choice.precision
-        parent.log_metrics(choice.metrics())
-        study.set_user_attr(PRECISION, chosen)
-    parent.set_tags({Tag.PRECISION: chosen})
-    return precision.with_precision(config, chosen)
+    config, choice = resolve.choose_precision(config, data, study.user_attrs.get(PRECISION))
+    if choice is not None:
+        study.set_user_attr(PRECISION, choice.precision)
+    resolve.log_choice(parent, choice)
+    return config
 
 
 def _is_new(name: str, storage: str) -> bool:

@@ -12,7 +12,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.experiment.resolve import resolve
+from fmnist_exp.experiment.resolve import log_choice, resolve
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -74,7 +74,7 @@ def test_the_run_says_what_was_used_and_can_be_run_again(shared_store, small):
     client = store.connect()
     with runs.closing(runs.start_run(client, "train", "auto", "settled")) as run:
         resolved = resolve(CONFIG, small, client)
-        resolved.log_choice(run)
+        log_choice(run, resolved.choice)
         first = experiment_run.run_experiment(resolved.config, small, run, score_test=False)
     found = client.get_run(run.id)
     used = found.data.tags["fmnist.precision"]
