@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fmnist_exp.data.dataset import FashionMNIST
     from fmnist_exp.tracking.run import Run
-    from fmnist_exp.tuning.sampling.warm_start import WarmStart
+    from fmnist_exp.tuning.sampling.warm_start import EarlierSettings
 
 PRECISION = "precision"  # what a study's `training.precision: auto` stands for
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
@@ -54,7 +54,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
         reason = without_secrets(str(error)).splitlines()[0]
         raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
     _claim(study, config, warm)
-    samplers.equip(study, config)
+    samplers.configure(study, config)
     return study
 
 
@@ -86,7 +86,7 @@ def _is_new(name: str, storage: str) -> bool:
     return not known or "search" not in optuna.load_study(study_name=name, storage=storage).user_attrs
 
 
-def _claim(study: Study, config: ExperimentConfig, warm: WarmStart | None) -> None:
+def _claim(study: Study, config: ExperimentConfig, warm: EarlierSettings | None) -> None:
     """Write the search into a new study; compare it with that of an old one."""
     mine = _search(config)
     theirs = study.user_attrs.get("search")

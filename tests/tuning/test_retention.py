@@ -189,14 +189,3 @@ def test_a_store_that_deletes_nothing_is_no_failure_of_the_search(three):
     assert "m-unknown" in kept.reason
     with pytest.raises(WorkError, match="m-unknown"):
         model_files.delete(client, "m-unknown", "test")
-
-
-def test_curves_of_a_study_that_takes_no_reports():
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    trial = study.ask()
-    assert not any(objectives.report(trial, epoch, epoch / 10) for epoch in (1, 2, 3))
-    study.tell(trial, [0.3, 5])
-    cut = study.ask()
-    objectives.report(cut, 1, 0.2)
-    study.tell(cut, state=TrialState.PRUNED)  # the time was over
-    assert [objectives.curve(ended) for ended in study.trials] == [{1: 0.1, 2: 0.2, 3: 0.3}, {1: 0.2}]

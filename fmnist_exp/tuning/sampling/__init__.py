@@ -1,1 +1,5 @@
-"""Which setting a search tries next: samplers, pruners, and settings taken over from an earlier study."""
+"""Which setting a search tries next.
+
+Samplers, pruners, and the settings that a search takes over from an earlier study belong here. The search space itself
+and the objectives belong in `tuning`.
+"""

@@ -1,35 +1,29 @@
-"""What chooses settings, what prunes, and which way is better: from the schema's names to Optuna's objects."""
+"""Samplers and pruners: from their names in the schema to Optuna's objects."""
 
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container
 
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.distributions import BaseDistribution, CategoricalChoiceType
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.tuning import space
-from fmnist_exp.tuning.sampling.gaussian_process import GaussianProcessSampler
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
 
 SEEN = 400  # trials that TPE looks at
-GOOD = 25  # of them the best: as many as TPE ever takes for good ones
+GOOD = 25  # how many of them are the best ones: as many as TPE ever counts as good
 
 
-def equip(study: Study, config: ExperimentConfig) -> None:
+def configure(study: Study, config: ExperimentConfig) -> None:
     """Give an opened study its sampler and pruner.
 
-    The sampler's seed moves on with the trials that are there: with the same seed a study that goes on would draw its
-    first settings a second time.
+    The sampler's seed depends on the number of trials, since a resumed study would otherwise draw its first settings a
+    second time.
     """
     search = space.search_of(config)
     seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
@@ -38,62 +32,69 @@ def equip(study: Study, config: ExperimentConfig) -> None:
 
 
 def directions(search: SearchConfig) -> list[StudyDirection]:
-    """Which way each objective is better."""
+    """Return for each objective whether it is maximised or minimised."""
     better = {"val_accuracy": StudyDirection.MAXIMIZE}
     return [better.get(name, StudyDirection.MINIMIZE) for name in search.objectives]
 
 
 def _sampler(search: SearchConfig, seed: int) -> BaseSampler:
     if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
+        return RandomSampler(seed=seed)
     if search.sampler == "gp":
+        # imported here because scikit-learn takes more than a second, which the other samplers need not pay
+        from fmnist_exp.tuning.sampling.gaussian_process import GaussianProcessSampler
+
         return GaussianProcessSampler(search.startup_trials, seed)
     return BoundedTPESampler(n_startup_trials=search.startup_trials, seed=seed)
 
 
 def _pruner(search: SearchConfig) -> BasePruner:
     if search.pruner == "none":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor)
+        return NopPruner()
+    return SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor)
 
 
-class BoundedTPESampler(optuna.samplers.TPESampler):
-    """TPE (Bergstra et al. 2011) over the best and the newest trials, so that long studies are as quick as short ones.
+class BoundedTPESampler(TPESampler):
+    """TPE (Bergstra et al. 2011) over the best and the newest trials, so that it is as fast in a long study.
 
-    What Optuna takes for good ones, 25 at most, stays the same once so many are complete; the others are the newest
-    instead of all.
+    The trials that Optuna counts as good stay the same. With several objectives any trial may be among them, and TPE
+    looks at all trials.
     """
 
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Any:
-        """Values of the parameters that are drawn together."""
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, CategoricalChoiceType]:
+        """Return the values of the parameters that are drawn together."""
         return super().sample_relative(_bounded(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A value of one parameter, while there are few trials."""
-        return super().sample_independent(_bounded(study), trial, param_name, param_distribution)
+    ) -> CategoricalChoiceType:
+        """Return the value of one parameter, as long as there are few trials."""
+        value: CategoricalChoiceType = super().sample_independent(
+            _bounded(study), trial, param_name, param_distribution
+        )
+        return value
 
 
-def _bounded(study: Study) -> Any:
-    """The study as the sampler may see it; one of several objectives as it is, since its good ones may be any."""
-    return study if len(study.directions) > 1 else _Window(study)
+def _bounded(study: Study) -> Study:
+    return study if len(study.directions) > 1 else BoundedStudy(study)
 
 
-class _Window:
-    """A study without most of its trials."""
+class BoundedStudy(Study):
+    """A view of a study of one objective that shows samplers only its best and its newest trials."""
 
     def __init__(self, study: Study) -> None:
-        self._study = study
+        self.__dict__ = study.__dict__  # the same storage and caches; making a second study would read the storage
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        trials = self._study._get_trials(*args, **options)
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        """Return at most SEEN trials in order; this private method is how Optuna's samplers read a study."""
+        trials = super()._get_trials(deepcopy, states, use_cache)
         if len(trials) <= SEEN:
             return trials
-        sign = 1 if self._study.direction == StudyDirection.MAXIMIZE else -1
+        sign = 1 if self.direction == StudyDirection.MAXIMIZE else -1
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = heapq.nsmallest(GOOD, complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
         chosen = {trial.number: trial for trial in [*best, *trials[len(best) - SEEN :]]}

@@ -1,16 +1,19 @@
-"""The best settings of an earlier study, run again first in a new one.
+"""The best settings of an earlier study, run first in a new one.
 
-They are run, not copied: the new search may train longer, on other images or with other fixed fields, and a number
-from elsewhere would mislead its sampler.
+They are run again, not copied: the new search may train longer, on other images or with other fixed fields, and a
+result from elsewhere would mislead its sampler.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
+from optuna import Study
+from optuna.distributions import CategoricalChoiceType
 from optuna.trial import TrialState
 
 from fmnist_exp.config import files
@@ -19,35 +22,32 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning import objectives, space
 
-if TYPE_CHECKING:
-    from optuna import Study
-
 TAKEN = "warm_start"  # user attribute of the new study: how many settings it took, and of how many
 
 
 @dataclass(frozen=True)
-class WarmStart:
-    """Optuna's parameters of the trials to run first, the best first; `of` so many complete trials."""
+class EarlierSettings:
+    """Optuna's parameters of the trials to run first, the best first, and the number of trials they come from."""
 
-    settings: tuple[dict[str, Any], ...]
-    of: int
+    settings: tuple[Mapping[str, CategoricalChoiceType], ...]
+    complete: int
 
     def enqueue(self, study: Study) -> None:
-        """Queue them in a new study, which remembers how many there were."""
+        """Queue the settings in a new study, and note their number in it."""
         for setting in self.settings:
-            study.enqueue_trial(setting, skip_if_exists=True)
-        study.set_user_attr(TAKEN, f"{len(self.settings)} of {self.of} complete trials")
+            study.enqueue_trial(dict(setting), skip_if_exists=True)
+        study.set_user_attr(TAKEN, f"{len(self.settings)} of {self.complete} complete trials")
 
 
-def find(config: ExperimentConfig, storage: str) -> WarmStart | None:
-    """The settings to begin with; None without `search.warm_start`.
+def find(config: ExperimentConfig, storage: str) -> EarlierSettings | None:
+    """Return the settings to begin with, or None without `search.warm_start`.
 
-    The best complete trials, at most `search.startup_trials`: they stand in for the random ones. Of each the fields
-    that are searched now are taken, whether they were searched then or not, if all of them lie in the space of now.
+    They are those of the best complete trials, at most `search.startup_trials`, in place of random ones. A setting has
+    the fields that the new search varies, whether the earlier one varied them or not; it is taken if all of them lie
+    in the new space.
 
     Raises:
-        RequestError: there is no such study in the storage, another program made it, or none of its trials lies in
-            the space.
+        RequestError: the storage has no such study, another program made it, or no trial lies in the space.
     """
     search = space.search_of(config)
     if search.warm_start is None:
@@ -65,7 +65,7 @@ def find(config: ExperimentConfig, storage: str) -> WarmStart | None:
             f"search.warm_start={search.warm_start!r}: none of its {len(complete)} complete trials lies in this"
             " search's space; widen search.space, or leave search.warm_start out"
         )
-    return WarmStart(tuple(found[: search.startup_trials]), len(complete))
+    return EarlierSettings(tuple(found[: search.startup_trials]), len(complete))
 
 
 def _load(name: str, storage: str) -> Study:
@@ -79,7 +79,7 @@ def _load(name: str, storage: str) -> Study:
 
 
 def _experiment(study: Study) -> ExperimentConfig:
-    """The experiment with the search that made the study."""
+    """Return the experiment with the search that made the study."""
     known = study.user_attrs.get("search")
     if not known:
         raise RequestError(f"search.warm_start={study.study_name!r}: that study was not made by fmnist-exp tune")

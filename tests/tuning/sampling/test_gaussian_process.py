@@ -1,0 +1,74 @@
+"""The Gaussian process, on a function whose best setting is known; no network is trained."""
+
+import math
+
+import numpy as np
+import optuna
+
+from fmnist_exp.tuning.sampling.gaussian_process import GaussianProcessSampler
+
+
+def hill(trial: optuna.Trial) -> float:
+    """Highest, 0, at a rate of 0.005, a width of 96, depth 10, and "b"."""
+    rate = trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    width = trial.suggest_int("width", 16, 128, step=16)
+    depth = trial.suggest_int("depth", 1, 1000, log=True)
+    choice = trial.suggest_categorical("choice", ["a", "b", "c"])
+    trial.suggest_float("fixed", 0.5, 0.5)
+    return (
+        -((math.log10(rate) + 2.3) ** 2)
+        - ((width - 96) / 64) ** 2
+        - (math.log10(depth) - 1) ** 2 / 4
+        - 0.3 * (choice != "b")
+    )
+
+
+def best(sampler: optuna.samplers.BaseSampler, trials: int = 20) -> float:
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(hill, n_trials=trials)
+    return study.best_value
+
+
+def test_the_gaussian_process_finds_a_hill_that_chance_does_not():
+    learned = [best(GaussianProcessSampler(5, seed)) for seed in range(3)]
+    random = [best(optuna.samplers.RandomSampler(seed=seed)) for seed in range(3)]
+    assert np.mean(learned) > np.mean(random) / 2  # at most half as far below the top
+
+
+def test_the_gaussian_process_repeats_itself_with_its_seed():
+    assert best(GaussianProcessSampler(3, 7), 6) == best(GaussianProcessSampler(3, 7), 6)
+
+
+def test_the_gaussian_process_sends_workers_to_different_places():
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(4, 0))
+    study.optimize(hill, n_trials=6)
+    asked = [study.ask() for _ in range(3)]
+    for trial in asked:
+        hill(trial)
+    places = {(trial.params["rate"], trial.params["width"], trial.params["depth"]) for trial in asked}
+    assert len(places) == 3
+
+
+def test_the_gaussian_process_knows_pruned_and_failed_trials_and_several_objectives():
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=GaussianProcessSampler(3, 0))
+    pruned, failed = study.ask(), study.ask()
+    hill(pruned), hill(failed)
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    study.tell(failed, state=optuna.trial.TrialState.FAIL)
+    study.optimize(lambda trial: (hill(trial), trial.params["width"]), n_trials=10)
+    assert len(study.best_trials) > 1
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 12  # no setting twice
+
+
+def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
+    study.optimize(hill, n_trials=1)
+    first = study.trials[0]
+    for _ in range(200):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.PRUNED, params=first.params, distributions=first.distributions
+            )
+        )
+    study.optimize(hill, n_trials=1)
+    assert study.trials[-1].params != first.params
