@@ -1,6 +1,6 @@
-"""MLflow's scoring server application with what it lacks around it.
+"""The server's ASGI application: our `/invocations`, page, health and counters around MLflow's scoring server.
 
-`/ping` and `/version`, and the answer to any unknown path or method, are MLflow's own.
+MLflow's own application answers `/ping`, `/version` and every unknown path or method.
 """
 
 from __future__ import annotations
@@ -9,20 +9,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any
 
-from fmnist_exp.serving import metrics, page, protocol
-from fmnist_exp.serving.limits import ClientGoneError, Limits, Message, Places, Receive, read_body
+from fmnist_exp.serving import page, prometheus, protocol
+from fmnist_exp.serving.asgi import ASGI, Headers, Receive, Scope, Send, respond
+from fmnist_exp.serving.limits import ClientGoneError, Limits, RequestSlots, read_body
 from fmnist_exp.serving.model import ServedModel
 from fmnist_exp.serving.protocol import RefusedError
-
-Scope = dict[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 LOADING = RefusedError(
@@ -32,17 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class Application:
-    """The ASGI application. It answers before there is a model: `start` gives it one."""
+    """The ASGI application. It answers before it has a model, which `start` gives it."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.metrics = metrics.Metrics()
-        self.places = Places(limits.places)
+        self.counters = prometheus.Counters()
+        self.slots = RequestSlots(limits.requests)
         self.model: ServedModel | None = None
         self._mlflow: ASGI | None = None
-        # one request is parsed and computed at a time: ONNX Runtime takes all cores for it, and memory stays bounded
+        # one request at a time is parsed and computed: ONNX Runtime uses all cores for it, and memory stays bounded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+        self._routes: dict[tuple[str, str], ASGI] = {
             ("POST", "/invocations"): self._invocations,
             ("GET", "/"): self._page,
             ("GET", "/health"): self._health,
@@ -50,11 +45,11 @@ class Application:
         }
 
     def start(self, model: ServedModel) -> None:
-        """Take a warm model and answer with it from now on."""
-        from mlflow.pyfunc import scoring_server
+        """Answer with this warm model from now on."""
+        from mlflow.pyfunc import scoring_server  # late: the server listens before MLflow is imported
 
         self._mlflow = scoring_server.init(model)  # type: ignore[arg-type]  # it asks for metadata and predict only
-        self.metrics.model.labels(model.name).set(1)
+        self.counters.model.labels(model.name).set(1)
         self.model = model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +71,7 @@ class Application:
         await respond(send, HTTPStatus.OK, page.html(), page.HEADERS)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, HTTPStatus.OK, self.metrics.text(), [(b"content-type", metrics.TYPE.encode())])
+        await respond(send, HTTPStatus.OK, self.counters.text(), [(b"content-type", prometheus.TYPE.encode())])
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.model is None:
@@ -85,7 +80,7 @@ class Application:
 
     async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
-        status = 499  # the client left; no answer was sent
+        status = 499  # the client has gone; no answer was sent
         try:
             body = await self._answer(dict(scope["headers"]), receive)
             await respond(send, HTTPStatus.OK, body, JSON)
@@ -94,20 +89,20 @@ class Application:
             status = int(refused.status)
             raise
         finally:
-            self.metrics.requests.labels(str(status)).inc()
-            self.metrics.seconds.observe(time.perf_counter() - start)
-            self.metrics.at_work.set(self.places.taken)
+            self.counters.requests.labels(str(status)).inc()
+            self.counters.seconds.observe(time.perf_counter() - start)
+            self.counters.at_work.set(self.slots.taken)
 
-    async def _answer(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _answer(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         if self.model is None:
             raise LOADING
-        with self.places.one():
-            self.metrics.at_work.set(self.places.taken)
+        with self.slots.hold():
+            self.counters.at_work.set(self.slots.taken)
             protocol.check_headers(headers)
             request = await read_body(receive, headers, self.limits)
             answer, names = await self._compute(self.model, request)
         for name in names:
-            self.metrics.images.labels(name).inc()
+            self.counters.images.labels(name).inc()
         return answer
 
     async def _compute(self, model: ServedModel, request: bytes) -> tuple[bytes, list[str]]:
@@ -119,16 +114,9 @@ class Application:
             raise RefusedError(HTTPStatus.GATEWAY_TIMEOUT, sentence) from error
         except RefusedError:
             raise
-        except Exception as error:
+        except Exception as error:  # no bug of ours may show a client more than one sentence
             log.exception("a request failed")
             raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.") from error
-
-
-async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole answer."""
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": int(status), "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _refuse(send: Send, refused: RefusedError) -> None:

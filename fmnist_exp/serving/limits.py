@@ -1,46 +1,40 @@
-"""What one client may take from the others: bytes, images, places and time."""
+"""The limits of one client's share: bytes, images, requests and time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
 
+from fmnist_exp.serving.asgi import Receive
 from fmnist_exp.serving.protocol import RefusedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is too much. The body's limit is what bounds memory: places × body, and one body parsed at a time."""
+    """The limits of a server. Memory is bounded by `requests` × `body`, since one body at a time is parsed."""
 
     body: int = 16 * 2**20  # bytes; 10,000 images as compact JSON need 16 MB and more
     images: int = 10_000  # in one request
-    places: int = 32  # requests at a time, the one that is computed included
+    requests: int = 32  # at a time, the one that is computed included
     head: float = 10.0  # seconds from the connection, or the last answer, to the end of a request's headers
     arrival: float = 10.0  # seconds for a body
     answer: float = 60.0  # seconds from the end of the body to the answer
-    stop: float = 10.0  # seconds that requests under way get when the server is stopped
+    stop: float = 10.0  # seconds for the requests that are being answered when the server is stopped
 
 
-class Places:
-    """Counts requests at work, and refuses one too many."""
+class RequestSlots:
+    """The slots of a server for requests at a time; a request without a slot is refused."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.taken = 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """A place for the time of the block."""
+    def hold(self) -> Iterator[None]:
+        """Hold a slot during the block. Raises RefusedError if all are taken."""
         if self.taken >= self.number:
             sentence = f"The server is busy with {self.number} requests; try again in a second."
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, sentence, retry_after=1)
@@ -56,7 +50,12 @@ class ClientGoneError(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """The whole body, if it is small and comes in time."""
+    """Return the whole body of a request.
+
+    Raises:
+        RefusedError: the body is too large or too slow.
+        ClientGoneError: the client closed the connection.
+    """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limits.body:
         raise _too_large(limits)

@@ -1,54 +1,56 @@
-"""A model that is being served: its files checked, loaded by this package's own predictor, run once."""
+"""The model behind the server: verified files, loaded by this package's own predictor and run once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.serving import predictor, protocol
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 class ServedModel:
-    """What MLflow's scoring server calls a model: metadata and `predict`; and `answer`, from body to body."""
+    """A model with what MLflow's scoring server asks for, `metadata` and `predict`, and with `answer` for our own."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Load and warm the model in `folder`, whose checksums have been compared.
+        """Load the model in `folder`, whose files have been verified, and run it once.
 
-        Nothing of the code that travels with the model is run.
+        None of the code that travels with the model is run.
 
         Args:
-            folder: as MLflow downloads it.
-            name: how to name it to users, as `fashion-mnist version 3`.
+            folder: the folder that MLflow downloads.
+            name: what users read, e.g. `fashion-mnist version 3`.
 
         Raises:
-            WorkError: it cannot be loaded.
+            WorkError: the model cannot be loaded.
         """
-        from mlflow.models import Model
+        from mlflow.models import Model  # late: the server listens before MLflow is imported
 
         self.name = name
         try:
             self.metadata = Model.load(str(folder / "MLmodel"))
             self._predictor = predictor.load(folder / "data")
             self._predictor.predict(np.zeros((2, predictor.SIDE, predictor.SIDE), np.uint8))
-        except Exception as error:
+        except Exception as error:  # damaged files raise whatever their reader raises
             raise WorkError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The predictor's table."""
+    def predict(self, images: object, params: Mapping[str, object] | None = None) -> pd.DataFrame:
+        """Return the predictor's table."""
         return self._predictor.predict(images, params)
 
     def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
-        """The body of the answer to a request's body, and the names of the classes in it.
+        """Return the body that answers a request's body, and the names of the classes in it.
+
+        Args:
+            body: JSON with images.
+            limit: how many images a request may have.
 
         Raises:
-            protocol.RefusedError: with what is wrong with the request.
+            protocol.RefusedError: the request is wrong.
         """
         images = protocol.read_images(body, limit)
         try:

@@ -1,4 +1,4 @@
-"""The page to try the model: one HTML document, put together from its files here."""
+"""The page to try the model: one HTML document, put together from the files in `web/`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS = [
 
 @functools.cache
 def html() -> bytes:
-    """The document, with style, script and the sample pictures inside."""
+    """Return the document, with its style, its scripts and the sample pictures inside."""
     text = (FOLDER / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "picture.js", "page.js"):
         text = text.replace(f"/* {name} */", (FOLDER / name).read_text(encoding="utf-8"))

@@ -3,57 +3,57 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime reports to its maker
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; otherwise ONNX Runtime reports to its maker
 import onnxruntime
 
 SIDE = 28  # pixels
-BATCH = 256  # images at a time: a convolution's maps of 10,000 at once would take gigabytes
+BATCH = 256  # images at a time: the feature maps of 10,000 images at once would take gigabytes
 
 
 class Predictor:
-    """Answers for images, computed by ONNX Runtime from the network in `folder`, with so many threads; 0: all cores."""
+    """The network in `folder`, run by ONNX Runtime on `threads` threads; 0 stands for all cores."""
 
     def __init__(self, folder: Path, class_names: tuple[str, ...], threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only
-        # threads that wait must not take the cores from the server around them
+        # waiting threads must not take the cores from the server around them
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # memory of a large batch goes back to the system
+        # the memory of a large batch goes back to the system
         options.enable_cpu_mem_arena = False
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
         self.class_names = np.array(class_names)
 
-    def probabilities(self, images: Any) -> NDArray[np.float32]:
-        """Probabilities (N, 10) for images as `predict` takes them."""
+    def probabilities(self, images: object) -> NDArray[np.float32]:
+        """Return probabilities (N, 10) for images as `predict` takes them."""
         pixels = as_pixels(images)
         parts = [self._run(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def columns(self, images: Any) -> dict[str, NDArray[Any]]:
-        """The columns of the table that `predict` returns, in order."""
+    def columns(self, images: object) -> dict[str, NDArray[np.generic]]:
+        """Return the columns of the table that `predict` returns, in order."""
         probabilities = self.probabilities(images)
         labels = probabilities.argmax(axis=1)
         first = {"label": labels, "name": self.class_names[labels], "probability": probabilities.max(axis=1)}
         return first | {f"p{label}": probabilities[:, label] for label in range(probabilities.shape[1])}
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per image: label, name, probability, p0 … p9.
+    def predict(self, images: object, params: Mapping[str, object] | None = None) -> pd.DataFrame:
+        """Return a table with one row per image: label, name, probability, p0 … p9.
 
         Args:
             images: uint8 or float, 0…255, (N, 28, 28) or (N, 28, 28, 1); an array or nested lists.
-            params: MLflow passes it; there are none.
+            params: ignored; MLflow passes it.
 
         Raises:
-            ValueError: any other shape or type, values out of range, or not a number.
+            ValueError: the images have another shape or type, or values that are not finite or out of range.
         """
         return pd.DataFrame(self.columns(images))
 
@@ -62,7 +62,7 @@ class Predictor:
         return answer
 
 
-def as_pixels(images: Any) -> NDArray[np.uint8]:
+def as_pixels(images: object) -> NDArray[np.uint8]:
     """Check images and return them as uint8 (N, 28, 28); floats are rounded. Raises ValueError."""
     try:
         array = np.asarray(images)
@@ -85,11 +85,11 @@ def as_pixels(images: Any) -> NDArray[np.uint8]:
 
 
 def load(folder: Path, threads: int = 0) -> Predictor:
-    """The predictor of a model's `data` folder."""
+    """Return the predictor of a model's `data` folder."""
     names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
     return Predictor(folder, tuple(names), threads)
 
 
 def _load_pyfunc(path: str) -> Predictor:
-    """MLflow's entry into this module."""
+    """Load the model for MLflow, which calls this function by its name."""
     return load(Path(path))

@@ -1,7 +1,7 @@
-"""MLflow's scoring protocol for one tensor of images: from a request's body to images, from answers to a body.
+"""MLflow's scoring protocol for one tensor of images: a request's body becomes images, and answers become a body.
 
-MLflow's own handler goes through pandas, and its errors carry the input and a stack trace; this one answers the same
-requests with the same JSON (a test compares them) in a fraction of the time.
+MLflow's own handler converts through pandas, and its errors repeat the input with a stack trace. This one answers the
+same requests with the same JSON, which a test compares, in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 KEYS = ("inputs", "instances")
@@ -29,7 +29,7 @@ CODES = {
 
 
 class RefusedError(Exception):
-    """A request that is not answered: its HTTP status, and one sentence that says why and what to do."""
+    """A refused request: its HTTP status, and one sentence that says why and what to do."""
 
     def __init__(self, status: HTTPStatus, sentence: str, retry_after: int | None = None) -> None:
         super().__init__(sentence)
@@ -37,12 +37,12 @@ class RefusedError(Exception):
         self.retry_after = retry_after  # seconds
 
     def body(self) -> bytes:
-        """The answer, in the form of MLflow's errors."""
+        """Return the body of the answer, in the form of MLflow's errors."""
         return json.dumps({"error_code": CODES.get(self.status, "INTERNAL_ERROR"), "message": str(self)}).encode()
 
 
 def check_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse a body that is not UTF-8 JSON by what its headers say."""
+    """Raise RefusedError if the headers announce a body that is not JSON in UTF-8."""
     kind, *parameters = (
         part.strip().lower() for part in headers.get(b"content-type", b"").decode("latin-1").split(";")
     )
@@ -54,8 +54,12 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
 
 
-def read_images(body: bytes, limit: int) -> list[Any]:
-    """The images of a body, as nested lists that nobody has looked into yet."""
+def read_images(body: bytes, limit: int) -> list[object]:
+    """Return the images of a body as nested lists, whose content the predictor checks.
+
+    Raises:
+        RefusedError: the body has no list of images, more than `limit` of them, or true and false among the pixels.
+    """
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -70,13 +74,13 @@ def read_images(body: bytes, limit: int) -> list[Any]:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f'"{given[0]}" must be a list of images.')
     if len(images) > limit:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {limit:,} images in one request.")
-    if (b"true" in body or b"false" in body) and _holds_boolean(images):  # NumPy would take them for 1 and 0
+    if (b"true" in body or b"false" in body) and _holds_boolean(images):  # NumPy would read them as 1 and 0
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "Pixel values must be numbers, not true or false.")
     return images
 
 
-def _holds_boolean(images: list[Any]) -> bool:
-    waiting: list[Any] = [images]
+def _holds_boolean(images: list[object]) -> bool:
+    waiting: list[object] = [images]
     while waiting:
         part = waiting.pop()
         if isinstance(part, bool):
@@ -86,7 +90,7 @@ def _holds_boolean(images: list[Any]) -> bool:
     return False
 
 
-def write_answer(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """One record per image, as MLflow writes the predictor's table."""
+def write_answer(columns: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Return a body with one record per image, as MLflow writes the predictor's table."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return json.dumps({"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}).encode()

@@ -1,11 +1,10 @@
-"""Runs the application with uvicorn: listens at once, loads the model meanwhile, stops gracefully."""
+"""The application run by uvicorn: it listens at once, loads the model meanwhile and stops gracefully."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,7 +16,7 @@ from fmnist_exp.serving.model import ServedModel
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to host and port; port 0 takes a free one. Raises RequestError if it cannot be had."""
+    """Return a socket bound to host and port; port 0 stands for a free one. Raises RequestError if that fails."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, proto)
@@ -35,16 +34,16 @@ def serve(
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        load: gives the model; runs in a thread while the server already answers 503. What it raises ends the server.
-        bound: from `listen`.
-        limits: of requests.
-        ready: is called once the model is warm.
+        load: returns the model; it runs in a thread while the server answers 503, and what it raises ends the server.
+        bound: the socket from `listen`.
+        limits: the limits of requests.
+        ready: is called with the warm model.
     """
     asyncio.run(run(uvicorn_server(limits), load, bound, ready))
 
 
 def uvicorn_server(limits: Limits) -> uvicorn.Server:
-    """A uvicorn server around an application that has no model yet."""
+    """Return a uvicorn server around an application that has no model yet."""
     config = uvicorn.Config(
         Application(limits),
         http=_connection_class(limits),
@@ -64,7 +63,7 @@ async def run(
     bound: socket.socket,
     ready: Callable[[ServedModel], None],
 ) -> None:
-    """What `serve` does, in a loop of the caller's."""
+    """Serve in the caller's event loop; the arguments are those of `serve`."""
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
         model = await asyncio.to_thread(load)
@@ -79,11 +78,11 @@ async def run(
 
 def _connection_class(limits: Limits) -> type[H11Protocol]:
     class Connection(H11Protocol):
-        """uvicorn's, which waits for ever for the headers of a request, with a time limit for them."""
+        """uvicorn's connection with a time limit for a request's headers, for which it would wait for ever."""
 
         patience: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
             self._wait()
 

@@ -66,7 +66,7 @@ def test_too_many_at_a_time_and_too_slow_to_answer(served, registered):
 
     slow = Slow(registered.files, "slow")
     answers: list[requests.Response] = []
-    with in_thread(lambda: slow, Limits(places=2, answer=60)) as url:
+    with in_thread(lambda: slow, Limits(requests=2, answer=60)) as url:
         clients = [threading.Thread(target=lambda: answers.append(ask(url))) for _ in range(2)]
         for client in clients:
             client.start()
