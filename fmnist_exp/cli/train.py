@@ -84,10 +84,10 @@ def ensemble(ctx: click.Context, members: str, register: bool) -> None:
     once = {"training.epochs": 1}  # nothing is fitted: it is measured
     config = files.parse("{}", "ensemble", {**once, **parse_fields(ctx.args), "model.members": uris})
     loading.load_keras()
-    from fmnist_exp.registry import origins
+    from fmnist_exp.registry import lineage
     from fmnist_exp.tracking import store
 
-    split = origins.find(store.connect(), uris[0]).split()
+    split = lineage.find(store.connect(), uris[0]).split_fields()
     _train(files.override(config, split), register)
 
 
@@ -159,7 +159,7 @@ def _run(
                 outcome = run_experiment(config, data, run, [watcher], score_test=True, fit=fit)
             display.show_outcomes({config.name: outcome})
             if register:
-                registration = gate.enter(outcome.model_id, run.id, outcome.tags(run, data), run, config)
+                registration = gate.register(outcome.model_id, run.id, outcome.tags(run, data), run, config, data)
     except KeyboardInterrupt:
         if config.training.checkpoint and checkpoints.can_go_on(run):
             display.console.print(f"to continue: fmnist-exp train --resume {run.id}")

@@ -11,7 +11,7 @@ import click
 from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import switch, ui_command
 from fmnist_exp.config.files import override
-from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
@@ -40,16 +40,17 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
     client = store.connect()
     loading.load_keras()
     from fmnist_exp.cli import display
+    from fmnist_exp.data import dataset
+    from fmnist_exp.registry import assessment, lineage, versions
     from fmnist_exp.registry import evaluate as evaluations
-    from fmnist_exp.registry import lineage, versions
 
     subject = lineage.trace(client, versions.find_uri(client, model))
-    data = lineage.load_images(subject, source)
+    data = subject.held_out.split(dataset.load(DataConfig(source=source), config.seed))
     if temperature and not len(data.validation.images):
         raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
     with runs.closing(_start(client, f"evaluate version {subject.number}")) as run:
         with display.console.status("") as status:
-            found = evaluations.assess(subject, data, config.seed, temperature=temperature, tell=status.update)
+            found = assessment.assess(subject, data, config.seed, temperature=temperature, progress=status.update)
         evaluations.write(client, found, data, run)
     show_assessment(found)
     display.console.print(f"run {run.id} has the model card and the figures; look: {ui_command()}")
@@ -79,6 +80,7 @@ def promote(
         return
     loading.load_keras()
     from fmnist_exp.cli.display import console
+    from fmnist_exp.data import dataset
     from fmnist_exp.registry import gate, versions
 
     challenger = versions.find(client, version or versions.CHALLENGER)
@@ -86,11 +88,11 @@ def promote(
     if versions.aliases(client).get(versions.CHAMPION) == number:
         console.print(f"version {number} is the champion already")
         return
-    match = gate.plan(client, challenger, config, source, anyhow=force)
+    pairing = gate.pair(client, challenger, config, dataset.load(DataConfig(source=source), seed=0), force=force)
     with runs.closing(_start(client, f"promote version {number}")) as run:
-        verdict = gate.decide(client, match, run, config, force=force)
+        verdict = gate.decide(client, pairing, run, config, force=force)
         show_verdict(verdict)
-        if not verdict.crowned:
+        if not verdict.promoted:
             raise WorkError(f"version {number} does not become champion; {verdict.sentence}")
     console.print(f"version {number} is the champion now; run {run.id} has the comparison")
 
@@ -100,12 +102,11 @@ def _go_back(client: MlflowClient) -> None:
     from fmnist_exp.registry import champions
     from fmnist_exp.tracking import run as runs
 
-    champions.before(client)  # refuses before a run is started
+    champions.check_previous(client)  # refuses before a run is started
     with runs.closing(_start(client, "promote: back")) as run:
-        version = champions.go_back(client)
-        why = version.tags["champion_why"]
-        run.set_tags({"fmnist.version": version.version, "fmnist.gate": why})
-    console.print(f"version {version.version} is the champion again, {why}; run {run.id}")
+        again = champions.go_back(client)
+        run.set_tags({"fmnist.version": again.version, "fmnist.gate": again.reason})
+    console.print(f"version {again.version} is the champion again, {again.reason}; run {run.id}")
 
 
 def _start(client: MlflowClient, name: str) -> Run:
@@ -133,10 +134,14 @@ def show_verdict(verdict: Verdict) -> None:
             table.add_row(name, f"{row['images']:,}", *accuracies, f"{row['won']}", f"{row['lost']}")
         console.print(table)
     console.print(f"export differs by {verdict.difference:.1g} in a probability; smoke request: {verdict.smoke}")
-    known = [f"version {version} {float(value):.2%}" for version, value in verdict.test.items() if value != "unknown"]
+    known = [
+        f"version {version} {float(value):.2%}"
+        for version, value in verdict.test_accuracy.items()
+        if value != "unknown"
+    ]
     if known:
         console.print(f"test accuracy, which decides nothing: {', '.join(known)}")
-    if verdict.crowned:  # else the command ends with it
+    if verdict.promoted:  # else the command ends with it
         console.print(verdict.sentence)
 
 

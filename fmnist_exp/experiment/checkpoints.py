@@ -14,7 +14,7 @@ from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.registry import origins
+from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import state as training_state
@@ -95,7 +95,7 @@ def find(client: MlflowClient, run_id: str) -> Interrupted:
         )
     name = f"runs:/{run_id}/experiment.yaml"
     config = files.parse(store.download_text(name), name)
-    return Interrupted(Run(client, run_id), config, state, origins.digests(found))
+    return Interrupted(Run(client, run_id), config, state, lineage.digests(found))
 
 
 def config_of(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:

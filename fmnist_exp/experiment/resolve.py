@@ -14,7 +14,7 @@ from fmnist_exp.backend import seeds
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.models import transfer
-from fmnist_exp.registry import origins
+from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run
@@ -92,8 +92,8 @@ def log_choice(run: Run, choice: Choice | None) -> None:
 
 def _without_aliases(model: ModelConfig, data: FashionMNIST, client: MlflowClient) -> ModelConfig:
     """Return the configuration with versions in place of aliases. Each model must not know the validation images."""
-    members = tuple(origins.find_apart(client, uri, data).uri for uri in model.members)
-    warm_start = origins.find_apart(client, model.warm_start, data).uri if model.warm_start else None
+    members = tuple(lineage.find_trained_on(client, uri, data).uri for uri in model.members)
+    warm_start = lineage.find_trained_on(client, model.warm_start, data).uri if model.warm_start else None
     return model.model_copy(update={"members": members, "warm_start": warm_start})
 
 
@@ -105,4 +105,4 @@ def _check_transfer(model: ModelConfig, seed: int, client: MlflowClient) -> None
     network = models.build(model)
     transfer.freeze(network, model.frozen)
     if model.warm_start:
-        transfer.copy_weights(network, origins.load(origins.find(client, model.warm_start)), model.warm_start)
+        transfer.copy_weights(network, lineage.find(client, model.warm_start).load_keras(), model.warm_start)

@@ -17,7 +17,7 @@ from fmnist_exp.experiment import artifacts, checkpoints
 from fmnist_exp.experiment.artifacts import Pictured
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
-from fmnist_exp.registry import origins
+from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.training import fit as fitting
@@ -158,7 +158,7 @@ def _build(config: ExperimentConfig, run: Run) -> keras.Model:
 
 
 def _logged(run: Run, uri: str) -> keras.Model:
-    return origins.load(origins.find(run.client, uri))
+    return lineage.find(run.client, uri).load_keras()
 
 
 def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:

@@ -1,4 +1,4 @@
-"""SHA-256 of every file of a model's folder: taken when a version is registered, checked before it is loaded."""
+"""The SHA-256 of every file in a model's folder, listed when a version is registered and verified before each load."""
 
 from __future__ import annotations
 
@@ -9,39 +9,56 @@ from pathlib import Path
 
 from fmnist_exp.errors import WorkError
 
-TAG = "sha256"  # of a registered version: file → digest, as JSON
-WRITTEN_LATER = ("registered_model_meta",)  # MLflow puts it beside a version's files when it loads them
+FILE = "checksums.json"  # in the model's folder: file → digest
+WRITTEN_LATER = (FILE, "registered_model_meta")  # MLflow writes the second one when it loads a version
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Path inside `folder` → SHA-256 in hexadecimal, for every file that belongs to the model."""
+    """Return path inside `folder` → SHA-256 in hexadecimal, for every file that belongs to the model."""
     files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return {str(file.as_posix()): _digest(folder / file) for file in sorted(files) if _belongs(file)}
 
 
-def as_tag(found: Mapping[str, str]) -> dict[str, str]:
-    """The tag that a version carries."""
-    return {TAG: json.dumps(found, sort_keys=True, separators=(",", ":"))}
+def to_json(found: Mapping[str, str]) -> str:
+    """Return the content of `checksums.json`."""
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 
-def verify(folder: Path, tags: Mapping[str, str]) -> None:
-    """Compare the files of `folder` with the tags of its version.
+def verify(folder: Path, registered: str | None) -> None:
+    """Compare the files in `folder` with those of its version.
+
+    Args:
+        folder: the downloaded files.
+        registered: the version's tag `sha256`: the digest of `checksums.json`, or, from earlier releases, its content.
 
     Raises:
-        WorkError: a file changed, is missing or is new, or the version has no checksums.
+        WorkError: a file was changed, added or removed, or the version has no checksums.
     """
-    try:
-        expected = json.loads(tags[TAG])
-    except (KeyError, ValueError) as error:
-        raise WorkError(f"the version has no checksums (tag {TAG}), so its files cannot be trusted") from error
+    expected = _expected(folder, registered or "")
     found = checksums(folder)
     changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if changed:
         raise WorkError(f"files of the model are not those that were registered: {', '.join(changed)}")
 
 
+def _expected(folder: Path, registered: str) -> dict[str, str]:
+    listed = folder / FILE
+    try:
+        if registered.startswith("{"):
+            expected: dict[str, str] = json.loads(registered)
+            return expected
+        if not registered:
+            raise ValueError("no tag")
+        if not listed.is_file() or _digest(listed) != registered:
+            raise WorkError(f"files of the model are not those that were registered: {FILE}")
+        expected = json.loads(listed.read_bytes())
+        return expected
+    except ValueError as error:
+        raise WorkError("the version has no checksums (tag sha256), so its files cannot be trusted") from error
+
+
 def _belongs(file: Path) -> bool:
-    return file.name not in WRITTEN_LATER and "__pycache__" not in file.parts
+    return str(file) not in WRITTEN_LATER and "__pycache__" not in file.parts
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""TODO part of registry: Versions of the registered model: their aliases, their tags, and who was champion before."""
+"""The history of champions: the versions that have had the alias `champion`, in order."""
 
 from __future__ import annotations
 
@@ -6,76 +6,71 @@ import datetime
 from typing import TYPE_CHECKING
 
 from fmnist_exp.errors import RequestError
+from fmnist_exp.registry import versions
+from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
+from fmnist_exp.tracking.names import ModelTag, VersionTag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-from fmnist_exp.registry.versions import CHAMPION, MISSING, NAME, _existing, find, tag, version_by_alias
-
-REIGNS = "champions"  # tag of the registered model: its champions in order, the present one last
-REMEMBERED = 100  # champions; a tag's value has at most 5,000 characters
+REMEMBERED = 100  # champions; the value of a tag has at most 5,000 characters
 
 
-def crown(client: MlflowClient, version: ModelVersion, why: str) -> None:
-    """Make a version the champion, and write down whom it followed, when and why."""
-    former = version_by_alias(client, CHAMPION)
-    line = _line(client, former)
-    _enthrone(client, version, [*line, str(version.version)], why, former)
+def promote(client: MlflowClient, version: ModelVersion, reason: str) -> None:
+    """Make a version the champion, and write down when, why and after which one."""
+    _promote(client, version, [*history(client), str(version.version)], reason)
 
 
-def before(client: MlflowClient) -> ModelVersion:
-    """The champion before the present one. Raises RequestError if there was none, or it was deleted."""
-    present = find(client, CHAMPION)
-    return _before(client, _line(client, present))[1]
+def go_back(client: MlflowClient) -> Registration:
+    """Make the previous champion champion again; a second call goes back to the one before that.
 
-
-def go_back(client: MlflowClient) -> ModelVersion:
-    """Make the champion before the present one champion again; going back twice goes back two champions.
-
-    Raises RequestError if there was none, or it was deleted.
+    Raises:
+        RequestError: there was no other champion, or all of them were deleted.
     """
-    present = find(client, CHAMPION)
-    line, version = _before(client, _line(client, present))
-    _enthrone(client, version, line, f"back from version {present.version}", present)
-    return find(client, CHAMPION)
+    numbers, version = _previous(client)
+    reason = f"back from version {history(client)[-1]}"
+    _promote(client, version, numbers, reason)
+    return Registration(str(version.version), True, reason)
 
 
-def _line(client: MlflowClient, present: ModelVersion | None) -> list[str]:
-    """The champions in order. The alias is the truth: who was made champion by hand is the last of the line."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        line = str(client.get_registered_model(NAME).tags.get(REIGNS, "")).split()
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
-        line = []
-    if present is not None and line[-1:] != [str(present.version)]:
-        line.append(str(present.version))
-    return line
+def check_previous(client: MlflowClient) -> None:
+    """Raise RequestError if there is no previous champion to go back to."""
+    _previous(client)
 
 
-def _before(client: MlflowClient, line: list[str]) -> tuple[list[str], ModelVersion]:
-    """The line up to the last champion but one, and that version."""
-    known = {str(version.version): version for version in client.search_model_versions(f"name = '{NAME}'")}
-    past = [number for number in line[:-1] if number in known]
-    while past and past[-1] == line[-1]:  # a version between two reigns of the same one was deleted
-        past.pop()
-    if not past:
-        raise RequestError(f"there was no champion before version {line[-1]}, or it was deleted; {_existing(client)}")
-    return past, known[past[-1]]
+def history(client: MlflowClient) -> list[str]:
+    """Return the numbers of the champions in order, the present one last.
+
+    The alias decides who the present champion is, since somebody may have moved it by hand.
+    """
+    model = versions.registered_model(client)
+    numbers = str(model.tags.get(ModelTag.CHAMPIONS, "")).split() if model else []
+    present = versions.aliases(client).get(CHAMPION)
+    return numbers if present is None or numbers[-1:] == [present] else [*numbers, present]
 
 
-def _enthrone(
-    client: MlflowClient, version: ModelVersion, line: list[str], why: str, former: ModelVersion | None
-) -> None:
-    """Move the alias first: if what follows is cut off, the next change mends the line of champions by it."""
+def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
+    """Return the history up to the previous champion, without deleted versions, and that champion."""
+    present = str(versions.find(client, CHAMPION).version)
+    known = versions.by_number(client)
+    numbers = [number for number in history(client)[:-1] if number in known]
+    while numbers and numbers[-1] == present:  # the version between two terms of the same champion was deleted
+        numbers.pop()
+    if not numbers:
+        raise RequestError(f"no champion before version {present} exists; {versions.existing(client)}")
+    return numbers, known[numbers[-1]]
+
+
+def _promote(client: MlflowClient, version: ModelVersion, numbers: list[str], reason: str) -> None:
+    """Move the alias first: if the rest is interrupted, `history` still ends with the new champion."""
+    former = versions.version_by_alias(client, CHAMPION)
     client.set_registered_model_alias(NAME, CHAMPION, version.version)
-    client.set_registered_model_tag(NAME, REIGNS, " ".join(line[-REMEMBERED:]))
+    client.set_registered_model_tag(NAME, ModelTag.CHAMPIONS, " ".join(numbers[-REMEMBERED:]))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    before = str(former.version) if former else "none"
-    reign = {"champion_since": now, "champion_after": before, "champion_why": why}
-    tag(client, version, reign, instead_of="champion_")
+    after = former.version if former else "none"
+    term: dict[str, object] = {VersionTag.CHAMPION_SINCE: now, VersionTag.CHAMPION_AFTER: after}
+    versions.tag(client, version, {**term, VersionTag.CHAMPION_WHY: reason}, replacing="champion_")
     if former is not None:
-        tag(client, former, {"champion_until": now, "champion_followed_by": version.version})
+        end: dict[str, object] = {VersionTag.CHAMPION_UNTIL: now, VersionTag.CHAMPION_FOLLOWED_BY: version.version}
+        versions.tag(client, former, end)

@@ -1,113 +1,75 @@
-"""The story of `evaluate`: a version on the test set and on corrupted copies of it, written to one run and its card."""
+"""The results of `fmnist-exp evaluate`: one run with numbers, figures and model card, and tags on the version."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fmnist_exp.evaluation import calibration, robustness
-from fmnist_exp.evaluation import metrics as scoring
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.evaluation import calibration
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from fmnist_exp.evaluation.robustness import Temperature
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.registry import lineage, versions
+from fmnist_exp.registry import model_card, versions
+from fmnist_exp.registry.assessment import Assessment
+from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
+from fmnist_exp.tracking.run import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from fmnist_exp.data.dataset import FashionMNIST
-    from fmnist_exp.registry.lineage import Lineage
-    from fmnist_exp.tracking.run import Run
-
-from fmnist_exp.registry.assessment import Assessment
-
-
-def assess(
-    subject: Lineage, data: FashionMNIST, seed: int, *, temperature: bool, tell: Callable[[str], None]
-) -> Assessment:
-    """Put every test image, clean and corrupted, to the version's predictor.
-
-    Args:
-        subject: the version.
-        data: its images.
-        seed: of the corruptions.
-        temperature: fit one on validation images that the model was not trained on.
-        tell: hears what is being done.
-
-    Raises:
-        WorkError: the model cannot be loaded or does not answer.
-    """
-    tell("clean test images")
-    ask = lineage.open_version(subject.version)
-    probabilities = ask(data.test.images)
-    labels = data.test.labels
-    test = scoring.evaluate(probabilities, labels, "test")
-    fitted = _fit_temperature(subject, data, probabilities) if temperature else None
-    value = fitted.value if fitted else None
-    corrupted = robustness.score_corrupted(ask, data.test.images, labels, seed, value, tell)
-    clean = robustness.level(probabilities, labels, value)
-    return Assessment(subject, seed, test, probabilities, clean, corrupted, fitted)
-
 
 def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run) -> None:
-    """Write numbers, figures and model card to `run`, and where they are on the version."""
-    from fmnist_exp.registry import model_card
-
+    """Write numbers, figures and model card to `run`, and a summary to the version."""
     version = found.lineage.version
-    run.log_params(
-        {"model": f"models:/{versions.NAME}/{version.version}", "version": version.version, "seed": found.seed}
-    )
-    run.set_tags({"fmnist.version": version.version})
+    run.log_params({Param.MODEL: versions.uri(version), Param.VERSION: version.version, Param.SEED: found.seed})
+    run.set_tags({Tag.VERSION: version.version})
     run.log_inputs(data, {"test": data.test})
     if found.lineage.model_id:
         run.log_input_model(found.lineage.model_id)
     with run.artifacts() as folder:
         _write_numbers(folder, found)
         _write_figures(folder, found, data)
-        model_card.write(folder, model_card.compose(found, data, versions.aliases(client), run.id))
+        model_card.write(folder, found, data, versions.aliases(client), run.id)
     _log_metrics(run, found, data)
-    summary: dict[str, object] = {"evaluated_by": run.id, "model_card": f"runs:/{run.id}/model_card.html"}
-    summary |= {"corrupted_accuracy": round(found.mean.accuracy, 6), "test_ece": round(found.test.ece, 6)}
-    summary |= {"temperature": round(found.temperature.value, 6)} if found.temperature else {}
+    summary: dict[str, object] = {
+        VersionTag.EVALUATED_BY: run.id,
+        VersionTag.MODEL_CARD: f"runs:/{run.id}/{Artifact.MODEL_CARD}",
+        VersionTag.CORRUPTED_ACCURACY: round(found.mean.accuracy, 6),
+        VersionTag.TEST_ECE: round(found.test.ece, 6),
+    }
+    if found.temperature:
+        summary[VersionTag.TEMPERATURE] = round(found.temperature.value, 6)
     versions.tag(client, version, summary)
-    if not version.description or version.description.startswith(model_card.TITLE):  # a person's text stays
-        versions.describe(client, version, model_card.summary(found, run.id))
-
-
-def _fit_temperature(subject: Lineage, data: FashionMNIST, test: NDArray[np.float32]) -> Temperature:
-    """Of a model fitted again on all images: from the model of the run that it was fitted again from."""
-    held_out = lineage.open_held_out(subject)(data.validation.images)
-    return robustness.fit_temperature((held_out, data.validation.labels), (test, data.test.labels))
+    accuracies = {"test accuracy": found.test.accuracy, "on corrupted copies of the test images": found.mean.accuracy}
+    versions.describe(client, version, accuracies, run.id)
 
 
 def _log_metrics(run: Run, found: Assessment, data: FashionMNIST) -> None:
-    """A corruption's metrics have its severity as step, so that the UI draws them as curves."""
+    """Log the metrics of each corruption with the severity as step: the MLflow UI draws them as curves."""
     model_id = found.lineage.model_id
     run.log_metrics(found.test.metrics(), 0, model_id, data.test)
     for name, levels in found.corrupted.items():
+        accuracy = Metric.CORRUPTION_ACCURACY.format(corruption=name)
+        ece = Metric.CORRUPTION_ECE.format(corruption=name)
         for severity, level in zip((0, *SEVERITIES), (found.clean, *levels), strict=True):
-            values = {f"{name}_accuracy": level.accuracy, f"{name}_ece": level.ece}
-            run.log_metrics(values, severity, model_id)
-    run.log_metrics({"corrupted_accuracy": found.mean.accuracy, "corrupted_ece": found.mean.ece}, 0, model_id)
+            run.log_metrics({accuracy: level.accuracy, ece: level.ece}, severity, model_id)
+    summary: dict[str, float] = {Metric.CORRUPTED_ACCURACY: found.mean.accuracy, Metric.CORRUPTED_ECE: found.mean.ece}
     if fitted := found.temperature:
-        values = {"temperature": fitted.value, "val_ece": fitted.validation[0], "val_ece_scaled": fitted.validation[1]}
-        run.log_metrics({**values, "test_ece_scaled": fitted.test[1]}, 0, model_id)
+        summary |= {Metric.TEMPERATURE: fitted.value, Metric.TEST_ECE_SCALED: fitted.test[1]}
+        summary |= {Metric.VAL_ECE: fitted.validation[0], Metric.VAL_ECE_SCALED: fitted.validation[1]}
+    run.log_metrics(summary, 0, model_id)
 
 
 def _write_numbers(folder: Path, found: Assessment) -> None:
     (folder / "evaluation").mkdir()
     report = {"test": found.test.report(), "temperature": vars(found.temperature) if found.temperature else None}
-    (folder / "evaluation" / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / Artifact.REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / "robustness").mkdir()
-    with (folder / "robustness" / "table.csv").open("w", encoding="utf-8", newline="") as file:
+    with (folder / Artifact.ROBUSTNESS_TABLE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("corruption", "severity", "accuracy", "confidence", "ece", "scaled_ece"))
         for name, levels in {"clean": (found.clean,), **found.corrupted}.items():
@@ -123,12 +85,12 @@ def _write_figures(folder: Path, found: Assessment, data: FashionMNIST) -> None:
     if fitted := found.temperature:
         scaled = calibration.scale(found.probabilities, fitted.value)
         panels[f"at temperature {fitted.value:.2f}"] = (calibration.reliability(scaled, labels), fitted.test[1])
-    drawn = {
-        "evaluation/confusion_matrix.png": run_figures.confusion_matrix(found.test),
-        "evaluation/mistakes.png": run_figures.mistakes(images, labels, found.probabilities),
-        "evaluation/reliability.png": robustness_figures.reliability(panels),
-        "robustness/curves.png": robustness_figures.robustness(found.clean, found.corrupted),
-        "robustness/samples.png": robustness_figures.corrupted_samples(samples),
+    figures = {
+        Artifact.CONFUSION_MATRIX: run_figures.confusion_matrix(found.test),
+        Artifact.MISTAKES: run_figures.mistakes(images, labels, found.probabilities),
+        Artifact.RELIABILITY: robustness_figures.reliability(panels),
+        Artifact.ROBUSTNESS_CURVES: robustness_figures.robustness(found.clean, found.corrupted),
+        Artifact.ROBUSTNESS_SAMPLES: robustness_figures.corrupted_samples(samples),
     }
-    for name, figure in drawn.items():
+    for name, figure in figures.items():
         canvas.save(folder, name, figure)

@@ -1,211 +1,247 @@
-"""The gate from challenger to champion: shown to be better, exported faithfully, answering when served."""
+"""The gate between challenger and champion: shown to be better, exported faithfully, and answering when served."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmnist_exp.backend import setup
 from fmnist_exp.config.schema import DataConfig, ExperimentConfig, GateConfig
-from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import Split
+from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.evaluation.comparison import Comparison, seen_by_neither
 from fmnist_exp.export import packaging
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import comparison as comparison_figures
 from fmnist_exp.registry import champions, lineage, smoke, versions
+from fmnist_exp.registry.lineage import TrainedModel
 from fmnist_exp.registry.versions import Registration
-from fmnist_exp.tracking import redact
+from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from fmnist_exp.registry.lineage import Lineage
     from fmnist_exp.tracking.run import Run
 
 SAMPLES = 256  # real images on which the exported model must agree with its Keras model
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
-    """What the gate will look at. The first version has no `champion` to meet; `obstacle` says why `unseen` is None."""
+class NoChampion:
+    """A challenger that meets no champion, because there is none yet."""
 
-    version: ModelVersion
+    challenger: ModelVersion
     samples: NDArray[np.uint8]  # (N, 28, 28) any real images
-    champion: ModelVersion | None = None
-    lineages: tuple[Lineage, Lineage] | None = None  # of challenger and champion
-    unseen: Split | None = None  # validation images that neither of them was trained on
-    places: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))  # of them, in the validation set
-    obstacle: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Incomparable:
+    """A challenger that cannot be compared with the champion."""
+
+    challenger: ModelVersion
+    samples: NDArray[np.uint8]  # (N, 28, 28)
+    champion: ModelVersion
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A challenger and a champion that can be compared on images that neither was trained on."""
+
+    challenger: ModelVersion
+    samples: NDArray[np.uint8]  # (N, 28, 28)
+    champion: ModelVersion
+    models: tuple[TrainedModel, TrainedModel]  # those of challenger and champion that may see the images
+    unseen: Split
+    indices: NDArray[np.intp]  # (N,) of these images in the challenger's validation set
+
+
+Pairing = NoChampion | Incomparable | Match
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found. `reasons` are against the challenger."""
+    """The gate's decision on a challenger and the numbers behind it."""
 
     version: str
-    champion: str | None  # that it was compared with
+    champion: str | None  # the version that it was compared with
     passed: bool
-    crowned: bool
+    promoted: bool  # it passed, or was forced
     sentence: str
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # against the challenger
     comparison: Comparison | None
-    difference: float  # largest of a probability, between the Keras model and its export; NaN if it was not found
-    smoke: str
-    test: Mapping[str, str]  # version → accuracy on the test set, where known; shown, never used
+    difference: float  # largest of a probability, between the Keras model and its export; NaN if it is unknown
+    smoke: str  # result of the request to MLflow's scoring server
+    test_accuracy: Mapping[str, str]  # by version, where known; shown, but no part of the decision
+
+    def tags(self, config: GateConfig) -> dict[str, object]:
+        """Return the tags of the challenger's version."""
+        tags: dict[str, object] = {
+            VersionTag.GATE_VERDICT: self.sentence,
+            VersionTag.GATE_CHAMPION: self.champion or "none",
+            VersionTag.GATE_LEVEL: config.level,
+            VersionTag.GATE_EXPORT_DIFFERENCE: f"{self.difference:.2g}",
+            VersionTag.GATE_SMOKE: self.smoke,
+            VersionTag.GATE_CHALLENGER_TEST_ACCURACY: self.test_accuracy[self.version],
+        }
+        if self.champion:
+            tags[VersionTag.GATE_CHAMPION_TEST_ACCURACY] = self.test_accuracy[self.champion]
+        if self.comparison:
+            numbers = self.comparison.numbers()
+            tags |= {f"gate_{name}": value for name, value in numbers.items() if name != "classes"}
+        return tags
+
+    def report(self, config: GateConfig) -> dict[str, object]:
+        """Return the content of the verdict's JSON file."""
+        report: dict[str, object] = {"version": self.version, "champion": self.champion, "verdict": self.sentence}
+        report |= {"passed": self.passed, "promoted": self.promoted, "reasons": self.reasons, "level": config.level}
+        return report | {
+            "export_difference": self.difference if np.isfinite(self.difference) else None,
+            "smoke_request": self.smoke,
+            "comparison": self.comparison.numbers() if self.comparison else None,
+            "test_accuracy_shown_but_not_used": self.test_accuracy,
+        }
 
 
-def plan(
-    client: MlflowClient, version: ModelVersion, config: GateConfig, source: str | None, *, anyhow: bool = False
-) -> Match:
-    """Find the champion and the images that neither model was trained on.
+def pair(
+    client: MlflowClient, challenger: ModelVersion, config: GateConfig, data: FashionMNIST, *, force: bool = False
+) -> Pairing:
+    """Find the champion, and the images that neither it nor the challenger was trained on.
 
     Args:
-        client: of the store.
-        version: the challenger.
-        config: how many images it takes.
-        source: folder of the images; None: find them.
-        anyhow: return a match with an `obstacle` where the two cannot be compared.
+        client: a client of the tracking store.
+        challenger: the version that is to become champion.
+        config: the number of images that the comparison needs.
+        data: all images, in any split.
+        force: return Incomparable instead of raising RequestError.
 
     Raises:
-        RequestError: the two cannot be compared, and why.
+        RequestError: the two cannot be compared.
     """
-    samples = dataset.load(DataConfig(source=source), seed=0).validation.images[:SAMPLES]
+    default = data.resplit(DataConfig().validation_fraction, seed=0)
+    samples = default.validation.images[:SAMPLES]
     champion = versions.version_by_alias(client, versions.CHAMPION)
     if champion is None:
-        return Match(version, samples)
+        return NoChampion(challenger, samples)
     try:
-        challenger, holder = lineage.trace(client, version), lineage.trace(client, champion)
-        unseen, places = _unseen(challenger, holder, config, source)
+        models = lineage.trace(client, challenger).held_out, lineage.trace(client, champion).held_out
+        own, other = (model.split(data) for model in models)
+        indices = seen_by_neither(own.validation, own.train, other.train)
+        if len(indices) < config.min_images:
+            raise RequestError(
+                f"versions {challenger.version} and {champion.version} share {len(indices):,} validation images that"
+                f" neither was trained on, and gate.min_images requires {config.min_images:,}; train with the same seed"
+                " and data.validation_fraction, or promote with --force"
+            )
     except RequestError as error:
-        if not anyhow:
+        if not force:
             raise
-        return Match(version, samples, champion, obstacle=str(error))
-    return Match(version, samples, champion, (challenger, holder), unseen, places)
+        return Incomparable(challenger, samples, champion, str(error))
+    unseen = Split("validation", own.validation.images[indices], own.validation.labels[indices])
+    return Match(challenger, samples, champion, models, unseen, indices)
 
 
-def decide(client: MlflowClient, match: Match, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
-    """Judge the challenger; write numbers and verdict on the version and to `run`; make it champion if it passed.
+def decide(client: MlflowClient, pairing: Pairing, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
+    """Judge the challenger, write numbers and verdict to its version and to `run`, and promote it if it passed.
 
-    With `force` it becomes champion whatever the verdict, which is written down.
+    With `force` the challenger is promoted whatever the verdict, which is written all the same.
     """
-    verdict = _judge(match, config, force)
+    verdict = _judge(pairing, config, force)
     with run.artifacts() as folder:
         (folder / "gate").mkdir()
-        text = json.dumps(_report(verdict, config), indent=2)
-        (folder / "gate" / "verdict.json").write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(verdict.report(config), indent=2)
+        (folder / Artifact.VERDICT).write_text(text + "\n", encoding="utf-8")
         if verdict.comparison:
-            verdict.comparison.write_images(folder / "gate" / "images.csv")
+            verdict.comparison.write_images(folder / Artifact.GATE_IMAGES)
             title = f"Version {verdict.version} against version {verdict.champion}"
-            figure = comparison_figures.comparison(verdict.comparison, title)
-            canvas.save(folder, "gate/comparison.png", figure)
-    versions.tag(client, match.version, {**_tags(verdict, config), "gate_run": run.id}, "gate_")
-    run.set_tags({"fmnist.version": verdict.version, "fmnist.gate": verdict.sentence})
-    if verdict.crowned:
-        champions.crown(client, match.version, verdict.sentence)
+            canvas.save(folder, Artifact.GATE_COMPARISON, comparison_figures.comparison(verdict.comparison, title))
+    tags = verdict.tags(config) | {VersionTag.GATE_RUN: run.id}
+    versions.tag(client, pairing.challenger, tags, replacing="gate_")
+    run.set_tags({Tag.VERSION: verdict.version, Tag.GATE: verdict.sentence})
+    if verdict.promoted:
+        champions.promote(client, pairing.challenger, verdict.sentence)
     return verdict
 
 
-def enter(model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig) -> Registration:
-    """Register the logged model of `run_id`, and let it try the gate; `run` gets the comparison."""
-    version = versions.register(run.client, model_id, run_id, {"run_id": run_id, **tags})
-    run.set_tags({"fmnist.version": version.version})
-    return challenge(run.client, version, run, config)
+def register(
+    model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig, data: FashionMNIST
+) -> Registration:
+    """Register the logged model of run `run_id`, and send it to the gate; `run` gets the comparison."""
+    version = versions.register(run.client, model_id, run_id, {VersionTag.RUN_ID: run_id, **tags})
+    run.set_tags({Tag.VERSION: version.version})
+    return challenge(version, run, config, data)
 
 
-def challenge(client: MlflowClient, version: ModelVersion, run: Run, config: ExperimentConfig) -> Registration:
-    """Let a version that was just registered try the gate. That it does not pass is no failure."""
+def challenge(version: ModelVersion, run: Run, config: ExperimentConfig, data: FashionMNIST) -> Registration:
+    """Send a version that was just registered to the gate. A refusal is no failure."""
     number = str(version.version)
-    if versions.aliases(client).get(versions.CHAMPION) == number:
+    if versions.aliases(run.client).get(versions.CHAMPION) == number:
         return Registration(number, True, "it was the champion before")
-    match = plan(client, version, config.gate, config.data.source, anyhow=True)
-    verdict = decide(client, match, run, config.gate)
-    return Registration(number, verdict.crowned, verdict.sentence)
+    pairing = pair(run.client, version, config.gate, data, force=True)
+    verdict = decide(run.client, pairing, run, config.gate)
+    return Registration(number, verdict.promoted, verdict.sentence)
 
 
-def _unseen(
-    challenger: Lineage, champion: Lineage, config: GateConfig, source: str | None
-) -> tuple[Split, NDArray[np.intp]]:
-    own = lineage.load_images(challenger, source)
-    places = seen_by_neither(own.validation, own.train, lineage.load_images(champion, source).train)
-    if len(places) < config.min_images:
-        raise RequestError(
-            f"versions {challenger.number} and {champion.number} have {len(places):,} validation images that neither"
-            f" was trained on, and gate.min_images asks for {config.min_images:,}; train with the same seed and"
-            " data.validation_fraction, or promote with --force"
-        )
-    return Split("validation", own.validation.images[places], own.validation.labels[places]), places
-
-
-def _judge(match: Match, config: GateConfig, force: bool) -> Verdict:
-    reasons = [match.obstacle] if match.obstacle else []
-    comparison, difference, served = None, float("nan"), "not sent: refused before"
+def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
+    reasons = [pairing.reason] if isinstance(pairing, Incomparable) else []
+    comparison, difference, answer = None, float("nan"), "not sent: refused before"
     try:
-        comparison = _compare(match)
-        if comparison and not comparison.p_value < config.level:
-            reasons.append(f"not shown to be better: {_numbers(comparison, config)}")
-        difference = _difference(match)
+        if isinstance(pairing, Match):
+            comparison = _compare(pairing)
+            if not comparison.p_value < config.level:
+                reasons.append(f"not shown to be better: {_numbers(comparison, config)}")
+        files, name = versions.files(pairing.challenger), f"version {pairing.challenger.version}"
+        served = lineage.Predictor(files, name).probabilities(pairing.samples)
+        setup.start()
+        keras_model = logged_models.load_keras(files)
+        difference = float(np.abs(served - np.asarray(keras_model(pairing.samples))).max())
         if not difference <= packaging.TOLERANCE:
             reasons.append(f"the exported model differs from its Keras model by {difference:.2g} in a probability")
-        if not reasons or force:
-            served = _smoke(match)
+        if force or not reasons:
+            answer = "failed"
+            row = smoke.request(files, pairing.samples[0])
+            _check_answer(row, served[0])
+            answer = "answered"
     except WorkError as error:
         reasons.append(str(error))
-        served = "failed" if difference <= packaging.TOLERANCE else served
-    passed, champion = not reasons, str(match.champion.version) if match.champion else None
+    opponent = None if isinstance(pairing, NoChampion) else pairing.champion
+    champion = str(opponent.version) if opponent else None
+    known = [version for version in (pairing.challenger, opponent) if version]
     return Verdict(
-        version=str(match.version.version),
+        version=str(pairing.challenger.version),
         champion=champion,
-        passed=passed,
-        crowned=passed or force,
+        passed=not reasons,
+        promoted=force or not reasons,
         sentence=_sentence(champion, comparison, reasons, config, force),
         reasons=tuple(reasons),
         comparison=comparison,
         difference=difference,
-        smoke=served,
-        test={str(v.version): v.tags.get("test_accuracy", "unknown") for v in (match.version, match.champion) if v},
+        smoke=answer,
+        test_accuracy={str(one.version): one.tags.get(VersionTag.TEST_ACCURACY, "unknown") for one in known},
     )
 
 
-def _compare(match: Match) -> Comparison | None:
-    """Raises WorkError if one of the two cannot be asked."""
-    if match.unseen is None or match.lineages is None:
-        return None
-    asked = [lineage.open_held_out(one)(match.unseen.images).argmax(axis=1) for one in match.lineages]
-    return Comparison(match.unseen, match.places, *asked)
+def _compare(match: Match) -> Comparison:
+    """Let both models predict the images that they have not seen. Raises WorkError."""
+    probabilities = (model.load_predictor().probabilities(match.unseen.images) for model in match.models)
+    return Comparison(match.unseen, match.indices, *(one.argmax(axis=1) for one in probabilities))
 
 
-def _difference(match: Match) -> float:
-    """Between the version's two faces. Raises WorkError."""
-    served = lineage.open_version(match.version)(match.samples)
-    setup.start()
-    import mlflow
-
+def _check_answer(row: Mapping[str, object], expected: NDArray[np.float32]) -> None:
+    """Raise WorkError if the scoring server's probabilities are not the expected ones, (10,)."""
     try:
-        model = mlflow.keras.load_model(str(versions.files(match.version)))
-        return float(np.abs(served - np.asarray(model(match.samples))).max())
-    except Exception as error:  # whatever is wrong with a model's files
-        raise WorkError(f"the Keras model cannot be used: {redact.first_line(error)}") from error
-
-
-def _smoke(match: Match) -> str:
-    """Ask MLflow's scoring server, and compare with the predictor in this process. Raises WorkError."""
-    row = smoke.request(versions.files(match.version), match.samples[0])
-    expected = lineage.open_version(match.version)(match.samples[:1])[0]
-    try:
-        found = np.array([float(row[f"p{label}"]) for label in range(len(expected))])
+        found = np.array([row[f"p{label}"] for label in range(len(expected))], np.float64)
     except (KeyError, TypeError, ValueError) as error:
         raise WorkError(f"the scoring server's answer lacks probabilities: {str(dict(row))[:200]}") from error
     if not np.abs(found - expected).max() <= packaging.TOLERANCE:
         raise WorkError("the scoring server's probabilities differ from the model's")
-    return "answered"
 
 
 def _sentence(
@@ -222,34 +258,3 @@ def _numbers(comparison: Comparison, config: GateConfig) -> str:
     won, lost, count = int(comparison.won.sum()), int(comparison.lost.sum()), len(comparison.split.labels)
     p_value = f"p = {comparison.p_value:.2g} (level {config.level:g})"
     return f"{won} won and {lost} lost of {count:,} validation images, {p_value}"
-
-
-def _tags(verdict: Verdict, config: GateConfig) -> dict[str, object]:
-    tags: dict[str, object] = {
-        "gate_verdict": verdict.sentence,
-        "gate_champion": verdict.champion or "none",
-        "gate_level": config.level,
-        "gate_export_difference": f"{verdict.difference:.2g}",
-        "gate_smoke": verdict.smoke,
-    }
-    if verdict.comparison:
-        numbers = verdict.comparison.numbers()
-        tags |= {f"gate_{name}": value for name, value in numbers.items() if name != "classes"}
-    tags["gate_challenger_test_accuracy"] = verdict.test[verdict.version]
-    return tags | ({"gate_champion_test_accuracy": verdict.test[verdict.champion]} if verdict.champion else {})
-
-
-def _report(verdict: Verdict, config: GateConfig) -> dict[str, Any]:
-    return {
-        "version": verdict.version,
-        "champion": verdict.champion,
-        "verdict": verdict.sentence,
-        "passed": verdict.passed,
-        "crowned": verdict.crowned,
-        "reasons": verdict.reasons,
-        "level": config.level,
-        "export_difference": verdict.difference if np.isfinite(verdict.difference) else None,
-        "smoke_request": verdict.smoke,
-        "comparison": verdict.comparison.numbers() if verdict.comparison else None,
-        "test_accuracy_shown_but_not_used": verdict.test,
-    }

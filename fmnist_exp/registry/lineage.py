@@ -1,48 +1,93 @@
-"""Where a version comes from: its run, the images it was fitted on, and the model that speaks for it on validation."""
+"""The origin of a model: the run that trained it, the images that it was trained on, and its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from fmnist_exp.config.schema import DataConfig
-from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import CLASS_NAMES
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
-from fmnist_exp.registry.origins import digests
+from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import first_line
 
 if TYPE_CHECKING:
+    import keras
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
     from fmnist_exp.data.dataset import FashionMNIST
 
-REFIT_OF = "refit_of"  # tag of a version that was fitted again on all images: the run it was fitted again from
-RUN_REFIT_OF = f"fmnist.{REFIT_OF}"  # the same on the run that fitted it again
-BATCH = 500  # images; a convolution's maps of 10,000 at once would take gigabytes
+RUNS = "runs:/"
+BATCH = 500  # images; the feature maps of 10,000 images at once would take gigabytes
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A logged model and the run that trained it."""
+
+    uri: str  # models:/fashion-mnist/VERSION or runs:/RUN_ID, which always name the same model
+    run: Run
+    version: ModelVersion | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the run's images by purpose: training, validation, test."""
+        return digests(self.run)
+
+    def split_fields(self) -> dict[str, str]:
+        """Return the fields of an experiment that split the images as they were split for this model."""
+        names = ("data.validation_fraction", "data.split_seed", "seed")
+        fraction, split_seed, seed = (self.run.data.params.get(name, "") for name in names)
+        return {names[0]: fraction, names[1]: split_seed or seed}
+
+    def split(self, data: FashionMNIST) -> FashionMNIST:
+        """Return `data` split as it was split for this model.
+
+        Raises:
+            RequestError: the model was trained on other images.
+        """
+        fraction, seed = self.split_fields().values()
+        found = data.resplit(float(fraction), int(seed))
+        if found.train.digest != self.digests.get("training"):
+            raise RequestError(
+                f"{self.uri} was trained on other images than those from {data.source};"
+                " name the folder of its images with --data.source"
+            )
+        return found
+
+    def files(self) -> Path:
+        """Return the folder of the model's files, verified if they are a version's. Raises WorkError."""
+        if self.version:
+            return versions.files(self.version)
+        return versions.download(f"models:/{_model_ids(self.run)[-1]}")
+
+    def load_keras(self) -> keras.Model:
+        """Load the Keras model in safe mode. Raises WorkError."""
+        return logged_models.load_keras(self.files())
+
+    def load_predictor(self) -> Predictor:
+        """Load the model as `mlflow.pyfunc` does for users. Raises WorkError."""
+        return Predictor(self.files(), self.uri)
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """A version with the run that knows which images it was not trained on.
+    """A version, and the model that may be asked about the validation images in its place.
 
-    For a model fitted again on all images, that is the run it was fitted again from, and the model of that run.
+    That model is the version itself, or, if the version was refitted on all images, the model it was refitted from.
     """
 
     version: ModelVersion
-    run_id: str
-    held_out_uri: str  # of the model of that run; empty if it is the version itself
-    params: Mapping[str, str]  # of the run
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-    digests: Mapping[str, str]  # of the run's images: training, validation
+    held_out: TrainedModel
 
     @property
     def number(self) -> str:
@@ -51,93 +96,101 @@ class Lineage:
 
     @property
     def refit(self) -> bool:
-        """Whether the version itself was fitted on all images."""
-        return bool(self.held_out_uri)
+        """True if the version was refitted on all images."""
+        return self.held_out.version is None
 
     @property
     def model_id(self) -> str | None:
-        """The logged model behind the version, where it has one."""
+        """The id of the logged model behind the version, if it has one."""
         return versions.logged_model(self.version)
 
 
-def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
-    """Look up where a version comes from. Raises RequestError if its run is gone or was not made by this package."""
-    from mlflow.exceptions import MlflowException
+class Predictor:
+    """The predictor in a model's folder. Raises WorkError if it cannot be loaded."""
 
-    refit_of = version.tags.get(REFIT_OF)
-    run_id = refit_of or version.run_id or ""
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise RequestError(f"version {version.version}: its run {run_id!r} is not in this tracking store") from error
-    if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
-        raise RequestError(f"version {version.version}: its run {run_id} does not say which images it was trained on")
-    held_out_uri = _model_of(run, str(version.version)) if refit_of else ""
-    known = run.data
-    return Lineage(version, run_id, held_out_uri, known.params, known.metrics, known.tags, digests(run))
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        try:
+            self.model = mlflow.pyfunc.load_model(str(folder))
+        except Exception as error:  # damaged files raise whatever their reader raises
+            raise WorkError(f"{name} cannot be loaded: {first_line(error)}") from error
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
+        columns = [f"p{label}" for label in range(len(CLASS_NAMES))]
+        try:
+            tables = [self.model.predict(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+            return np.concatenate([table[columns].to_numpy(np.float32) for table in tables])
+        except Exception as error:  # the model's own code runs here
+            raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error
 
 
-def load_images(lineage: Lineage, source: str | None) -> FashionMNIST:
-    """The images split as they were for the version's run.
+def find(client: MlflowClient, uri: str) -> TrainedModel:
+    """Return the model at `models:/fashion-mnist/VERSION`, `models:/fashion-mnist@ALIAS` or `runs:/RUN_ID`.
+
+    The run of a refitted version is the one that refitted it: it says which images the version was trained on.
 
     Raises:
-        RequestError: the images at hand are others.
+        RequestError: there is no such model; the message names those that exist.
     """
-    fraction = float(lineage.params["data.validation_fraction"])
-    seed = lineage.params.get("data.split_seed") or lineage.params["seed"]
-    found = dataset.load(DataConfig(source=source, validation_fraction=fraction), int(seed))
-    if found.train.digest != lineage.digests.get("training"):
+    if uri.startswith(RUNS):
+        return _model_of(_run(client, uri.removeprefix(RUNS).removesuffix("/model"), f"model {uri!r}"))
+    version = versions.find_uri(client, uri)
+    return TrainedModel(_uri(version), _run(client, version.run_id or "", f"model {uri!r}"), version)
+
+
+def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> TrainedModel:
+    """Return the model at `uri` if its training images are those of `data`, so that it knows no validation image.
+
+    Raises:
+        RequestError: there is no such model, or its training images are others.
+    """
+    found = find(client, uri)
+    if found.digests.get("training") != data.train.digest:
         raise RequestError(
-            f"version {lineage.number} was trained on other images than those from {found.source};"
-            " name the folder of its images with --data.source"
+            f"{uri} was trained on other images, so it may know those held out here for validation;"
+            " give both the same data.split_seed and data.validation_fraction"
         )
     return found
 
 
-class Answerer:
-    """The predictor in a model's folder, loaded once. Raises WorkError if it cannot be loaded or asked."""
+def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
+    """Return the lineage of a version.
 
-    def __init__(self, folder: Path, name: str) -> None:
-        import mlflow
-
-        self.name = name
-        try:
-            self.model: Any = mlflow.pyfunc.load_model(str(folder))
-        except Exception as error:  # whatever is wrong with a model's files
-            raise WorkError(f"{name} cannot be loaded: {first_line(error)}") from error
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (N, 10) for uint8 images (N, 28, 28)."""
-        try:
-            parts = [self._ask(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-        except Exception as error:
-            raise WorkError(f"{self.name} does not answer: {first_line(error)}") from error
-        return np.concatenate(parts)
-
-    def _ask(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        table = self.model.predict(pixels)
-        columns = [f"p{label}" for label in range(len(dataset.CLASS_NAMES))]
-        probabilities: NDArray[np.float32] = table[columns].to_numpy(np.float32)
-        return probabilities
-
-
-def open_version(version: ModelVersion) -> Answerer:
-    """The version's predictor, its files checked. Raises WorkError."""
-    return Answerer(versions.files(version), f"version {version.version}")
-
-
-def open_held_out(lineage: Lineage) -> Answerer:
-    """The predictor that validation images may be put to: the version's, or that of the run it was fitted again from.
-
-    Raises WorkError.
+    Raises:
+        RequestError: the version's run is gone, or this package did not make it.
     """
-    if not lineage.refit:
-        return open_version(lineage.version)
-    return Answerer(versions.download(lineage.held_out_uri), f"the model of run {lineage.run_id}")
+    refit_of = version.tags.get(VersionTag.REFIT_OF)
+    run = _run(client, refit_of or version.run_id or "", f"version {version.version}")
+    if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
+        raise RequestError(
+            f"version {version.version}: its run {run.info.run_id} does not say which images it was trained on"
+        )
+    return Lineage(version, _model_of(run) if refit_of else TrainedModel(_uri(version), run, version))
 
 
-def _model_of(run: Run, number: str) -> str:
-    outputs = run.outputs.model_outputs if run.outputs else []
-    if not outputs:
-        raise RequestError(f"version {number} was fitted again from run {run.info.run_id}, which has no model")
-    return f"models:/{outputs[-1].model_id}"
+def digests(run: Run) -> dict[str, str]:
+    """Return the digests of a run's images by purpose: training, validation, test."""
+    datasets = run.inputs.dataset_inputs if run.inputs else []
+    return {item.tags[0].value: item.dataset.digest for item in datasets if item.tags}
+
+
+def _uri(version: ModelVersion) -> str:
+    return f"models:/{versions.NAME}/{version.version}"
+
+
+def _model_of(run: Run) -> TrainedModel:
+    if not _model_ids(run):
+        raise RequestError(f"run {run.info.run_id} has no model")
+    return TrainedModel(f"{RUNS}{run.info.run_id}", run)
+
+
+def _model_ids(run: Run) -> list[str]:
+    return [str(output.model_id) for output in run.outputs.model_outputs] if run.outputs else []
+
+
+def _run(client: MlflowClient, run_id: str, owner: str) -> Run:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise RequestError(f"{owner}: its run {run_id!r} is not in this tracking store") from error

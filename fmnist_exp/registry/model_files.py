@@ -1,12 +1,12 @@
-"""The files of logged models, deleted where only the best are kept: runs, figures and the models' entries stay."""
+"""The weights of logged models: deleted where only the best are kept, and what versions still need."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmnist_exp.registry import versions
-from fmnist_exp.registry.lineage import REFIT_OF
 from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking.names import VersionTag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,23 +15,22 @@ FILES = ("data/model.keras", "data/model.onnx")
 
 
 def delete(client: MlflowClient, model_id: str, reason: str) -> None:
-    """Delete the weights of a logged model, and record the reason. Raises WorkError if the store refuses."""
+    """Delete the weights of a logged model, and write the reason to its tags. Raises WorkError if the store refuses."""
     logged_models.delete_files(client, model_id, FILES, reason)
 
 
-def registered(client: MlflowClient) -> tuple[set[str], set[str]]:
-    """What versions of any name rest on: logged models, and runs.
+def needed_by_versions(client: MlflowClient) -> tuple[set[str], set[str]]:
+    """Return the ids of the logged models and of the runs that versions of any name need.
 
-    Runs, since a version may name one where its source is a plain address, and since the model of another run speaks
-    for a version that was fitted again.
+    A version needs a run if its source is an address of the run, and if it was refitted from the run's model.
     """
     models: set[str] = set()
     runs: set[str] = set()
-    page: Any = client.search_model_versions()
+    token = None
     while True:
+        page = client.search_model_versions(page_token=token)
         for version in page:
             models.update(filter(None, [versions.logged_model(version)]))
-            runs.update(filter(None, [version.run_id, version.tags.get(REFIT_OF)]))
-        if not page.token:
+            runs.update(filter(None, [version.run_id, version.tags.get(VersionTag.REFIT_OF)]))
+        if not (token := page.token):
             return models, runs
-        page = client.search_model_versions(page_token=page.token)

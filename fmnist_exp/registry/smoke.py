@@ -1,27 +1,29 @@
-"""One real request to a version through MLflow's scoring server, started for it in a process of its own."""
+"""One real request to a model through MLflow's scoring server, started for it in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import os
 import shlex
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 import numpy as np
+from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from numpy.typing import NDArray
 
 from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking.redact import first_line
 
-if TYPE_CHECKING:
-    import requests
-
+HOST = "127.0.0.1"
 LIMIT = 120.0  # seconds from the start of the server to its answer
 GRACE = 10.0  # seconds to stop before it is killed
 # runs a module, and ends when its standard input does: also if this process is killed and cannot stop it
@@ -33,92 +35,75 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
-def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Mapping[str, Any]:
-    """The row that the server returns for one image (28, 28), with the model in `folder`.
+def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Mapping[str, object]:
+    """Return the row that the server answers for one image (28, 28), with the model in `folder`.
 
     Raises:
-        WorkError: it did not start or did not answer within `limit` seconds, or answered with an error.
+        WorkError: the server did not start, did not answer within `limit` seconds, or answered with an error.
     """
-    import requests
-
-    deadline = time.monotonic() + limit
-    with tempfile.TemporaryDirectory() as temporary, _server(folder, Path(temporary)) as (address, process, log):
-        _wait(address, process, log, deadline, limit)
+    deadline, step = time.monotonic() + limit, "start"
+    with tempfile.TemporaryFile() as log, server(folder, log) as (port, process), _without_proxy():
+        timer = threading.Timer(limit, process.kill)  # MLflow's client waits for an answer without a limit
+        timer.start()
         try:
-            answer = _session().post(
-                f"{address}/invocations",
-                data=json.dumps({"inputs": image[None].tolist()}),
-                headers={"Content-Type": "application/json"},
-                timeout=max(1.0, deadline - time.monotonic()),
-            )
-        except requests.RequestException as error:
-            raise WorkError(f"the scoring server did not answer: {type(error).__name__}") from error
-    if not answer.ok:
-        raise WorkError(f"the scoring server answered {answer.status_code}: {answer.text[:200]}")
-    try:
-        row: Mapping[str, Any] = answer.json()["predictions"][0]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise WorkError(f"the scoring server answered no table: {answer.text[:200]}") from error
+            client = ScoringServerClient(HOST, port)
+            client.wait_server_ready(limit, process)
+            step = "answer"
+            row: Mapping[str, object] = client.invoke(image[None])["predictions"][0]
+        except Exception as error:  # the client raises nothing more specific
+            if time.monotonic() >= deadline:
+                raise WorkError(f"the scoring server did not {step} within {limit:g} seconds") from error
+            reason = first_line(error)[:200] if step == "answer" else _last_line(log)
+            raise WorkError(f"the scoring server did not {step}: {reason}") from error
+        finally:
+            timer.cancel()
     return row
 
 
-@contextlib.contextmanager
-def _server(folder: Path, temporary: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+@contextmanager
+def server(folder: Path, log: IO[bytes]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run what `mlflow models serve --env-manager local` runs, on a free port of the loopback interface."""
-    from mlflow.pyfunc.scoring_server import get_cmd
-
-    port = _free_port()
-    command, environment = get_cmd(str(folder), port=port)
-    with (temporary / "log").open("wb") as log:
-        process = _start([sys.executable, "-c", RUN, *shlex.split(command)], environment, log)
-        try:
-            yield f"http://127.0.0.1:{port}", process, temporary / "log"
-        finally:
-            _stop(process)
-
-
-def _start(command: list[str], environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    # its own session: Ctrl-C reaches this process, which then stops the server
-    return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-    )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdin:
-        process.stdin.close()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path, deadline: float, limit: float) -> None:
-    import requests
-
-    session = _session()
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise WorkError(f"the scoring server did not start: {lines[-1] if lines else 'no reason given'}")
-        with contextlib.suppress(requests.RequestException):
-            if session.get(f"{address}/ping", timeout=1).ok:
-                return
-        time.sleep(0.1)
-    raise WorkError(f"the scoring server was not ready within {limit:g} seconds")
-
-
-def _session() -> requests.Session:
-    import requests
-
-    session = requests.Session()
-    session.trust_env = False  # a proxy has no way to this machine's loopback interface
-    return session
-
-
-def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    command, environment = scoring_server.get_cmd(str(folder), port=port)
+    # a session of its own: Ctrl-C reaches this process only, which then stops the server
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, *shlex.split(command)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        yield port, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin:
+            process.stdin.close()
+
+
+@contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Let no request of the block to the loopback interface go to a proxy, which cannot reach it."""
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = ",".join(filter(None, [before or os.environ.get("NO_PROXY"), HOST]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it gave no reason"

@@ -1,31 +1,40 @@
-"""Versions of the registered model: their aliases, their tags, and who was champion before."""
+"""The versions of the registered model: registered, found, verified, tagged and described."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.export import checksums
+from fmnist_exp.registry.rendering import render
+from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
-LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # an id as MLflow makes them, in whatever address
+LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # MLflow's ids of logged models, in any address
 MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+# how earlier releases described the registered model, and how the descriptions of their versions start
+EARLIER_DESCRIPTION = "Fashion-MNIST: uint8 images (N, 28, 28) to ten classes."
+EARLIER_START = "Model card: "
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A version, whether it is the champion now, and why."""
+    """The number of a version, whether it is the champion now, and the reason."""
 
     version: str
     champion: bool
@@ -33,47 +42,45 @@ class Registration:
 
 
 def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
-    """Register a logged model as a version, with the checksums of its files; give it the alias `challenger`.
-
-    A model that is registered already keeps its version.
-    """
-    version = _version_of(client, model_id) or _create(client, model_id, run_id, tags)
+    """Register a logged model as a version with the alias `challenger`; one that has a version keeps it."""
+    known = (version for version in by_number(client).values() if logged_model(version) == model_id)
+    version = next(known, None) or _create(client, model_id, run_id, tags)
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
     return version
 
 
+def uri(version: ModelVersion) -> str:
+    """Return the address of a version."""
+    return f"models:/{NAME}/{version.version}"
+
+
 def logged_model(version: ModelVersion) -> str | None:
-    """Id of the logged model behind a version, where it has one: named by it, or part of its source's address."""
+    """Return the id of the logged model behind a version, if there is one: named, or part of its source."""
     found = LOGGED_MODEL.search(str(version.source))
     return str(version.model_id) if version.model_id else found and found[0]
 
 
 def files(version: ModelVersion) -> Path:
-    """The folder with a version's files, which are those that were registered.
+    """Return the folder of a version's files.
 
     Raises:
-        WorkError: they cannot be had, or one changed since.
+        WorkError: the files cannot be downloaded, or are not those that were registered.
     """
     folder = download(str(version.source))
-    checksums.verify(folder, version.tags)
+    checksums.verify(folder, version.tags.get(VersionTag.SHA256))
     return folder
 
 
 def download(uri: str) -> Path:
-    """The folder with a model's files. Raises WorkError if they cannot be had."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
+    """Return the folder of a model's files. Raises WorkError if they cannot be downloaded."""
     try:
         return Path(download_artifacts(uri))
     except (MlflowException, OSError) as error:
-        raise WorkError(f"the files of {uri} cannot be had: {first_line(error)}") from error
+        raise WorkError(f"the files of {uri} cannot be downloaded: {first_line(error)}") from error
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:
-    """The version that a number or an alias names. Raises RequestError with those that exist."""
-    from mlflow.exceptions import MlflowException
-
+    """Return the version with a number or an alias. Raises RequestError, which names those that exist."""
     try:
         if reference.isdigit():
             return client.get_model_version(NAME, reference)
@@ -82,60 +89,77 @@ def find(client: MlflowClient, reference: str) -> ModelVersion:
         if error.error_code not in MISSING:
             raise
         what = f"version {reference}" if reference.isdigit() else f"alias {reference!r}"
-        raise RequestError(f"{NAME} has no {what}; {_existing(client)}") from error
+        raise RequestError(f"{NAME} has no {what}; {existing(client)}") from error
 
 
 def find_uri(client: MlflowClient, uri: str) -> ModelVersion:
-    """The version that `models:/fashion-mnist@alias` or `models:/fashion-mnist/number` names. Raises RequestError."""
+    """Return the version at `models:/fashion-mnist@ALIAS` or `models:/fashion-mnist/VERSION`. Raises RequestError."""
     for separator in ("@", "/"):
         start = f"models:/{NAME}{separator}"
         if uri.startswith(start) and len(uri) > len(start):
             return find(client, uri.removeprefix(start))
-    raise RequestError(f"model {uri!r} must be models:/{NAME}@ALIAS or models:/{NAME}/VERSION; {_existing(client)}")
+    raise RequestError(f"model {uri!r} must be models:/{NAME}@ALIAS or models:/{NAME}/VERSION; {existing(client)}")
 
 
-def version_by_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
-    """The version that an alias points to, or None."""
-    from mlflow.exceptions import MlflowException
+def by_number(client: MlflowClient) -> dict[str, ModelVersion]:
+    """Return number → version."""
+    return {str(version.version): version for version in client.search_model_versions(f"name = '{NAME}'")}
 
+
+def registered_model(client: MlflowClient) -> RegisteredModel | None:
+    """Return the registered model, or None before the first version."""
     try:
-        return client.get_model_version_by_alias(NAME, alias)
+        return client.get_registered_model(NAME)
     except MlflowException as error:
         if error.error_code in MISSING:
             return None
         raise
 
 
-def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object], instead_of: str = "") -> None:
-    """Write tags on a version; those that start with `instead_of` and are not among them are taken off."""
-    known = find(client, str(version.version)).tags if instead_of else {}
+def aliases(client: MlflowClient) -> dict[str, str]:
+    """Return alias → number of its version; empty before the first version."""
+    model = registered_model(client)
+    return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
+
+
+def version_by_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
+    """Return the version with an alias, or None."""
+    number = aliases(client).get(alias)
+    return find(client, number) if number else None
+
+
+def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object], replacing: str = "") -> None:
+    """Write tags on a version; its other tags that start with `replacing` are deleted."""
+    known = find(client, str(version.version)).tags if replacing else {}
     for key in known:
-        if key.startswith(instead_of) and key not in tags:
+        if key.startswith(replacing) and key not in tags:
             client.delete_model_version_tag(NAME, version.version, key)
     for key, value in tags.items():
         client.set_model_version_tag(NAME, version.version, key, without_secrets(str(value)))
 
 
-def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
-    """Write the version's description, as the UI shows it."""
-    client.update_model_version(NAME, version.version, description=without_secrets(text))
+def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[str, float], card: str = "") -> None:
+    """Write the description of a version, which the MLflow UI shows, unless a person has written or changed it.
+
+    Args:
+        client: a client of the tracking store.
+        version: the version.
+        accuracies: the accuracies to name.
+        card: id of the run with the model card, if there is one.
+    """
+    known = find(client, str(version.version))
+    before, digest = known.description or "", known.tags.get(VersionTag.DESCRIPTION_SHA256)
+    if before and _digest(before) != digest and (digest or not before.startswith(EARLIER_START)):
+        return
+    named = [f"{name} {value:.2%}" for name, value in accuracies.items()]
+    text = render("version", "markdown", uri=uri(version), accuracies=named, run_id=version.run_id, card=card)
+    client.update_model_version(NAME, version.version, description=text)
+    tag(client, version, {VersionTag.DESCRIPTION_SHA256: _digest(text)})
 
 
-def aliases(client: MlflowClient) -> dict[str, str]:
-    """Alias → version number; empty where nothing is registered."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_registered_model(NAME).aliases
-    except MlflowException as error:
-        if error.error_code in MISSING:
-            return {}
-        raise
-    return {alias: str(version) for alias, version in found.items()}
-
-
-def _existing(client: MlflowClient) -> str:
-    numbers = sorted(int(version.version) for version in client.search_model_versions(f"name = '{NAME}'"))
+def existing(client: MlflowClient) -> str:
+    """Return a sentence about the versions and aliases that exist, for errors."""
+    numbers = sorted(map(int, by_number(client)))
     if not numbers:
         return "none is registered yet; `fmnist-exp tune` registers one"
     named = [f"{alias} (version {version})" for alias, version in sorted(aliases(client).items())]
@@ -144,18 +168,30 @@ def _existing(client: MlflowClient) -> str:
 
 
 def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
-    from mlflow.exceptions import MlflowException
+    _create_registered_model(client)
+    listed = checksums.to_json(checksums.checksums(download(f"models:/{model_id}")))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / checksums.FILE
+        file.write_text(listed, encoding="utf-8")
+        client.log_model_artifact(model_id, str(file))
+    texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
+    texts[VersionTag.SHA256] = _digest(listed)
+    version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
+    names = {"test accuracy": VersionTag.TEST_ACCURACY, "validation accuracy": VersionTag.VAL_ACCURACY}
+    describe(client, version, {name: float(texts[key]) for name, key in names.items() if key in texts})
+    return version
 
+
+def _create_registered_model(client: MlflowClient) -> None:
+    text = render("registered_model", "markdown", name=NAME)
     try:
-        client.create_registered_model(NAME, description="Fashion-MNIST: uint8 images (N, 28, 28) to ten classes.")
+        client.create_registered_model(NAME, description=text)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    texts = {key: without_secrets(str(value)) for key, value in tags.items()}
-    texts |= checksums.as_tag(checksums.checksums(download(f"models:/{model_id}")))
-    return client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
+        if client.get_registered_model(NAME).description == EARLIER_DESCRIPTION:
+            client.update_registered_model(NAME, description=text)
 
 
-def _version_of(client: MlflowClient, model_id: str) -> ModelVersion | None:
-    versions = client.search_model_versions(f"name = '{NAME}'")
-    return next((version for version in versions if logged_model(version) == model_id), None)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -156,7 +156,11 @@ class VersionTag(Name):
     TEST_ACCURACY = "test_accuracy", "Accuracy on the test images."
     DATA_DIGEST = "data_digest", "Digest of the training images and labels."
     GIT_COMMIT = "git_commit", "Git commit of the code that trained the model."
-    SHA256 = "sha256", "Checksums of the model's files, verified before they are loaded."
+    SHA256 = "sha256", "Digest of checksums.json, which lists the model's files; verified before they are loaded."
+    DESCRIPTION_SHA256 = (
+        "description_sha256",
+        "Digest of the description that was generated; one that a person has changed is kept.",
+    )
     EVALUATED_BY = "evaluated_by", "Id of the run that evaluated the version."
     MODEL_CARD = "model_card", "Address of the model card."
     CORRUPTED_ACCURACY = "corrupted_accuracy", "Mean accuracy over all corruptions and severities."

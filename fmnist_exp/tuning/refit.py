@@ -18,9 +18,9 @@ from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.registry.lineage import RUN_REFIT_OF
 from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import space
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _run(
         finished.reattach(parent.client, known.run_id, parent.id)
         return known
     study = parent.client.get_run(parent.id).data.tags["fmnist.study"]
-    tags = {"fmnist.study": study, RUN_REFIT_OF: best.user_attrs["run_id"]}
+    tags = {"fmnist.study": study, Tag.REFIT_OF: best.user_attrs["run_id"]}
     run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
     with runs.closing(run):
         outcome = experiment_run.run_experiment(config, data, run, score_test=False)
@@ -113,7 +113,7 @@ def _run(
 
 def _earlier(parent: Run, best: FrozenTrial, data: FashionMNIST) -> dict[tuple[str, str], Refitted]:
     """The finished runs of an earlier session, by seed and members."""
-    query = f"tags.`{RUN_REFIT_OF}` = '{best.user_attrs['run_id']}'"
+    query = f"tags.`{Tag.REFIT_OF}` = '{best.user_attrs['run_id']}'"
     found = {}
     for run in parent.client.search_runs([parent.experiment_id], query):
         run_id, params, models = run.info.run_id, run.data.params, run.outputs.model_outputs if run.outputs else []

@@ -38,7 +38,7 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     found and registered its winner has not failed.
     """
     ranked = studies.ranked(study)
-    versions = model_files.registered(client)
+    versions = model_files.needed_by_versions(client)
     kept = _kept(study, ranked, keep, *versions)
     gone = list(study.user_attrs.get(DELETED, []))
     before, reason = len(gone), ""

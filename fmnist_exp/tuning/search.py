@@ -242,7 +242,7 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
     tags[VersionTag.GIT_COMMIT] = winner.git_commit
     parent.log_output_model(model_id)
     interrupts.check()
-    return test_accuracy, gate.enter(model_id, run_id, tags, parent, config)
+    return test_accuracy, gate.register(model_id, run_id, tags, parent, config, data)
 
 
 def _retain(search: Search) -> Retention | None:

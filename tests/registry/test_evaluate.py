@@ -11,11 +11,12 @@ from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.evaluation import robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.figures import run as run_figures
+from fmnist_exp.registry import assessment, lineage, versions
 from fmnist_exp.registry import evaluate as evaluations
-from fmnist_exp.registry import lineage, model_card, versions
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 
@@ -49,7 +50,7 @@ def version(client):
 def evaluate(client, version, small, *, temperature):
     subject = lineage.trace(client, versions.find(client, str(version.version)))
     with runs.closing(runs.start_run(client, "evaluate", "evaluate", "")) as run:
-        found = evaluations.assess(subject, small, 0, temperature=temperature, tell=lambda doing: None)
+        found = assessment.assess(subject, small, 0, temperature=temperature, progress=print)
         evaluations.write(client, found, small, run)
     return found, run
 
@@ -104,13 +105,22 @@ def test_temperature_is_reported_before_and_after(client, version, evaluated):
     assert (metrics["val_ece"], metrics["val_ece_scaled"]) == pytest.approx((before, after))
     assert metrics["test_ece_scaled"] == pytest.approx(found.temperature.test[1])
     assert json.loads(text(client, run, "evaluation/report.json"))["temperature"]["value"] == found.temperature.value
-    assert "Temperature scaling" in text(client, run, "model_card.md")
+    assert "A temperature was fitted" in text(client, run, "model_card.md")
 
 
 def test_the_card_says_what_a_card_must(client, version, evaluated, small):
     found, run = evaluated
     card = text(client, run, "model_card.md")
-    for heading in ("Use", "Data", "Training", "Numbers per class, test set", "Robustness", "Limits", "Lineage"):
+    for heading in (
+        "Load and serve",
+        "Use",
+        "Data",
+        "Training",
+        "Numbers per class, test set",
+        "Robustness",
+        "Limits",
+        "Lineage",
+    ):
         assert f"## {heading}\n" in card
     assert all(f"| {name} | 20 | {found.test.per_class[name]['recall']:.1%} |" in card for name in CLASS_NAMES)
     assert all(f"\n| {name} | " in card for name in CORRUPTIONS)
@@ -119,6 +129,7 @@ def test_the_card_says_what_a_card_must(client, version, evaluated, small):
     page = text(client, run, "model_card.html")
     assert page.count("data:image/png;base64,") == card.count(".png)") == 4
     assert "src=" not in page.replace('src="data:', "")
+    assert "<script" not in page
 
 
 def test_the_version_names_its_card(client, version, evaluated):
@@ -127,23 +138,47 @@ def test_the_version_names_its_card(client, version, evaluated):
     assert known.tags["model_card"] == f"runs:/{run.id}/model_card.html"
     assert known.tags["evaluated_by"] == run.id
     assert float(known.tags["corrupted_accuracy"]) == pytest.approx(found.mean.accuracy, abs=1e-6)
-    assert known.description.startswith(model_card.TITLE)
+    assert f"{found.mean.accuracy:.2%}" in known.description
+    assert run.id in known.description
 
 
 def test_a_description_by_a_person_stays(client, version, small):
-    checked = {"sha256": version.tags["sha256"]}
-    mine = client.create_model_version(versions.NAME, version.source, version.run_id, checked, description="mine")
+    mine = again(client, version, description="mine")
     found, run = evaluate(client, mine, small, temperature=False)
     known = versions.find(client, str(mine.version))
     assert known.description == "mine"
     assert "temperature" not in known.tags
     assert found.temperature is None
-    assert "Temperature" not in text(client, run, "model_card.md")
+    assert "emperature" not in text(client, run, "model_card.md")
+
+
+def again(client, version, **fields):
+    """Another version of the same model."""
+    checked = {"sha256": version.tags["sha256"]}
+    return client.create_model_version(versions.NAME, version.source, version.run_id, checked, **fields)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_our_description_is_replaced_unless_a_person_changed_it(edited, client, version):
+    mine = again(client, version)
+    versions.describe(client, mine, {"test accuracy": 0.5})
+    first = versions.find(client, str(mine.version)).description
+    assert "Test accuracy 50.00%" in first
+    if edited:
+        client.update_model_version(versions.NAME, mine.version, description=f"{first} And more.")
+    versions.describe(client, mine, {"test accuracy": 0.6}, "the run")
+    assert ("60.00%" in versions.find(client, str(mine.version)).description) == (not edited)
+
+
+def test_a_description_of_an_earlier_release_is_replaced(client, version):
+    mine = again(client, version, description="Model card: Names the garment on a 28 × 28 grey image, one of ten.")
+    versions.describe(client, mine, {})
+    assert "mlflow.pyfunc.load_model" in versions.find(client, str(mine.version)).description
 
 
 def test_the_same_seed_gives_the_same_numbers(client, version, small, evaluated):
     subject = lineage.trace(client, version)
-    again = evaluations.assess(subject, small, 0, temperature=False, tell=lambda doing: None)
+    again = assessment.assess(subject, small, 0, temperature=False, progress=print)
     accuracies = [[[level.accuracy for level in row] for row in x.corrupted.values()] for x in (again, evaluated[0])]
     assert accuracies[0] == accuracies[1]
 
@@ -175,7 +210,7 @@ def test_a_failed_run_says_why_and_leaves_the_version_alone(client, version, mon
         raise OSError("disk full")
 
     monkeypatch.setattr(run_figures, "confusion_matrix", broken)
-    monkeypatch.setattr(evaluations, "CORRUPTIONS", {"inversion": CORRUPTIONS["inversion"]})
+    monkeypatch.setattr(robustness, "CORRUPTIONS", {"inversion": CORRUPTIONS["inversion"]})
     before = versions.find(client, "1").tags
     with pytest.raises(OSError, match="disk full"):
         cli.run(["evaluate", "--model", "models:/fashion-mnist/1"])

@@ -4,12 +4,8 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 
 from fmnist_exp import cli
@@ -64,7 +60,7 @@ def answered(monkeypatch):
 
     def request(folder, image):
         sent.append(folder)
-        probabilities = lineage.Answerer(folder, "the server")(image[None])[0]
+        probabilities = lineage.Predictor(folder, "the server").probabilities(image[None])[0]
         return {f"p{label}": float(value) for label, value in enumerate(probabilities)}
 
     monkeypatch.setattr(smoke, "request", request)
@@ -72,18 +68,18 @@ def answered(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nobody_reigns(client):
+def no_champion(client):
     yield
     if client.search_registered_models():
         client.delete_registered_model_alias(versions.NAME, versions.CHAMPION)
-        client.set_registered_model_tag(versions.NAME, champions.REIGNS, "")
+        client.set_registered_model_tag(versions.NAME, "champions", "")
 
 
-def decide(client, version, config=None, **how):
+def decide(client, version, data, config=None, **how):
     config = config or GateConfig()
-    match = gate.plan(client, version, config, None, anyhow=how.get("force", False))
+    pairing = gate.pair(client, version, config, data, **how)
     with runs.closing(runs.start_run(client, "evaluate", "gate", "")) as run:
-        return gate.decide(client, match, run, config, **how), run
+        return gate.decide(client, pairing, run, config, **how), run
 
 
 def champion(client):
@@ -100,8 +96,8 @@ def promote(*arguments):
     return end.value.code
 
 
-def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak):
-    verdict, run = decide(client, weak)
+def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak, data):
+    verdict, run = decide(client, weak, data)
     assert verdict.passed
     assert verdict.smoke == "answered"
     assert verdict.comparison is None
@@ -114,10 +110,10 @@ def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak):
     assert "scoring_server" not in listed.stdout
 
 
-def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong, answered):
-    champions.crown(client, weak, "test")
-    verdict, run = decide(client, strong)
-    assert verdict.crowned
+def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong, answered, data):
+    champions.promote(client, weak, "test")
+    verdict, run = decide(client, strong, data)
+    assert verdict.promoted
     assert answered == [folder_of(client, strong)]
     assert champion(client) == "2"
     tags = versions.find(client, "2").tags
@@ -136,11 +132,11 @@ def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong,
 
 
 @pytest.mark.parametrize("case", ["equal", "worse"])
-def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered):
+def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered, data):
     holder, challenger = (strong, weak) if case == "worse" else (weak, again(client, weak))
-    champions.crown(client, holder, "test")
-    verdict, _ = decide(client, challenger)
-    assert not verdict.crowned
+    champions.promote(client, holder, "test")
+    verdict, _ = decide(client, challenger, data)
+    assert not verdict.promoted
     assert verdict.sentence.startswith("refused: not shown to be better")
     assert champion(client) == str(holder.version)
     assert versions.find(client, str(challenger.version)).tags["gate_verdict"] == verdict.sentence
@@ -153,36 +149,36 @@ def again(client, version, run_id=None, **tags):
     return client.create_model_version(versions.NAME, version.source, run_id or version.run_id, tags=tags)
 
 
-def test_force_is_written_down(client, weak, strong, answered):
-    champions.crown(client, strong, "test")
-    verdict, _ = decide(client, weak, force=True)
-    assert (verdict.passed, verdict.crowned) == (False, True)
+def test_force_is_written_down(client, weak, strong, answered, data):
+    champions.promote(client, strong, "test")
+    verdict, _ = decide(client, weak, data, force=True)
+    assert (verdict.passed, verdict.promoted) == (False, True)
     found = versions.find(client, "champion")
     assert str(found.version) == str(weak.version)
     assert found.tags["champion_why"].startswith("forced, although not shown to be better")
     assert verdict.smoke == "answered"
 
 
-def test_a_strict_level_refuses_a_small_lead(client, weak, strong, answered):
-    champions.crown(client, weak, "test")
-    verdict, _ = decide(client, strong, GateConfig(level=1e-300))
-    assert not verdict.crowned
+def test_a_strict_level_refuses_a_small_lead(client, weak, strong, answered, data):
+    champions.promote(client, weak, "test")
+    verdict, _ = decide(client, strong, data, GateConfig(level=1e-300))
+    assert not verdict.promoted
 
 
-def test_a_model_whose_export_was_swapped_is_refused(client, weak, strong, answered, tmp_path):
-    champions.crown(client, weak, "test")
+def test_a_model_whose_export_was_swapped_is_refused(client, weak, strong, answered, tmp_path, data):
+    champions.promote(client, weak, "test")
     file, other = (folder_of(client, version) / "data" / "model.onnx" for version in (strong, weak))
     shutil.copy(file, tmp_path)
     try:
         shutil.copy(other, file)
-        changed, _ = decide(client, strong)
+        changed, _ = decide(client, strong, data)
         swapped_before = again(client, strong)
-        new = checksums.as_tag(checksums.checksums(folder_of(client, strong)))
-        client.set_model_version_tag(versions.NAME, swapped_before.version, checksums.TAG, new[checksums.TAG])
-        differs, _ = decide(client, versions.find(client, str(swapped_before.version)))
+        listed = json.dumps(checksums.checksums(folder_of(client, strong)))  # as releases before wrote it
+        client.set_model_version_tag(versions.NAME, swapped_before.version, "sha256", listed)
+        differs, _ = decide(client, versions.find(client, str(swapped_before.version)), data)
     finally:
         shutil.copy(tmp_path / file.name, file)
-    assert (changed.crowned, differs.crowned) == (False, False)
+    assert (changed.promoted, differs.promoted) == (False, False)
     assert "files of the model are not those that were registered: data/model.onnx" in changed.sentence
     assert "the exported model differs from its Keras model by" in differs.sentence
     assert champion(client) == "1"
@@ -193,89 +189,77 @@ def folder_of(client, version):
     return Path(logged.artifact_location.removeprefix("file://"))
 
 
-def test_a_server_that_does_not_answer_refuses(client, weak, monkeypatch):
+def test_a_server_that_does_not_answer_refuses(client, weak, monkeypatch, data):
     def broken(folder, image):
         raise WorkError("the scoring server did not answer: ConnectionError")
 
     monkeypatch.setattr(smoke, "request", broken)
-    verdict, _ = decide(client, weak)
-    assert not verdict.crowned
+    verdict, _ = decide(client, weak, data)
+    assert not verdict.promoted
     assert verdict.reasons == ("the scoring server did not answer: ConnectionError",)
     assert champion(client) is None
 
 
-def test_a_server_with_another_answer_refuses(client, weak, monkeypatch):
+def test_a_server_with_another_answer_refuses(client, weak, monkeypatch, data):
     monkeypatch.setattr(smoke, "request", lambda folder, image: {f"p{label}": 0.1 for label in range(10)})
-    assert "probabilities differ" in decide(client, weak)[0].sentence
+    assert "probabilities differ" in decide(client, weak, data)[0].sentence
 
 
-def test_too_few_images_that_neither_was_trained_on(client, weak, answered):
+def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data):
     config = override(ExperimentConfig(), {"seed": 1, "data.validation_fraction": 0.02})
     with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
         runs.log_start(run, config, dataset.load(config.data, config.seed))
     other = again(client, weak, run_id=run.id)
-    champions.crown(client, weak, "test")
+    champions.promote(client, weak, "test")
     with pytest.raises(RequestError, match=r"validation images that neither was trained on"):
-        gate.plan(client, other, GateConfig(), None)
-    match = gate.plan(client, other, GateConfig(min_images=50), None)
-    own = dataset.load(ExperimentConfig().data, seed=0)
-    seen = {image.tobytes() for image in own.train.images}
+        gate.pair(client, other, GateConfig(), data)
+    match = gate.pair(client, other, GateConfig(min_images=50), data)
+    seen = {image.tobytes() for image in data.train.images}
+    assert isinstance(match, gate.Match)
     assert 50 <= len(match.unseen.images) < 500
     assert not any(image.tobytes() in seen for image in match.unseen.images)
     count = len(client.search_runs(["0"]))
     assert promote("--version", str(other.version)) == cli.WRONG_REQUEST
     assert len(client.search_runs(["0"])) == count
-    forced, _ = decide(client, other, force=True)
-    assert forced.crowned
+    forced, _ = decide(client, other, data, force=True)
+    assert forced.promoted
     assert forced.comparison is None
 
 
-def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered):
+def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered, data):
     """The version itself is the weak model; the run that it names was won by the strong one."""
-    champions.crown(client, weak, "test")
+    champions.promote(client, weak, "test")
     refitted = again(client, weak, refit_of=strong.run_id)
     subject = lineage.trace(client, refitted)
     assert subject.refit
-    assert subject.held_out_uri == strong.source
-    assert decide(client, refitted)[0].passed
+    assert subject.held_out.uri == f"runs:/{strong.run_id}"
+    assert decide(client, refitted, data)[0].passed
     assert answered == [folder_of(client, weak)]
 
 
-def test_images_other_than_the_run_s_are_refused(client, weak, monkeypatch):
-    subject = lineage.trace(client, weak)
-    monkeypatch.setitem(subject.digests, "training", "0" * 32)
+def test_images_other_than_the_run_s_are_refused(client, weak, small):
     with pytest.raises(RequestError, match=r"trained on other images.*--data\.source"):
-        lineage.load_images(subject, None)
+        lineage.trace(client, weak).held_out.split(small)
 
 
-def test_challenge_at_the_end_of_a_search(client, weak, strong, answered):
+def test_challenge_at_the_end_of_a_search(client, weak, strong, answered, data):
     with runs.closing(runs.start_run(client, "tune", "search", "")) as run:
-        first = gate.challenge(client, weak, run, ExperimentConfig())
-        assert gate.challenge(client, weak, run, ExperimentConfig()).reason == "it was the champion before"
-        second = gate.challenge(client, strong, run, ExperimentConfig())
-        third = gate.challenge(client, weak, run, ExperimentConfig())
+        first = gate.challenge(weak, run, ExperimentConfig(), data)
+        assert gate.challenge(weak, run, ExperimentConfig(), data).reason == "it was the champion before"
+        second = gate.challenge(strong, run, ExperimentConfig(), data)
+        third = gate.challenge(weak, run, ExperimentConfig(), data)
     assert [first.champion, second.champion, third.champion] == [True, True, False]
     assert third.reason.startswith("refused")
 
 
-def test_back_and_back_again(client, weak, strong, answered):
-    for version, why in ((weak, "one"), (strong, "two"), (again(client, weak), "three")):
-        champions.crown(client, version, why)
-    assert champions.go_back(client).version == strong.version
-    tags = versions.find(client, "champion").tags
-    assert tags["champion_why"].startswith("back from version")
-    assert "champion_until" not in tags
+def test_back(client, weak, strong):
+    for version, why in ((weak, "one"), (strong, "two")):
+        champions.promote(client, version, why)
     assert promote("--back") == cli.DONE
     assert champion(client) == str(weak.version)
+    run = client.search_runs(["0"], order_by=["attribute.start_time DESC"])[0]
+    assert run.data.tags["fmnist.gate"] == "back from version 2"
     assert promote("--back") == cli.WRONG_REQUEST
-    champions.crown(client, strong, "four")
-    assert champions.go_back(client).version == weak.version
-
-
-def test_a_champion_made_by_hand_can_be_gone_back_to(client, weak, strong):
-    client.set_registered_model_alias(versions.NAME, versions.CHAMPION, weak.version)
-    champions.crown(client, strong, "test")
-    assert champions.go_back(client).version == weak.version
 
 
 def test_promote(client, weak, strong, answered, capsys):
@@ -308,32 +292,3 @@ def test_wrong_requests_write_nothing(arguments, sentence, client, weak, capsys)
     assert promote(*arguments) == cli.WRONG_REQUEST
     assert sentence in capsys.readouterr().err
     assert len(client.search_runs(["0"])) == count
-
-
-def test_the_server_is_stopped_and_says_why_it_did_not_start(client, weak, tmp_path):
-    image = np.zeros((28, 28), np.uint8)
-    (tmp_path / "MLmodel").write_text("flavors: {}\n")
-    with pytest.raises(WorkError, match="did not start: "):
-        smoke.request(tmp_path, image)
-    with pytest.raises(WorkError, match=r"not ready within 0\.3 seconds"):
-        smoke.request(folder_of(client, weak), image, limit=0.3)
-
-
-def test_the_server_ends_with_a_command_that_is_killed(client, weak, tmp_path):
-    code = """if True:
-        import sys, time
-        from pathlib import Path
-        from fmnist_exp import smoke
-        with smoke._server(Path(sys.argv[1]), Path(sys.argv[2])) as (_, server, _):
-            print(server.pid, flush=True)
-            time.sleep(60)
-    """
-    folder = str(folder_of(client, weak))
-    with subprocess.Popen([sys.executable, "-c", code, folder, tmp_path], stdout=subprocess.PIPE, text=True) as command:
-        server = psutil.Process(int(command.stdout.readline()))
-        assert server.status() != psutil.STATUS_ZOMBIE
-        command.kill()
-    deadline = time.monotonic() + 30
-    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:  # nobody may have waited for it
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -17,6 +17,7 @@ from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.tuning import refit
 
@@ -134,7 +135,7 @@ def test_the_winner_is_fitted_again_with_each_seed(searched):
         names = [name for name in flatten(ExperimentConfig()) if name not in fixed]
         assert {name: run.data.params[name] for name in names} == {name: own[name] for name in names}
         assert {name: run.data.params[name] for name in fixed} == fixed
-        assert run.data.tags[lineage.RUN_REFIT_OF] == best.run_id
+        assert run.data.tags[Tag.REFIT_OF] == best.run_id
     assert together.data.params["model.members"] == str([f"runs:/{run.info.run_id}" for run in (first, second)])
     assert len(searched.children("trial")) == 2
 
@@ -168,15 +169,15 @@ def test_the_gate_knows_which_images_the_setting_was_not_fitted_on(searched, fol
     version = searched.client.get_model_version("fashion-mnist", searched.result.registration.version)
     subject = lineage.trace(searched.client, version)
     assert subject.refit
-    held_out = lineage.load_images(subject, folder).validation
+    held_out = subject.held_out.split(dataset.load(DataConfig(source=str(folder)), seed=0)).validation
     assert len(held_out.images) == 80
-    answers = lineage.open_held_out(subject)(held_out.images).argmax(axis=1)
+    answers = subject.held_out.load_predictor().probabilities(held_out.images).argmax(axis=1)
     assert np.mean(answers == held_out.labels) == pytest.approx(searched.result.ranked[0].val_accuracy)
 
 
 def test_what_was_fitted_again_is_not_fitted_a_third_time(searched, folder):
     before = [run.info.run_id for run in searched.children("train")]
-    tags = {"fmnist.study": "refitted", lineage.RUN_REFIT_OF: "a trial that was the best before"}
+    tags = {"fmnist.study": "refitted", Tag.REFIT_OF: "a trial that was the best before"}
     killed = runs.start_run(searched.client, "train", "refit of another", "tiny_search", more_tags=tags)
     config = configure(data__source=folder, search__n_trials=2, search__refit=2, search__keep=1)
     again = search(config, "refitted")

@@ -156,7 +156,7 @@ def test_what_a_version_of_another_name_rests_on_stays(three):
     client.create_registered_model("by-hand")
     client.create_model_version("by-hand", client.get_logged_model(first["model_id"]).artifact_location)
     client.create_model_version("by-hand", "file:///elsewhere/model", run_id=second["run_id"])
-    assert model_files.registered(client) == ({first["model_id"]}, {second["run_id"]})
+    assert model_files.needed_by_versions(client) == ({first["model_id"]}, {second["run_id"]})
     assert retention.apply(study, 1, client) == retention.Retention((2, 1, 0), 0)
     assert loads(client, study) == [True, True, True]
 

@@ -15,8 +15,8 @@ from support.searches import configure
 from test_refit import folder  # noqa: F401 — a fixture
 
 from fmnist_exp.backend import interrupts
-from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchResult
 
@@ -44,7 +44,7 @@ class Pressing(SearchCallback):
 def refits() -> list[mlflow.entities.Run]:
     """The runs that fit a winner again, in order."""
     client = store.client()
-    return client.search_runs(["0"], f"tags.`{lineage.RUN_REFIT_OF}` LIKE '%'", order_by=["attributes.start_time"])
+    return client.search_runs(["0"], f"tags.`{Tag.REFIT_OF}` LIKE '%'", order_by=["attributes.start_time"])
 
 
 class Searched(typing.NamedTuple):

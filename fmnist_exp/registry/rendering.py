@@ -1,0 +1,48 @@
+"""Documents from the templates in `templates/`, as Markdown or as HTML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fmnist_exp.tracking.redact import without_secrets
+
+Syntax = Literal["markdown", "html"]
+
+
+def render(template: str, syntax: Syntax, **values: object) -> str:
+    """Return the text of a template, without secrets.
+
+    Args:
+        template: name of a file in `templates/`, without `.jinja`.
+        syntax: the file of macros that the template gets as `doc`; every value is escaped for it.
+        values: the variables of the template.
+    """
+    environment = ENVIRONMENTS[syntax]
+    doc = environment.get_template(f"{syntax}.jinja").module
+    text = environment.get_template(f"{template}.jinja").render(doc=doc, **values)
+    return without_secrets(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+
+
+def _escape_markdown(value: object) -> Markup:
+    """Escape what Markdown would read as the border of a table's cell, as HTML, or as a new line."""
+    if isinstance(value, Markup):  # the output of a macro
+        return value
+    return Markup(str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "))
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda value, digits=1: f"{value:.{digits}%}"
+    return environment
+
+
+ENVIRONMENTS: dict[Syntax, Environment] = {"markdown": _environment(), "html": _environment()}
+ENVIRONMENTS["markdown"].finalize = _escape_markdown
