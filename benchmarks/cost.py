@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fmnist_exp import compat
+
 if TYPE_CHECKING:
     import keras
 
@@ -34,7 +36,7 @@ def _uses(model: keras.Model) -> Iterator[tuple[int, bool]]:
     import keras
 
     learned: set[int] = set()  # ids of tensors that depend on weights
-    levels = getattr(model, "_functional", model)._nodes_by_depth
+    levels = compat.keras_nodes(model)
     for depth in sorted(levels, reverse=True):  # from the input to the output
         for node in levels[depth]:
             layer = node.operation

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fmnist_exp import compat
 from fmnist_exp.errors import RequestError
 from fmnist_exp.serving.app import Application
 from fmnist_exp.serving.limits import Limits
@@ -76,13 +76,13 @@ async def run(
     await serving
 
 
-def _connection_class(limits: Limits) -> type[H11Protocol]:
-    class Connection(H11Protocol):
+def _connection_class(limits: Limits) -> type[asyncio.Protocol]:
+    class Connection(compat.http_protocol()):  # type: ignore[misc]
         """uvicorn's connection with a time limit for a request's headers, for which it would wait for ever."""
 
         patience: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._wait()
 

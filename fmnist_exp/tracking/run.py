@@ -27,8 +27,8 @@ from mlflow.entities import (
     Param,
     RunTag,
 )
-from mlflow.tracking.context.registry import resolve_tags
 
+from fmnist_exp import compat
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
@@ -160,7 +160,7 @@ def start_run(
     """
     own = {Tag.KIND: kind, Tag.EXPERIMENT: experiment, Tag.NAME: name, **(more_tags or {})}
     if run_id is None:
-        tags = resolve_tags({str(key): value for key, value in own.items()})
+        tags = compat.context_tags({str(key): value for key, value in own.items()})
         tags |= {str(Tag.PARENT): parent.id} if parent else {}
         tags = {key: without_secrets(value) for key, value in tags.items()}
         experiment_id = parent.experiment_id if parent else _experiment_id(client)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.exc import SQLAlchemyError
 
+from fmnist_exp import compat
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
@@ -92,7 +91,7 @@ def delete_files(client: MlflowClient, location: str, paths: Collection[str]) ->
 
     Each kind of artifact store raises errors of its own if it cannot delete.
     """
-    repository: Any = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    repository = compat.artifact_repository(location, client.tracking_uri)
     for folder in sorted({path.rpartition("/")[0] for path in paths}):
         for path in sorted({entry.path for entry in repository.list_artifacts(folder)} & set(paths)):
             repository.delete_artifacts(path)

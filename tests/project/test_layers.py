@@ -21,7 +21,7 @@ LAYERS = [
     ["evaluation", "training"],
     ["models", "data"],
     ["config", "backend"],
-    ["errors"],
+    ["errors", "compat"],
 ]
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 SERVING = {"cli", "tuning", "registry", "export"}  # the folders that may import serving
@@ -92,7 +92,7 @@ def test_imports_point_down(path):
             continue
         target = rest.split(".")[0]
         if own == "serving":
-            allowed = target in ("serving", "errors")
+            allowed = target in ("serving", "errors", "compat")
         elif target == "serving":
             allowed = own in SERVING
         else:
@@ -116,7 +116,24 @@ def test_modules_import_each_other_in_no_circle():
 def test_libraries_are_imported_by_their_owners_alone(path):
     for name, line in imports(path):
         library = name.partition(".")[0]
+        if folder(path) == "compat":  # for type checkers
+            continue
         assert folder(path) in OWNERS.get(library, {folder(path)}), f"{path}:{line}: imports {library}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module)
+def test_private_apis_of_libraries_are_used_by_compat_alone(path):
+    if folder(path) == "compat":
+        return
+    private = ("keras.src", "tensorflow.python", "mlflow.store", "mlflow.tracking.context", "uvicorn.protocols")
+    for name, line in imports(path):
+        assert not name.startswith(private), f"{path}:{line}: imports {name}"
+        ours = name.startswith(("fmnist_exp", "__future__"))
+        assert ours or not any(part.startswith("_") for part in name.split(".")), f"{path}:{line}: imports {name}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("_"):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            assert owner in ("self", "cls", "os"), f"{path}:{node.lineno}: uses {ast.unparse(node)}"
 
 
 def test_what_is_served_imports_nothing_of_ours():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
-from collections.abc import Container
+from collections.abc import Sequence
 
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
@@ -11,6 +12,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from fmnist_exp import compat
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.tuning import space
@@ -78,24 +80,17 @@ class BoundedTPESampler(TPESampler):
 
 
 def _bounded(study: Study) -> Study:
-    return study if len(study.directions) > 1 else BoundedStudy(study)
+    if len(study.directions) > 1:
+        return study
+    return compat.select_trials(study, functools.partial(best_and_newest, direction=study.direction))
 
 
-class BoundedStudy(Study):
-    """A view of a study of one objective that shows samplers only its best and its newest trials."""
-
-    def __init__(self, study: Study) -> None:
-        self.__dict__ = study.__dict__  # the same storage and caches; making a second study would read the storage
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        """Return at most SEEN trials in order; this private method is how Optuna's samplers read a study."""
-        trials = super()._get_trials(deepcopy, states, use_cache)
-        if len(trials) <= SEEN:
-            return trials
-        sign = 1 if self.direction == StudyDirection.MAXIMIZE else -1
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = heapq.nsmallest(GOOD, complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
-        chosen = {trial.number: trial for trial in [*best, *trials[len(best) - SEEN :]]}
-        return [chosen[number] for number in sorted(chosen)]
+def best_and_newest(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """Return the best trials and the newest, SEEN in all, in the order of their numbers."""
+    if len(trials) <= SEEN:
+        return list(trials)
+    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = heapq.nsmallest(GOOD, complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
+    chosen = {trial.number: trial for trial in [*best, *trials[len(best) - SEEN :]]}
+    return [chosen[number] for number in sorted(chosen)]

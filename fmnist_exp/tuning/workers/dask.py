@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing.util
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from fmnist_exp import compat
 from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tuning.workers.jobs import Cluster
@@ -144,7 +144,7 @@ def dask_setup(worker: Worker) -> None:
 
 def _leave(*_signal: Any) -> None:
     """End this process at once, but for Keras' semaphore: else Python would say that it leaked."""
-    multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+    compat.release_semaphores()
     os._exit(0)
 
 

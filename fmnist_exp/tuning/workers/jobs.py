@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Cluster:
         self._check_scheduler()
         if time.monotonic() > self._hosts_until:
             # `scheduler_info` reads a copy that the client renews in the background, without the workers
-            workers = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]  # type: ignore
+            workers = compat.dask_workers(self._client)
             self._hosts = {address: worker["host"] for address, worker in workers.items()}
             self._hosts_until = time.monotonic() + HOSTS_SECONDS
         return self._hosts

@@ -89,7 +89,7 @@ def test_in_a_long_study_the_good_trials_are_the_same(direction):
     study = optuna.create_study(direction=direction)
     study.add_trials(long_study(1000, build.BoundedTPESampler()).trials)
     states = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
-    seen = build.BoundedStudy(study)._get_trials(deepcopy=False, states=states, use_cache=True)
+    seen = build.best_and_newest(study.get_trials(deepcopy=False, states=states), study.direction)
     assert build.SEEN - build.GOOD <= len(seen) <= build.SEEN
     assert seen == sorted(seen, key=lambda trial: trial.number)
     good = [tpe._split_trials(study, trials, tpe.default_gamma(1000))[0] for trials in (study.trials, seen)]

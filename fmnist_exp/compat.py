@@ -1,0 +1,131 @@
+"""The private APIs of libraries that the package uses, each behind one function.
+
+A private API may change with any release. Each function here raises MissingAPIError if its API is gone, and has a test
+in tests/test_compat.py, so that an upgrade that breaks one of them fails there first. The libraries are found by name
+when a function is called, since every folder may import this module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import operator
+import platform
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    from distributed import Client
+    from mlflow.models import ModelSignature
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class MissingAPIError(ImportError):
+    """An installed library lacks a private API that the package uses."""
+
+    def __init__(self, library: str, name: str) -> None:
+        try:
+            version = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:  # the standard library
+            version = f"of Python {platform.python_version()}"
+        super().__init__(
+            f"{library} {version} has no {name}, a private API that fmnist_exp uses; install the version that"
+            " requirements.txt names, or adapt fmnist_exp/compat.py"
+        )
+
+
+def seed_keras(seed: int) -> None:
+    """Let Keras draw the seeds of weights and dropout from a generator of its own, instead of Python's global one."""
+    _find("keras", "keras.src.random.seed_generator", "python_random")
+    importlib.import_module("keras.src.random.seed_generator").python_random = random.Random(seed)  # type: ignore
+
+
+def keras_nodes(model: keras.Model) -> Mapping[int, Sequence[Any]]:
+    """Return the nodes of a model's graph, each one use of a layer, by depth; the highest depth is the input's."""
+    network = getattr(model, "_functional", model)  # of a Sequential model
+    nodes: Mapping[int, Sequence[Any]] = _attribute("keras", network, "_nodes_by_depth")
+    return nodes
+
+
+def tensorflow_gradients() -> dict[str, object]:
+    """Return TensorFlow's registry of gradients, by name; entries can be deleted from it."""
+    found: dict[str, object] = _find("tensorflow", "tensorflow.python.framework.ops", "gradient_registry._registry")
+    return found
+
+
+def accept_any_input(signature: ModelSignature) -> None:
+    """Switch off MLflow's check of the input of a model with this signature."""
+    _attribute("mlflow", signature, "_is_signature_from_type_hint")
+    signature._is_signature_from_type_hint = True
+
+
+def artifact_repository(location: str, tracking_uri: str) -> Any:
+    """Return MLflow's ArtifactRepository for an address, which can list and delete artifacts."""
+    module = "mlflow.store.artifact.artifact_repository_registry"
+    found = _find("mlflow", module, "get_artifact_repository")(location, tracking_uri=tracking_uri)
+    for method in ("list_artifacts", "delete_artifacts"):
+        _attribute("mlflow", found, method)
+    return found
+
+
+def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return `tags` with those that MLflow finds out about this process: its user, source and git commit."""
+    found: dict[str, str] = _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags))
+    return found
+
+
+def select_trials(study: Study, select: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:
+    """Return the study as a sampler sees it if `select` chooses among the trials that the sampler reads."""
+    read = _attribute("optuna", study, "_get_trials")
+
+    class Selection:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(study, name)
+
+        def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+            return select(read(*args, **options))
+
+    return Selection()  # type: ignore[return-value]
+
+
+def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
+    """Return what a scheduler knows of each of its workers, by address, asked for now."""
+    try:
+        identity = operator.attrgetter("scheduler.identity")(client)
+        found: dict[str, Mapping[str, Any]] = client.sync(identity, n_workers=-1)["workers"]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise MissingAPIError("distributed", f"Client.scheduler.identity(n_workers=-1)['workers'] ({error})") from error
+    return found
+
+
+def release_semaphores() -> None:
+    """Run what `multiprocessing` runs at the end of a process, which `os._exit` would leave out."""
+    _find("multiprocessing", "multiprocessing.util", "_run_finalizers")()
+
+
+def http_protocol() -> type[H11Protocol]:
+    """Return the class of uvicorn's connections, to be extended."""
+    found: type[H11Protocol] = _find("uvicorn", "uvicorn.protocols.http.h11_impl", "H11Protocol")
+    for method in ("connection_made", "data_received", "on_response_complete", "connection_lost"):
+        _attribute("uvicorn", found, method)
+    return found
+
+
+def _find(library: str, module: str, name: str) -> Any:
+    """Return an object by its module and its dotted name there."""
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise MissingAPIError(library, f"{module}.{name}") from error
+
+
+def _attribute(library: str, owner: object, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        kind = owner if isinstance(owner, type) else type(owner)
+        raise MissingAPIError(library, f"{kind.__name__}.{name}") from error

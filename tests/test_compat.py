@@ -1,0 +1,134 @@
+"""Each private API that the package uses is still there, and does what the package expects."""
+
+import asyncio
+import random
+import types
+
+import keras
+import mlflow
+import numpy as np
+import optuna
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from fmnist_exp import compat
+
+
+def test_seed_keras_makes_initial_weights_independent_of_pythons_generator():
+    weights = []
+    for state in (1, 2):
+        random.seed(state)
+        compat.seed_keras(5)
+        layer = keras.layers.Dense(3)
+        layer.build((None, 2))
+        weights.append(layer.get_weights()[0])
+    assert np.array_equal(*weights)
+
+
+@pytest.mark.parametrize("functional", [True, False], ids=["functional", "sequential"])
+def test_keras_nodes_are_those_of_the_layers(functional):
+    layers = [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
+    chained = keras.Model(layers[0], layers[2](layers[1](layers[0])))
+    model = chained if functional else keras.Sequential(layers)
+    nodes = compat.keras_nodes(model)
+    names = [node.operation.name for depth in sorted(nodes, reverse=True) for node in nodes[depth]]
+    assert names[1:] == [layer.name for layer in layers[1:]]
+
+
+def test_tensorflow_gradients_hold_custom_gradients():
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def double(x):
+        return 2 * x, lambda upstream: 2 * upstream
+
+    before = set(compat.tensorflow_gradients())
+    tf.function(double)(tf.constant(1.0))
+    added = set(compat.tensorflow_gradients()) - before
+    assert added
+    assert all(name.startswith("CustomGradient-") for name in added)
+
+
+def test_accept_any_input_lets_floats_reach_a_model_of_bytes():
+    class Echo:
+        def predict(self, images, params=None):
+            return images.dtype
+
+    signature = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, 2))]))
+    metadata = mlflow.models.Model(signature=signature, flavors={"python_function": {"loader_module": "none"}})
+    model = mlflow.pyfunc.PyFuncModel(metadata, Echo())
+    with pytest.raises(mlflow.MlflowException, match="uint8"):
+        model.predict(np.zeros((1, 2)))
+    compat.accept_any_input(signature)
+    assert model.predict(np.zeros((1, 2))) == np.float64
+
+
+def test_artifact_repository_lists_and_deletes(tmp_path):
+    (tmp_path / "a.txt").touch()
+    repository = compat.artifact_repository(str(tmp_path), "sqlite://")
+    assert [entry.path for entry in repository.list_artifacts()] == ["a.txt"]
+    repository.delete_artifacts("a.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_context_tags_name_the_user_and_the_source():
+    tags = compat.context_tags({"own": "1"})
+    assert tags["own"] == "1"
+    assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type"} <= set(tags)
+
+
+def test_select_trials_decides_what_a_sampler_reads():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    offered = []
+
+    def select(trials: list) -> list:
+        offered.append(len(trials))
+        return trials[:1]
+
+    class Sampler(optuna.samplers.TPESampler):
+        def sample_relative(self, study, trial, space):
+            return super().sample_relative(compat.select_trials(study, select), trial, space)
+
+        def infer_relative_search_space(self, study, trial):
+            return {"x": optuna.distributions.FloatDistribution(0, 1)}
+
+    study.sampler = Sampler(n_startup_trials=2, multivariate=True)  # one trial is too few for it
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert offered
+    assert max(offered) >= 3
+    assert compat.select_trials(study, select).study_name == study.study_name
+
+
+def test_dask_workers_are_listed_by_address():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        workers = compat.dask_workers(client)
+        assert set(workers) == {worker.address for worker in cluster.workers.values()}
+        assert all(worker["host"] for worker in workers.values())
+
+
+def test_release_semaphores_runs_finalizers():
+    import multiprocessing.util
+
+    called = []
+    multiprocessing.util.Finalize(None, lambda: called.append(True), exitpriority=1)
+    compat.release_semaphores()
+    assert called == [True]
+
+
+def test_http_protocol_is_an_asyncio_protocol():
+    assert issubclass(compat.http_protocol(), asyncio.Protocol)
+
+
+def test_an_api_that_is_gone_is_named_with_library_and_version(monkeypatch):
+    monkeypatch.delattr("keras.src.random.seed_generator.python_random")
+    with pytest.raises(compat.MissingAPIError, match=rf"keras {keras.__version__} has no .*python_random"):
+        compat.seed_keras(0)
+    with pytest.raises(compat.MissingAPIError, match=r"optuna .* has no SimpleNamespace\._get_trials"):
+        compat.select_trials(types.SimpleNamespace(), list)
