@@ -14,12 +14,12 @@ from fmnist_exp.config.search import SearchConfig
 
 @dataclass(frozen=True)
 class FieldHelp:
-    """What `--help` and docs/interface.md say about a field."""
+    """The text about a field in `--help` and docs/interface.md."""
 
     name: str  # dotted
     description: str
     allowed: str  # the range or the possible values in words; empty if every value of the type is possible
-    value: Any  # in this experiment; for a field of a search that it does not have, the default
+    value: object  # in this experiment; for a field of a search that it does not have, the default
 
     @property
     def section(self) -> str:
@@ -56,7 +56,7 @@ def fields() -> dict[str, FieldInfo]:
 def flatten(config: ExperimentConfig) -> dict[str, Any]:
     """Return the value of every field by dotted name, in the schema's order; without a search, no `search.` names."""
 
-    def walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    def walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, object]]:
         for name in type(section).model_fields:
             value = getattr(section, name)
             if isinstance(value, BaseModel):

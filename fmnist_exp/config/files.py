@@ -20,7 +20,7 @@ EXPERIMENTS = next(folder for folder in (PACKAGE / "experiments", PACKAGE.parent
 class _Loader(yaml.SafeLoader):
     """A YAML reader that leaves 1:30 as text; by YAML 1.1 it is the number 90, written to the base 60."""
 
-    def construct_number(self, node: yaml.ScalarNode) -> Any:
+    def construct_number(self, node: yaml.ScalarNode) -> object:
         if ":" in node.value:
             return node.value
         whole = node.tag.endswith("int")
@@ -31,7 +31,7 @@ for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
-def load(reference: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+def load(reference: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
     """Read an experiment file and apply overrides.
 
     Args:
@@ -52,7 +52,7 @@ def load(reference: str, overrides: Mapping[str, Any] | None = None) -> Experime
     return parse(text, path.stem, overrides)
 
 
-def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+def parse(text: str, name: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
     """Read an experiment from YAML text; `name` is used if the text gives none. Raises RequestError."""
     try:
         raw = yaml.load(text, _Loader)
@@ -63,7 +63,7 @@ def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> E
     return _validate(_apply({"name": name, **raw}, overrides or {}))
 
 
-def override(config: ExperimentConfig, overrides: Mapping[str, Any]) -> ExperimentConfig:
+def override(config: ExperimentConfig, overrides: Mapping[str, object]) -> ExperimentConfig:
     """Return a copy with other values at these dotted names. Raises RequestError for a wrong name or value."""
     return _validate(_apply(config.model_dump(mode="json"), overrides))
 
@@ -76,7 +76,7 @@ def unknown_field(name: str) -> RequestError:
     return RequestError(f"unknown field {name!r}; did you mean {near[0]!r}?")
 
 
-def _apply(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _apply(raw: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
     """Set the value at each dotted name of the nested mapping `raw`, and return `raw`."""
     for name, value in overrides.items():
         if name not in fields():
@@ -92,7 +92,7 @@ def _apply(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def _read(name: str, text: str) -> Any:
+def _read(name: str, text: str) -> object:
     """Return the value that `text` from the command line gives a field."""
     if fields()[name].annotation in (str, str | None):
         return text or None
@@ -102,7 +102,7 @@ def _read(name: str, text: str) -> Any:
         raise RequestError(f"{name}={text!r} is not a value that YAML can read") from error
 
 
-def _validate(raw: dict[str, Any]) -> ExperimentConfig:
+def _validate(raw: object) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(raw)
     except ValidationError as error:

@@ -16,7 +16,7 @@ Dropout = Annotated[float, Field(ge=0, le=0.95)]
 
 
 class DataConfig(Section):
-    """Where the images come from, and how they are split."""
+    """The source of the images and their split into training and validation."""
 
     source: str | None = None
     """Folder that holds the IDX or CSV files. If empty, the data set is located automatically."""
@@ -33,7 +33,7 @@ class DataConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """How training images are changed, in every batch or in copies made in advance. All of it is off by default."""
+    """Random changes of the training images, in every batch or in copies made in advance. All are off by default."""
 
     horizontal_flip: bool = False
     """Mirror each image, left to right, with probability 0.5."""
@@ -141,7 +141,7 @@ class ModelConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How the network is trained."""
+    """The training of the network."""
 
     epochs: int = Field(10, ge=1, le=1000)
     """Largest number of passes over the training images."""
@@ -190,7 +190,7 @@ class TrainingConfig(Section):
 
 
 class GateConfig(Section):
-    """What a challenger must show to become champion."""
+    """The conditions under which a challenger becomes champion."""
 
     level: float = Field(0.05, gt=0, le=0.5)
     """Significance level of the one-sided McNemar test against the champion."""

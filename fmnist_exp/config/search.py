@@ -1,4 +1,4 @@
-"""The schema of a search: the space of settings that it explores, and how far it may go."""
+"""The schema of the `search:` section: the space of settings that a search explores, its algorithms and its limits."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -71,7 +71,7 @@ ObjectiveName = Literal["val_accuracy", "parameters", "prediction_seconds"]
 
 
 class SearchConfig(Section):
-    """What a search varies, and how far it may go."""
+    """The space of a search, its algorithms and its limits."""
 
     space: dict[str, Layers | Range | Choice] = Field(min_length=1)
     """Range of each searched field: {low, high[, log][, step]}, {choices}, or {depth, low, high[, step]} for widths."""

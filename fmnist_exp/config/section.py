@@ -1,4 +1,4 @@
-"""What all sections of an experiment file share."""
+"""The base of all sections of an experiment file."""
 
 from typing import Annotated
 

@@ -37,7 +37,8 @@ class Family:
     check: Callable[[ModelConfig], None] = checks.accept
 
 
-COMMON = frozenset({"family", "averaging", "members", "warm_start", "frozen"})  # act around the layers of any family
+COMMON = frozenset({"family", "averaging", "members", "warm_start", "frozen"})  # they have an effect in every family
+# a field → the one without which it has no effect
 NEEDS = {"norm_position": "batch_norm", "norm_first_only": "batch_norm", "head_batch_norm": "batch_norm"}
 
 _DENSE = frozenset({"widths", "dropout", "l2", "batch_norm", "norm_position", "activation"})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from keras import KerasTensor, Layer, layers, regularizers
 
 from fmnist_exp.config.schema import ModelConfig
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.286, 0.353  # of the training images, scaled to 0…1
+Shape = Mapping[str, int | str]  # arguments of a layer, such as its units or its filters
 BATCH_NORM_MOMENTUM = 0.9  # Keras' default of 0.99 lags behind in runs of a few epochs
 
 
@@ -31,31 +31,31 @@ def dropout(rate: float) -> list[Layer]:
 def with_activation(
     layer: Callable[..., Layer],
     config: ModelConfig,
+    shape: Shape,
     pooling: Sequence[Layer] = (),
     norm: bool = True,
-    **shape: Any,
 ) -> list[Layer]:
     """Return a dense layer or convolution, `pooling`, and the normalisation and the activation in the set order.
 
     Args:
         layer: the class of the layer.
         config: decides on the normalisation, its position, the activation and the L2 penalty.
+        shape: the arguments of the layer.
         pooling: layers between the convolution and what follows it.
         norm: False leaves the normalisation out even if `config.batch_norm` is on.
-        **shape: arguments of the layer, such as its units or its filters.
     """
-    weights, *normalisation = with_norm(layer, config, norm, **shape)
+    weights, *normalisation = with_norm(layer, config, shape, norm)
     activation = layers.Activation(config.activation)
     if config.norm_position == "after_activation":
         return [weights, *pooling, activation, *normalisation]
     return [weights, *pooling, *normalisation, activation]
 
 
-def with_norm(layer: Callable[..., Layer], config: ModelConfig, norm: bool = True, **shape: Any) -> list[Layer]:
+def with_norm(layer: Callable[..., Layer], config: ModelConfig, shape: Shape, norm: bool = True) -> list[Layer]:
     """Return a dense layer or convolution, followed by its batch normalisation if there is one."""
     norm = norm and config.batch_norm
     # batch normalisation adds an offset of its own, unless an activation lies between
-    options: dict[str, Any] = {"use_bias": not norm or config.norm_position == "after_activation", **shape}
+    options: dict[str, object] = {"use_bias": not norm or config.norm_position == "after_activation", **shape}
     if layer is layers.DepthwiseConv2D:  # without L2, since a kernel has only nine weights (Howard et al. 2017)
         options["depthwise_initializer"] = "he_normal"
     else:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import KerasTensor, layers
 
 from fmnist_exp.config.schema import ModelConfig
-from fmnist_exp.models.blocks import apply, dropout, output, pool, rescaling, with_activation, with_norm
+from fmnist_exp.models.blocks import Shape, apply, dropout, output, pool, rescaling, with_activation, with_norm
 
 
 def cnn(config: ModelConfig) -> keras.Model:
@@ -23,10 +21,15 @@ def cnn(config: ModelConfig) -> keras.Model:
     for block, (filters, convolutions, rate) in enumerate(blocks):
         for position in range(convolutions):
             stride = config.stem_stride if block == position == 0 else 1
-            shape: dict[str, Any] = {"filters": filters, "kernel_size": config.kernel_size, "strides": stride}
+            shape: Shape = {
+                "filters": filters,
+                "kernel_size": config.kernel_size,
+                "strides": stride,
+                "padding": config.padding,
+            }
             pooling = pool(x) if config.pool_first and position == 0 else []
             norm = position == 0 or not config.norm_first_only
-            y = apply(with_activation(layers.Conv2D, config, pooling, norm, **shape, padding=config.padding), x)
+            y = apply(with_activation(layers.Conv2D, config, shape, pooling, norm), x)
             x = layers.Add()([y, x]) if config.residual and position > 0 else y
         x = apply([*([] if config.pool_first else pool(x)), *dropout(rate)], x)  # (B, H/2, W/2, filters)
     return _with_head(config, inputs, x)
@@ -43,13 +46,14 @@ def resnet(config: ModelConfig) -> keras.Model:
     for stage, (filters, blocks, rate) in enumerate(stages):
         for position in range(blocks):
             stride = 2 if stage > 0 and position == 0 else 1
-            shape: dict[str, Any] = {"filters": filters, "kernel_size": config.kernel_size, "padding": "same"}
+            shape: Shape = {"filters": filters, "kernel_size": config.kernel_size, "padding": "same"}
             y = apply(
-                with_activation(layers.Conv2D, config, **shape, strides=stride), x
-            )  # (B, H/stride, W/stride, filters)
-            y = apply(with_norm(layers.Conv2D, config, **shape), y)
+                with_activation(layers.Conv2D, config, {**shape, "strides": stride}), x
+            )  # (B, H/stride, …, filters)
+            y = apply(with_norm(layers.Conv2D, config, shape), y)
             if stride > 1 or x.shape[-1] != filters:
-                x = apply(with_norm(layers.Conv2D, config, filters=filters, kernel_size=1, strides=stride), x)
+                shortcut: Shape = {"filters": filters, "kernel_size": 1, "strides": stride}
+                x = apply(with_norm(layers.Conv2D, config, shortcut), x)
             x = layers.Activation(config.activation)(layers.Add()([y, x]))
         x = apply(dropout(rate), x)
     return _with_head(config, inputs, x)
@@ -66,9 +70,9 @@ def mobilenet(config: ModelConfig) -> keras.Model:
     for stage, (filters, convolutions, rate) in enumerate(stages):
         for position in range(convolutions):
             stride = 2 if stage > 0 and position == 0 else 1
-            depthwise: dict[str, Any] = {"kernel_size": config.kernel_size, "strides": stride, "padding": "same"}
-            y = apply(with_activation(layers.DepthwiseConv2D, config, **depthwise), x)  # (B, H/stride, W/stride, C)
-            y = apply(with_activation(layers.Conv2D, config, filters=filters, kernel_size=1), y)  # (…, filters)
+            depthwise: Shape = {"kernel_size": config.kernel_size, "strides": stride, "padding": "same"}
+            y = apply(with_activation(layers.DepthwiseConv2D, config, depthwise), x)  # (B, H/stride, W/stride, C)
+            y = apply(with_activation(layers.Conv2D, config, {"filters": filters, "kernel_size": 1}), y)  # (…, filters)
             x = layers.Add()([y, x]) if config.residual and position > 0 else y
         x = apply(dropout(rate), x)
     return _with_head(config, inputs, x)
@@ -83,13 +87,18 @@ def _input_maps() -> tuple[KerasTensor, KerasTensor]:
 def _stem(config: ModelConfig) -> tuple[KerasTensor, KerasTensor]:
     """Return the input (B, 28, 28) and the maps (B, H, W, widths[0]) after a first convolution."""
     inputs, x = _input_maps()
-    shape: dict[str, Any] = {"kernel_size": config.kernel_size, "strides": config.stem_stride, "padding": "same"}
-    return inputs, apply(with_activation(layers.Conv2D, config, filters=config.widths[0], **shape), x)
+    shape: Shape = {
+        "filters": config.widths[0],
+        "kernel_size": config.kernel_size,
+        "strides": config.stem_stride,
+        "padding": "same",
+    }
+    return inputs, apply(with_activation(layers.Conv2D, config, shape), x)
 
 
 def _with_head(config: ModelConfig, inputs: KerasTensor, x: KerasTensor) -> keras.Model:
     """Return the model from `inputs` through the maps `x` and the dense layers of the head to probabilities (B, 10)."""
     x = (layers.Flatten() if config.pooling == "flatten" else layers.GlobalAveragePooling2D())(x)  # (B, features)
     for width in config.head_widths:
-        x = apply(with_activation(layers.Dense, config, norm=config.head_batch_norm, units=width), x)  # (B, width)
+        x = apply(with_activation(layers.Dense, config, {"units": width}, norm=config.head_batch_norm), x)  # (B, width)
     return keras.Model(inputs, apply([*dropout(config.head_dropout), output(config)], x), name=config.family)

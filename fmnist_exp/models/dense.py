@@ -31,7 +31,7 @@ def mlp(config: ModelConfig) -> keras.Model:
     """Build dense layers of `widths` units, each followed by its dropout."""
     stack = [*rescaling(), layers.Flatten()]  # (B, 784)
     for width, rate in zip(config.widths, config.dropouts(), strict=True):
-        stack += with_activation(layers.Dense, config, units=width)  # (B, width)
+        stack += with_activation(layers.Dense, config, {"units": width})  # (B, width)
         stack += dropout(rate)
     return _sequential([*stack, output(config)])  # (B, 10)
 

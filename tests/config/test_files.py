@@ -1,4 +1,4 @@
-"""From files and overrides to an experiment: what is right is taken, what is wrong gets one sentence that helps."""
+"""Files and overrides become an experiment, or are refused in one sentence that says what is right."""
 
 import typing
 

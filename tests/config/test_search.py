@@ -1,35 +1,42 @@
-"""The search section: settings that contradict each other are refused."""
+"""The forms of a search space, and those that contain nothing to search."""
 
+import pydantic
 import pytest
-from support.searches import configure
 
-from fmnist_exp.config import files
-from fmnist_exp.errors import RequestError
+from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
+
+SPACE = {
+    "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    "training.optimizer": {"choices": ["adam", None]},
+    "model.widths": {"depth": [1, 3], "low": 16, "high": 64, "step": 16},
+}
+
+
+def test_the_three_forms_of_a_space():
+    space = SearchConfig(space=SPACE).space
+    assert [type(form) for form in space.values()] == [Range, Choice, Layers]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    ("form", "values", "reason"),
     [
-        ({"search.sampler": "grid"}, "search.sampler='grid': must be one of tpe, random, gp"),
-        ({"search.pruner": "median"}, "search.pruner='median': must be one of successive_halving, none"),
-        (
-            {"search.objectives": ["val_accuracy", "seconds"]},
-            "search.objectives='seconds': input should be 'val_accuracy', 'parameters' or 'prediction_seconds'",
-        ),
-        ({"search.objectives": ["parameters"]}, "search.objectives must begin with val_accuracy"),
-        ({"search.objectives": []}, "search.objectives must begin with val_accuracy"),
-        ({"search.objectives": ["val_accuracy", "val_accuracy"]}, "search.objectives names one objective twice"),
-        (
-            {"search.objectives": ["val_accuracy", "parameters"], "search.pruner": "successive_halving"},
-            "requires search.pruner=none",
-        ),
-        ({"search.objectives": ["val_accuracy", "parameters"], "search.refit": 3}, "requires search.refit=0 or 1"),
-        ({"search.refit": 21}, "search.refit=21: must be at least 0 and at most 20"),
-        ({"search.keep": 0}, "search.keep=0: must be at least 1 and at most 100000"),
+        (Range, {"low": 1, "high": 1}, r"low \(1\) must be below high \(1\)"),
+        (Range, {"low": 0, "high": 1, "log": True}, "log requires low above 0"),
+        (Range, {"low": 1, "high": 2, "log": True, "step": 1}, "log requires low above 0 and no step"),
+        (Range, {"low": 0, "high": 1, "step": 0.3}, r"step \(0.3\) must divide"),
+        (Range, {"low": 0, "high": 1, "step": 0}, "greater than 0"),
+        (Choice, {"choices": [1]}, "at least 2"),
+        (Layers, {"depth": [2, 1], "low": 1, "high": 2}, "first depth"),
+        (Layers, {"depth": [1, 2], "low": 2, "high": 2}, "must be below high"),
+        (Layers, {"depth": [1, 2], "low": 1, "high": 4, "step": 2}, r"step \(2\) must divide"),
+        (Layers, {"depth": [0, 2], "low": 1, "high": 4}, "greater than or equal to 1"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(wrong, reason):
-    with pytest.raises(RequestError) as raised:
-        files.override(configure(), wrong)
-    assert reason in str(raised.value)
-    assert "\n" not in str(raised.value)
+def test_an_impossible_space_is_refused(form, values, reason):
+    with pytest.raises(pydantic.ValidationError, match=reason):
+        form(**values)
+
+
+@pytest.mark.parametrize(("high", "step"), [(0.3, 0.1), (0.5, 0.1), (0.7, 0.1), (1.0, 0.25), (0.9, 0.3)])
+def test_a_step_that_divides_up_to_rounding_is_taken(high, step):
+    assert Range(low=0, high=high, step=step).step == step

@@ -1,4 +1,4 @@
-"""What the fields of the convolutional families do to the layers."""
+"""The fields of the convolutional families change the layers as their descriptions say."""
 
 import pytest
 from support.networks import cnn, kinds, of_kind

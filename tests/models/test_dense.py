@@ -1,4 +1,4 @@
-"""The dense families, and what the fields that all families share do to their layers."""
+"""The dense families, and the fields that they share with the convolutional ones."""
 
 import typing
 
