@@ -14,7 +14,6 @@ from optuna.trial import FixedTrial
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice
-from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
@@ -64,12 +63,15 @@ def settings(config: ExperimentConfig, best: FrozenTrial) -> list[ExperimentConf
     return [override(chosen, {**fixed, "seed": seed}) for seed in seeds]
 
 
-def refit(config: ExperimentConfig, best: FrozenTrial, parent: Run, tell: Callable[[str], None]) -> Refitted:
+def refit(
+    config: ExperimentConfig, best: FrozenTrial, data: FashionMNIST, parent: Run, tell: Callable[[str], None]
+) -> Refitted:
     """Fit the winner again, each seed as a child run of `parent`; what an earlier session finished is not done again.
 
     Args:
         config: the search.
         best: the winner.
+        data: the images of the search.
         parent: the search's run.
         tell: hears what is being done.
 
@@ -77,7 +79,7 @@ def refit(config: ExperimentConfig, best: FrozenTrial, parent: Run, tell: Callab
         One seed: its model. Several: the mean of their answers, as one network.
     """
     plan = settings(config, best)
-    data = dataset.load(plan[0].data, plan[0].seed)
+    data = data.without_holdout()
     before = _earlier(parent, best, data)
     done = []
     for one in plan:

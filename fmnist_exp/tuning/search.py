@@ -233,7 +233,7 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
     tags: dict[str, object] = {VersionTag.STUDY: search.study.study_name, VersionTag.TRIAL: best.number}
     tags[VersionTag.VAL_ACCURACY] = best.user_attrs["val_accuracy"]
     if space.search_of(config).refit:
-        again = refit.refit(config, best, parent, callback.on_notice)
+        again = refit.refit(config, best, data, parent, callback.on_notice)
         tags[VersionTag.REFIT_OF] = run_id
         run_id, model_id, data = again.run_id, again.model_id, again.data
     winner = runs.Run(parent.client, run_id)
