@@ -100,16 +100,17 @@ def stock(started: float, name: str, batch: int) -> None:
     from fmnist_exp import models
     from fmnist_exp.backend import setup
     from fmnist_exp.config import files
-    from fmnist_exp.training import fit as fitting
+    from fmnist_exp.data import batches
+    from fmnist_exp.training import optimizers
 
     settings = {"training.precision": "float32", "training.epochs": 1000, "training.learning_rate": 1e-5}
     config = files.load(name, {**settings, "training.batch_size": batch})
     setup.start()
     model = models.build(config.model)
     split = images(config.seed)
-    labels = fitting.targets(split, config.training)
+    labels = batches.targets(split, config.training)
     loss = "categorical_crossentropy" if config.training.labels == "one_hot" else "sparse_categorical_crossentropy"
-    optimizer = fitting.optimizer(config.training, len(split.images) // batch)
+    optimizer = optimizers.build(config.training, len(split.images) // batch)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     stock_fit(started, model, split.images, labels, batch)
 

@@ -165,8 +165,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     from fmnist_exp.data import dataset
     from fmnist_exp.data.batches import Batches, targets
     from fmnist_exp.models import tta
-    from fmnist_exp.training import ema
-    from fmnist_exp.training import fit as fitting
+    from fmnist_exp.training import ema, optimizers
 
     config = files.load(name, {"seed": seed, "training.precision": "float32"})
     loaded = dataset.load(config.data, seed)
@@ -179,7 +178,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     loss: Any = keras.losses.SparseCategoricalCrossentropy()
     if config.training.labels == "one_hot":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.training.label_smoothing)
-    model.compile(fitting.optimizer(config.training, len(feed)), loss, metrics=["accuracy"])
+    model.compile(optimizers.build(config.training, len(feed)), loss, metrics=["accuracy"])
     stopping = keras.callbacks.EarlyStopping(
         config.training.monitor, patience=config.training.epochs, restore_best_weights=True
     )
@@ -188,7 +187,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
         feed,
         epochs=config.training.epochs,
         validation_data=(loaded.validation.images, targets(loaded.validation, config.training)),
-        callbacks=[*([ema.averaging()] if config.training.ema else []), stopping],
+        callbacks=[*([ema.AveragedWeights()] if config.training.ema else []), stopping],
         verbose=0,
     )
     seconds = time.perf_counter() - start

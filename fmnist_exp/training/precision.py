@@ -1,11 +1,12 @@
-"""What `training.precision: auto` stands for on this machine: a few steps of the network in both precisions."""
+"""The precision that `training.precision: auto` stands for on this machine, measured by a few steps in each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
 from fmnist_exp import models
@@ -16,71 +17,74 @@ from fmnist_exp.models import transfer
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import FitCallback
 
-CALLS = 4  # into the compiled graph, of which the first one traces and is not counted
+CALLS = 4  # of the compiled training function; the first one traces it and is not counted
 STEPS = 8  # per call, at most
-IMAGES = 8192  # per call, at most: of more in a step, no more come through in a second
-VALIDATION = 100  # images; a fit wants some
+IMAGES = 8192  # per call, at most; larger batches do not raise the number of images per second
+VALIDATION = 100  # images; a fit needs some
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The faster precision, and how fast both were."""
+    """The faster precision, and the speeds that were measured."""
 
     precision: str
-    images_per_second: Mapping[str, float]  # by precision; empty for a network that has nothing to train
-    seconds: float | None  # that it took to find out; None if it was not measured
+    images_per_second: Mapping[str, float]  # by precision; empty if the network has no weights to train
+    seconds: float | None  # that the measurement took; None if it was made earlier
 
     def metrics(self) -> dict[str, float]:
-        """As logged."""
+        """Return the metrics that a run logs."""
         speeds = {f"{name}_images_per_second": speed for name, speed in self.images_per_second.items()}
         return speeds if self.seconds is None else {**speeds, "precision_seconds": self.seconds}
 
 
 def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:
-    """Fit a fresh network for some steps in each precision, on real batches; the weights are thrown away.
+    """Fit a new network for a few steps in each precision, on real batches, and return the faster precision.
 
-    Each counts with its fastest call: whatever else the machine does can only make one slower. Keras is left as it was
-    prepared last; call `runtime.prepare` before the network that is to be kept.
+    Each precision is judged by its fastest call, because other processes can only slow a call down. The networks are
+    thrown away, and the process keeps the precision that was measured last: call `seeds.prepare` before you build the
+    network that is to be kept.
     """
     start = time.perf_counter()
-    seeds.prepare(config.seed, "float32")
-    if config.model.members or not models.build(config.model).trainable_weights:
-        return Choice("float32", {}, time.perf_counter() - start)
-    speeds = {name: _images_per_second(config, data, name) for name in setup.POLICIES}
-    return Choice(max(speeds, key=lambda name: speeds[name]), speeds, time.perf_counter() - start)
+    speeds: dict[str, float] = {}
+    for precision in () if config.model.members else setup.POLICIES:  # an ensemble's networks are trained already
+        seeds.prepare(config.seed, precision)
+        model = layers.accelerate(models.build(config.model))
+        transfer.freeze(model, config.model.frozen)
+        if not model.trainable_weights:
+            break
+        speeds[precision] = _images_per_second(model, config, data)
+    fastest = max(speeds, key=speeds.__getitem__, default="float32")
+    return Choice(fastest, speeds, time.perf_counter() - start)
 
 
 def with_precision(config: ExperimentConfig, precision: str) -> ExperimentConfig:
-    """The experiment in that precision."""
+    """Return the experiment in that precision."""
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
-def _images_per_second(config: ExperimentConfig, data: FashionMNIST, precision: str) -> float:
+def _images_per_second(model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> float:
     short = _shortened(config, len(data.train.images))
     images = short.training.steps_per_execution * short.training.batch_size
-    seeds.prepare(config.seed, precision)
-    model = layers.accelerate(models.build(config.model))
-    transfer.freeze(model, config.model.frozen)
     clock = _Clock()
-    fitting.fit(model, short, _some(data, CALLS * images), [clock])
+    fitting.fit(model, short, _subset(data, CALLS * images), [clock])
     return images / float(np.diff(clock.times).min())
 
 
 def _shortened(config: ExperimentConfig, images: int) -> ExperimentConfig:
-    """The experiment as it is fitted to find out: one epoch, whose calls are the experiment's own or smaller ones."""
+    """Return the experiment with one epoch of calls that are no larger than its own."""
     whole, changes = config.training, config.augmentation
     size = min(whole.batch_size, IMAGES)
     steps = images * (1 + changes.copies) // whole.batch_size
-    # at this rate nothing that is tried can explode; how fast a step is does not depend on it
+    # at this learning rate no network diverges; the rate does not change how fast a step is
     fields = {"epochs": 1, "schedule": "constant", "learning_rate": 1e-7, "batch_size": size}
     fields["steps_per_execution"] = max(1, min(whole.steps_per_execution, STEPS, steps, IMAGES // size))
-    if changes.copies:  # they are made before the first step: no step changes an image, it only mixes
+    if changes.copies:  # they are made before the first step; a step then only mixes images
         changes = AugmentationConfig(mixup=changes.mixup, cutmix=changes.cutmix)
     return config.model_copy(update={"training": whole.model_copy(update=fields), "augmentation": changes})
 
 
-def _some(data: FashionMNIST, images: int) -> FashionMNIST:
-    """So many training images, over again where there are fewer; hardly any to validate."""
+def _subset(data: FashionMNIST, images: int) -> FashionMNIST:
+    """Return the first `images` training images, repeated if there are fewer, and a few validation images."""
     chosen = np.arange(images) % len(data.train.images)
     train = Split(data.train.name, data.train.images[chosen], data.train.labels[chosen])
     few = slice(VALIDATION)
@@ -88,9 +92,9 @@ def _some(data: FashionMNIST, images: int) -> FashionMNIST:
     return FashionMNIST(train, validation, data.test, data.source)
 
 
+@dataclass
 class _Clock(FitCallback):
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    times: list[float] = field(default_factory=list)
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         self.times.append(time.perf_counter())

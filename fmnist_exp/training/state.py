@@ -1,54 +1,55 @@
-"""All that a fit needs to go on another time as if it had never stopped, in one file without pickle."""
+"""Everything that a fit needs to be resumed as if it had never stopped, in one file without pickle."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import RequestError
 
-if TYPE_CHECKING:
-    import keras
+FORMAT = 2  # of the file; raise it when the fields below or the memory of a callback change
 
-FORMAT = 2  # of the file; raise it when the fields of State or the memories of a callback change
-
-# what Keras' callbacks remember from epoch to epoch, beside the best weights
-MEMORIES = {
-    "EarlyStopping": ("wait", "best", "best_epoch"),
-    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
-}
+Array = NDArray[np.generic]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What a Keras callback remembers from one epoch to the next."""
+
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    arrays: Sequence[Array] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class State:
     """A fit after some epochs. Without arguments: before the first."""
 
-    epochs: tuple[Mapping[str, float], ...] = ()  # what each measured
+    epochs: tuple[Mapping[str, float], ...] = ()  # the metrics of each
     seconds: float = 0.0  # of fitting so far
-    step_seconds: float = 0.0  # of these in training steps
-    stopped: bool = False  # the last epoch is over and no other is wanted
+    step_seconds: float = 0.0  # the part of them that went into training steps
+    stopped: bool = False  # True if the last epoch is over and no other will follow
     stopped_by_callback: bool = False
-    memories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # callback → name → value
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # variables/0, …, optimizer/0, …, best/0, …
+    variables: Sequence[Array] = ()  # of the model, with the states of its random generators
+    optimizer: Sequence[Array] = ()
+    callbacks: Mapping[str, Memory] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
-        """Write the state; `read` gets back an equal one."""
-        notes = {"format": FORMAT, **vars(self)}
-        del notes["arrays"]
-        content: dict[str, Any] = {**self.arrays, "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+        """Write the state; `read` returns an equal one."""
+        groups = {"variables": self.variables, "optimizer": self.optimizer}
+        groups |= {f"callbacks/{name}": memory.arrays for name, memory in self.callbacks.items()}
+        notes = {name: value for name, value in vars(self).items() if name not in groups}
+        notes |= {"format": FORMAT, "callbacks": {name: memory.numbers for name, memory in self.callbacks.items()}}
+        content: dict[str, Any] = {"notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+        content |= {f"{name}/{i}": array for name, arrays in groups.items() for i, array in enumerate(arrays)}
         np.savez(file, **content)
-
-    def group(self, name: str) -> list[NDArray[Any]]:
-        """The arrays whose names begin with `name`/, in order."""
-        count = sum(key.startswith(f"{name}/") for key in self.arrays)
-        return [self.arrays[f"{name}/{position}"] for position in range(count)]
 
 
 def read(file: Path) -> State | None:
@@ -70,79 +71,16 @@ def read(file: Path) -> State | None:
         raise RequestError(
             "this checkpoint was written by another version of fmnist_exp; resume with that version, or start again"
         )
-    return State(**notes | {"epochs": tuple(notes["epochs"]), "arrays": arrays})
-
-
-def keeper(
-    start: State, callbacks: Sequence[Any], recorder: Any, tell: Callable[[bool, Callable[[], State]], None]
-) -> Any:
-    """The Keras callback that puts a fit where `start` was, and offers a checkpoint after each epoch.
-
-    It stands last: Keras' callbacks forget all when a fit begins, and must have heard of an epoch before it is kept.
-
-    Args:
-        start: where to go on from.
-        callbacks: those before this one, whose memories are part of the state.
-        recorder: what was measured so far.
-        tell: is called with whether the epoch is the best, and with what makes its state.
-    """
-    from keras.callbacks import Callback
-
-    class Keeper(Callback):
-        def on_train_begin(self, logs: Any = None) -> None:
-            if start.epochs:
-                _restore(start, self.model, callbacks)
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            is_best = any(getattr(callback, "best_epoch", None) == epoch for callback in callbacks)
-            tell(is_best, lambda: _capture(self.model, callbacks, recorder))
-
-    return Keeper()
-
-
-def _capture(model: keras.Model, callbacks: Sequence[Any], recorder: Any) -> State:
-    from keras import ops
-
-    trained = [array for callback in callbacks for array in getattr(callback, "trained", [])]
-    set_aside = dict(zip(map(id, model.trainable_variables), trained, strict=False))  # while averages stand in
-    variables = [
-        set_aside[id(variable)] if id(variable) in set_aside else ops.convert_to_numpy(variable)
-        for variable in model.variables  # with the states of the random generators
-    ]
-    optimizer = [ops.convert_to_numpy(variable) for variable in model.optimizer.variables]
-    best = [array for callback in callbacks for array in getattr(callback, "best_weights", None) or []]
-    groups = {"variables": variables, "optimizer": optimizer, "best": best}
+    numbers = notes.pop("callbacks")
     return State(
-        epochs=tuple(dict(epoch.metrics) for epoch in recorder.epochs),
-        seconds=recorder.seconds(),
-        step_seconds=recorder.step_seconds,
-        stopped=bool(model.stop_training),
-        stopped_by_callback=recorder.stopped,
-        memories={
-            name: {key: getattr(callback, key) for key in MEMORIES[name]} for name, callback in _remembering(callbacks)
-        },
-        arrays={f"{name}/{i}": np.asarray(array) for name, arrays in groups.items() for i, array in enumerate(arrays)},
+        **notes | {"epochs": tuple(notes["epochs"])},
+        variables=_group(arrays, "variables"),
+        optimizer=_group(arrays, "optimizer"),
+        callbacks={name: Memory(found, _group(arrays, f"callbacks/{name}")) for name, found in numbers.items()},
     )
 
 
-def _restore(state: State, model: keras.Model, callbacks: Sequence[Any]) -> None:
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    _assign(model.variables, state.group("variables"))
-    _assign(model.optimizer.variables, state.group("optimizer"))
-    for name, callback in _remembering(callbacks):
-        for key, value in state.memories[name].items():
-            setattr(callback, key, value)
-        if hasattr(callback, "best_weights"):
-            callback.best_weights = state.group("best")
-
-
-def _assign(variables: Sequence[Any], arrays: Sequence[NDArray[Any]]) -> None:
-    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
-        raise WorkError("the state to go on from is of another network; did fmnist_exp or Keras change since?")
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-
-
-def _remembering(callbacks: Sequence[Any]) -> list[tuple[str, Any]]:
-    return [(type(callback).__name__, callback) for callback in callbacks if type(callback).__name__ in MEMORIES]
+def _group(arrays: Mapping[str, Array], name: str) -> list[Array]:
+    """Return the arrays `name`/0, `name`/1 and so on."""
+    keys = itertools.takewhile(arrays.__contains__, (f"{name}/{position}" for position in itertools.count()))
+    return [arrays[key] for key in keys]

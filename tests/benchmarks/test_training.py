@@ -10,7 +10,7 @@ from benchmarks import reporting
 from benchmarks.peers import deep_cnn_keras, funnel_mlp_keras
 from benchmarks.training import contestants, fits, profile, report, speed
 from benchmarks.training.fits import Fit
-from fmnist_exp.training.muon import muon
+from fmnist_exp.training.optimizers import Muon
 
 
 @pytest.mark.parametrize(("recipe", "parameters"), [(deep_cnn_keras, 1_869_258), (funnel_mlp_keras, 567_434)])
@@ -124,7 +124,7 @@ def test_the_stock_contestant_has_the_experiments_own_optimizer(monkeypatch):
     fitted = []
     monkeypatch.setattr(contestants, "stock_fit", lambda started, model, *rest: fitted.append(model))
     contestants.stock(0.0, "cnn", 256)
-    assert type(fitted[0].optimizer) is type(muon(0.1, 0.9, 0.0))
+    assert type(fitted[0].optimizer) is Muon
 
 
 def test_a_moment_is_divided_among_the_operations_that_run():

@@ -49,7 +49,7 @@ class ByHand(FitCallback):
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         assert same(self.weights(), self.seen[-1])  # what a checkpoint saves
-        kept = checkpoint.state().group("variables")
+        kept = checkpoint.state().callbacks["ema"].arrays
         assert all(any(np.array_equal(weight, array) for array in kept) for weight in self.trained)
 
     def weights(self) -> list[np.ndarray]:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
 from fmnist_exp.backend import seeds
 from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.models import build
-from fmnist_exp.training.muon import NEWTON_SCHULZ, muon, orthogonal
+from fmnist_exp.training.optimizers import NEWTON_SCHULZ, Muon, orthogonal
 
 RATE, DECAY = 0.1, 0.5
 
@@ -31,15 +32,11 @@ def newton_schulz(matrix: np.ndarray) -> np.ndarray:
 def test_the_update_is_the_papers(shape):
     random = np.random.default_rng(0)
     matrix = random.normal(size=shape).astype(np.float32) * np.logspace(0, -2, shape[1], dtype=np.float32)
-    from keras import ops
-
     made = ops.convert_to_numpy(orthogonal(ops.convert_to_tensor(matrix)))
     np.testing.assert_allclose(made, newton_schulz(matrix), atol=1e-4)
 
 
 def test_singular_values_come_close_to_one():
-    from keras import ops
-
     matrix = np.random.default_rng(0).normal(size=(288, 32)).astype(np.float32)
     values = np.linalg.svd(ops.convert_to_numpy(orthogonal(ops.convert_to_tensor(matrix))), compute_uv=False)
     assert values.min() > 0.65
@@ -48,10 +45,8 @@ def test_singular_values_come_close_to_one():
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_two_steps_of_a_network_with_weights_of_every_kind(momentum):
-    from keras import ops
-
     model = build(ModelConfig(family="mobilenet", widths=(12, 16), convolutions=1, batch_norm=True))
-    optimizer = muon(RATE, momentum, DECAY)
+    optimizer = Muon(RATE, momentum=momentum, nesterov=True, weight_decay=DECAY)
     random = np.random.default_rng(0)
     variables = model.trainable_variables
     gradients = [random.normal(size=variable.shape).astype(np.float32) for variable in variables]

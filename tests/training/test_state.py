@@ -20,7 +20,7 @@ from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import state as training_state
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.fit import Fit
-from fmnist_exp.training.state import State
+from fmnist_exp.training.state import Memory, State
 
 TINY = {
     "model.family": "mlp",
@@ -158,8 +158,9 @@ STATE = State(
     epochs=({"val_loss": 0.1}, {"val_loss": 1 / 3}),
     seconds=1.5,
     stopped=True,
-    memories={"EarlyStopping": {"wait": 1, "best": None}},
-    arrays={"variables/0": np.arange(12, dtype=np.float32), "optimizer/0": np.array(7, np.int64)},
+    variables=[np.arange(12, dtype=np.float32) + i for i in range(11)],
+    optimizer=[np.array(7, np.int64)],
+    callbacks={"early_stopping": Memory({"wait": 1, "best": None}, [np.eye(2)]), "plateau": Memory({"wait": 2})},
 )
 
 
@@ -167,11 +168,16 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     STATE.write(tmp_path / "state.npz")
     found = training_state.read(tmp_path / "state.npz")
     assert found is not None
-    assert {**vars(found), "arrays": None} == {**vars(STATE), "arrays": None}
-    assert found.arrays.keys() == STATE.arrays.keys()
-    for name, array in STATE.arrays.items():
-        assert found.arrays[name].dtype == array.dtype
-        assert np.array_equal(found.arrays[name], array)
+    for name in ("epochs", "seconds", "step_seconds", "stopped", "stopped_by_callback"):
+        assert getattr(found, name) == getattr(STATE, name)
+    assert found.callbacks.keys() == STATE.callbacks.keys()
+    pairs = [(found.variables, STATE.variables), (found.optimizer, STATE.optimizer)]
+    for name, memory in STATE.callbacks.items():
+        assert found.callbacks[name].numbers == memory.numbers
+        pairs.append((found.callbacks[name].arrays, memory.arrays))
+    for read, written in pairs:
+        assert [array.dtype for array in read] == [array.dtype for array in written]
+        assert all(np.array_equal(array, other) for array, other in zip(read, written, strict=True))
 
 
 def test_a_state_that_is_not_whole_is_none(tmp_path):
@@ -181,7 +187,7 @@ def test_a_state_that_is_not_whole_is_none(tmp_path):
     for end in range(0, len(content), 7):
         file.write_bytes(content[:end])
         assert training_state.read(file) is None
-    array = content.index(STATE.arrays["variables/0"].tobytes())
+    array = content.index(STATE.variables[0].tobytes())
     file.write_bytes(content[:array] + b"?" + content[array + 1 :])
     assert training_state.read(file) is None
     assert training_state.read(tmp_path / "nothing.npz") is None

@@ -1,0 +1,177 @@
+"""The Keras callbacks of a fit: they record epochs, stop early, reduce the learning rate, and offer checkpoints.
+
+A callback that remembers something between two epochs returns it from `state` and takes it back in `restore`, so that a
+fit can be resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from fmnist_exp.backend import interrupts
+from fmnist_exp.errors import WorkError
+from fmnist_exp.training.ema import AveragedWeights
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
+from fmnist_exp.training.state import Array, Memory, State
+
+Logs = Mapping[str, float] | None
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras' early stopping, which keeps the weights of the best epoch."""
+
+    def state(self) -> Memory:
+        """Return the best epoch with its weights, and the number of epochs since."""
+        numbers = {"wait": self.wait, "best": self.best, "best_epoch": self.best_epoch}
+        return Memory(numbers, self.best_weights or ())
+
+    def restore(self, memory: Memory) -> None:
+        """Continue from what `state` returned."""
+        self.wait, self.best = memory.numbers["wait"], memory.numbers["best"]
+        self.best_epoch, self.best_weights = memory.numbers["best_epoch"], list(memory.arrays) or None
+
+
+class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras' reduction of the learning rate when the monitored metric no longer improves."""
+
+    def state(self) -> Memory:
+        """Return the best value and the number of epochs since."""
+        return Memory({"wait": self.wait, "best": self.best, "cooldown_counter": self.cooldown_counter})
+
+    def restore(self, memory: Memory) -> None:
+        """Continue from what `state` returned."""
+        self.wait, self.best = memory.numbers["wait"], memory.numbers["best"]
+        self.cooldown_counter = memory.numbers["cooldown_counter"]
+
+
+Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory is part of a fit's state
+
+
+class Recorder(keras.callbacks.Callback):
+    """Turn Keras' logs into epochs, report steps and epochs to `callbacks`, and measure the time.
+
+    The callbacks first receive the epochs of `start`, where the fit begins. An epoch has `steps` steps.
+    """
+
+    def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State) -> None:
+        super().__init__()
+        self._steps, self._callbacks = steps, callbacks
+        self._begin = time.perf_counter() - start.seconds
+        self.step_seconds = start.step_seconds  # of training, without validation
+        self.stopped = start.stopped_by_callback
+        self.epochs = [Epoch(number, metrics) for number, metrics in enumerate(start.epochs, 1)]
+        for epoch in self.epochs:
+            self._report(epoch)
+
+    def seconds(self) -> float:
+        """Return the seconds of fitting so far, with those before the fit was resumed."""
+        return time.perf_counter() - self._begin
+
+    def epoch_seconds(self) -> float:
+        """Return the seconds since the current epoch began."""
+        return time.perf_counter() - self._epoch_begin
+
+    def record(self, metrics: Mapping[str, float]) -> None:
+        """Add an epoch and report it; stop the fit if a callback asks for it.
+
+        Raises:
+            WorkError: the validation loss is infinite or not a number.
+        """
+        epoch = Epoch(len(self.epochs) + 1, metrics)
+        self.epochs.append(epoch)
+        if not math.isfinite(metrics.get("val_loss", 0.0)):
+            raise WorkError(f"the validation loss became {metrics['val_loss']} in epoch {epoch.number}")
+        if self._report(epoch):
+            self.stopped = self.model.stop_training = True
+
+    def _report(self, epoch: Epoch) -> bool:
+        # a list: every callback receives the epoch, even after an earlier one asked to stop
+        return any([callback.on_epoch(epoch) for callback in self._callbacks])
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: D102
+        self._epoch_begin = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: D102
+        interrupts.check()
+        loss, epoch = (logs or {}).get("loss", 0.0), len(self.epochs) + 1
+        if not math.isfinite(loss):
+            raise WorkError(f"the training loss became {loss} in epoch {epoch}; lower training.learning_rate")
+        for callback in self._callbacks:
+            callback.on_step(epoch, min(batch + 1, self._steps), self._steps)  # the last call may run fewer steps
+
+    def on_test_begin(self, logs: Logs = None) -> None:  # noqa: D102
+        self.step_seconds += self.epoch_seconds()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: D102
+        logs = logs or {}
+        if "val_loss" not in logs:  # without validation, on_test_begin was not called
+            self.step_seconds += self.epoch_seconds()
+        metrics = {"train_loss": logs["loss"], "train_accuracy": logs["accuracy"]}
+        metrics |= {name: logs[name] for name in ("val_loss", "val_accuracy") if name in logs}
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
+        metrics["epoch_seconds"] = self.epoch_seconds()
+        self.record(metrics)
+
+
+@dataclass(eq=False)
+class Checkpointer(keras.callbacks.Callback):
+    """Put the fit where `start` was, and offer a checkpoint after each epoch.
+
+    This must be the last callback: Keras' callbacks forget everything when a fit begins, and all of them must have
+    handled an epoch before their memory is copied.
+    """
+
+    start: State
+    recorder: Recorder
+    stateful: Mapping[str, Stateful]  # by the name that its memory has in the state
+    early_stopping: EarlyStopping | None  # knows the best epoch; None without validation images
+    callbacks: Sequence[FitCallback]  # receive the checkpoints
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: D102
+        if not self.start.epochs:
+            return
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        _assign(self.model.variables, self.start.variables)
+        _assign(optimizer.variables, self.start.optimizer)
+        for name, callback in self.stateful.items():
+            callback.restore(self.start.callbacks[name])
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: D102
+        is_best = self.early_stopping is not None and self.early_stopping.best_epoch == epoch
+        for callback in self.callbacks:
+            callback.on_checkpoint(Checkpoint(self.model, is_best, self._state))
+
+    def _state(self) -> State:
+        return State(
+            epochs=tuple(epoch.metrics for epoch in self.recorder.epochs),
+            seconds=self.recorder.seconds(),
+            step_seconds=self.recorder.step_seconds,
+            stopped=bool(self.model.stop_training),
+            stopped_by_callback=self.recorder.stopped,
+            variables=_arrays(self.model.variables),
+            optimizer=_arrays(self.model.optimizer.variables),
+            callbacks={name: callback.state() for name, callback in self.stateful.items()},
+        )
+
+
+def _arrays(variables: Sequence[keras.Variable]) -> list[Array]:
+    return [np.asarray(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: Sequence[keras.Variable], arrays: Sequence[Array]) -> None:
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
+        raise WorkError("the checkpoint is of another network; did fmnist_exp or Keras change since it was written?")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
