@@ -176,14 +176,17 @@ def test_same_seed_same_numbers_in_another_process(small, tmp_path):
     code = """
 import hashlib, sys
 import numpy as np
-from fmnist_exp import experiment_files, models, runtime, training
-from fmnist_exp.data import FashionMNIST, Split
+from fmnist_exp import models
+from fmnist_exp.backend import seeds
+from fmnist_exp.config import files
+from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.training import fit as fitting
 images, labels, val_images, val_labels = np.load("small.npz").values()
-config = experiment_files.load("experiment.yaml")
-runtime.prepare(config.seed, "float32")
+config = files.load("experiment.yaml")
+seeds.prepare(config.seed, "float32")
 model = models.build(config.model)
 splits = Split("train", images, labels), Split("validation", val_images, val_labels)
-result = training.fit(model, config, FashionMNIST(*splits, splits[1], ""))
+result = fitting.fit(model, config, FashionMNIST(*splits, splits[1], ""))
 print(repr(result.best.metrics["train_loss"]))
 print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest())
 """
