@@ -121,7 +121,7 @@ def _train_or_go_on(ctx: click.Context, experiment: str, resume: str | None, reg
     from fmnist_exp.tracking import store
 
     interrupted = checkpoints.find(store.connect(), resume)
-    data, resolved = connect(checkpoints.config_of(interrupted, overrides))
+    data, resolved = connect(checkpoints.resumed_config(interrupted, overrides))
     checkpoints.check_data(interrupted, data)
     _run(resolved, data, register, interrupted)
 
@@ -159,9 +159,9 @@ def _run(
                 outcome = run_experiment(config, data, run, [watcher], score_test=True, fit=fit)
             display.show_outcomes({config.name: outcome})
             if register:
-                registration = gate.register(outcome.model_id, run.id, outcome.tags(run, data), run, config, data)
+                registration = gate.register(outcome.model_id, run.id, outcome.version_tags(run, data), run, config, data)
     except KeyboardInterrupt:
-        if config.training.checkpoint and checkpoints.can_go_on(run):
+        if config.training.checkpoint and checkpoints.can_be_resumed(run):
             display.console.print(f"to continue: fmnist-exp train --resume {run.id}")
         raise
     if registration:

@@ -1,4 +1,4 @@
-"""The files of a run: what its network looks like, how the fit went, what the model answers."""
+"""The files of a run: tables and figures of its network, its fit and its evaluation."""
 
 from __future__ import annotations
 
@@ -7,69 +7,69 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from fmnist_exp import models
 from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.figures import canvas
-from fmnist_exp.figures import run as run_figures
-from fmnist_exp.training.events import Epoch
+from fmnist_exp.figures import run as figures
+from fmnist_exp.tracking.names import Artifact
 from fmnist_exp.training.fit import Fit
-
-if TYPE_CHECKING:
-    import keras
-
-    from fmnist_exp.evaluation.metrics import Evaluation
 
 
 @dataclass(frozen=True)
-class Pictured:
-    """A split with a model's answers for it: what the pictures of an evaluation need."""
+class ScoredSplit:
+    """A split with a model's probabilities (N, 10) for its images, and their evaluation."""
 
     split: Split
-    probabilities: Any  # (N, 10) float32
+    probabilities: NDArray[np.float32]
     evaluation: Evaluation
 
 
 def write_model(folder: Path, model: keras.Model, config: ExperimentConfig) -> None:
-    """Write model/: its layers as a table and as a diagram."""
+    """Write the network's layers as a table and as a diagram."""
     lines: list[str] = []
     model.summary(print_fn=lines.append, line_length=100)
-    (folder / "model").mkdir()
-    (folder / "model" / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write(folder, Artifact.SUMMARY, "\n".join(lines) + "\n")
     title = f"{config.name}: {model.count_params():,} parameters"
-    canvas.save(folder, "model/diagram.png", run_figures.model_diagram(models.describe(model), title))
+    canvas.save(folder, Artifact.DIAGRAM, figures.model_diagram(models.describe(model), title))
 
 
 def write_fit(folder: Path, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
-    """Write the learning curves, and images as they are and as training changes them."""
-    epochs: Sequence[Epoch] = fitted.epochs
-    canvas.save(folder, "curves/accuracy.png", run_figures.curves(epochs, "accuracy", fitted.best))
-    canvas.save(folder, "curves/loss.png", run_figures.curves(epochs, "loss", fitted.best))
-    (folder / "data").mkdir()
-    for name, picture in _training_pictures(data.train, config.augmentation, config.seed).items():
-        (folder / "data" / name).write_bytes(picture)
+    """Write the learning curves, and training images before and after augmentation."""
+    canvas.save(folder, Artifact.ACCURACY_CURVES, figures.curves(fitted.epochs, "accuracy", fitted.best))
+    canvas.save(folder, Artifact.LOSS_CURVES, figures.curves(fitted.epochs, "loss", fitted.best))
+    for name, picture in _training_images(data.train, config.augmentation, config.seed).items():
+        _write(folder, name, picture)
 
 
-@functools.lru_cache(maxsize=1)  # the trials of a search have them in common
-def _training_pictures(train: Split, augmentation: AugmentationConfig, seed: int) -> Mapping[str, bytes]:
-    """PNG files by name."""
-    changed = run_figures.augmented(train.images, train.labels, augmentation, seed)
-    samples = run_figures.samples(train.images, train.labels)
-    return {"samples.png": canvas.png(samples), "augmented.png": canvas.png(changed)}
+@functools.lru_cache(maxsize=1)  # they are equal for all trials of a search
+def _training_images(train: Split, augmentation: AugmentationConfig, seed: int) -> Mapping[Artifact, bytes]:
+    """Return the figures of training images as PNG."""
+    augmented = figures.augmented(train.images, train.labels, augmentation, seed)
+    samples = figures.samples(train.images, train.labels)
+    return {Artifact.SAMPLES: canvas.png(samples), Artifact.AUGMENTED: canvas.png(augmented)}
 
 
-def write_evaluations(folder: Path, pictured: Sequence[Pictured]) -> None:
-    """Write evaluation/: every number by split; of the last one the confusion matrix, answers, mistakes."""
-    if not pictured:
+def write_evaluations(folder: Path, scored: Sequence[ScoredSplit]) -> None:
+    """Write all numbers of every split, and figures of the last one: confusion matrix, predictions and mistakes."""
+    if not scored:
         return
-    last = pictured[-1]
-    images, labels, answers = last.split.images, last.split.labels, np.asarray(last.probabilities)
-    canvas.save(folder, "evaluation/confusion_matrix.png", run_figures.confusion_matrix(last.evaluation))
-    canvas.save(folder, "evaluation/predictions.png", run_figures.predictions(images, labels, answers))
-    canvas.save(folder, "evaluation/mistakes.png", run_figures.mistakes(images, labels, answers))
-    report = {one.evaluation.split: one.evaluation.report() for one in pictured}
-    (folder / "evaluation" / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = {part.evaluation.split: part.evaluation.report() for part in scored}
+    _write(folder, Artifact.REPORT, json.dumps(report, indent=2) + "\n")
+    last = scored[-1]
+    images, labels = last.split.images, last.split.labels
+    canvas.save(folder, Artifact.CONFUSION_MATRIX, figures.confusion_matrix(last.evaluation))
+    canvas.save(folder, Artifact.PREDICTIONS, figures.predictions(images, labels, last.probabilities))
+    canvas.save(folder, Artifact.MISTAKES, figures.mistakes(images, labels, last.probabilities))
+
+
+def _write(folder: Path, name: Artifact, content: str | bytes) -> None:
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,4 +1,4 @@
-"""Checkpoints among a run's artifacts: the best epoch's model, and the state from which a killed run goes on."""
+"""Checkpoints among a run's artifacts: the best epoch's model, and the states from which a killed run is resumed."""
 
 from __future__ import annotations
 
@@ -8,41 +8,47 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import keras
+from mlflow import MlflowClient
+from mlflow.entities import Run as LoggedRun
+from mlflow.exceptions import MlflowException
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import finished, redact, store
+from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import state as training_state
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.state import State
 
-if TYPE_CHECKING:
-    import keras
-    from mlflow import MlflowClient
+# written in turn: while one of them is being written, the other one is complete
+STATES = tuple(Artifact.STATE.format(turn=turn) for turn in (0, 1))
+HARMLESS = ("name", "data.source", "gate.")  # fields that do not change the fit; the images themselves are compared
 
-    from fmnist_exp.data.dataset import FashionMNIST
 
-if TYPE_CHECKING:
-    import keras
-    from mlflow import MlflowClient
+class EpochLog(FitCallback):
+    """Logs every epoch's metrics to a run, with the epoch's number as step."""
 
-    from fmnist_exp.data.dataset import FashionMNIST
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
-FOLDER = "checkpoint"
-BEST = "best.keras"
-STATES = ("state-0.npz", "state-1.npz")  # written in turn: while one is being written the other is whole
-HARMLESS = ("name", "data.source", "gate.")  # a continued fit is the same whatever these say; the data is compared
+    def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
+        self.run.log_metrics(epoch.metrics, step=epoch.number)
+        return False
 
 
 class CheckpointLog(FitCallback):
-    """Keeps the best epoch's model and the newest states among a run's artifacts.
+    """Keeps the best epoch's model and the two newest states among a run's artifacts.
 
-    `to_log` makes the network that is fitted into one that loads anywhere.
+    Args:
+        run: The run.
+        to_log: Turns the network that is being fitted into one that can be loaded anywhere.
     """
 
     def __init__(self, run: Run, to_log: Callable[[keras.Model], keras.Model]) -> None:
@@ -50,66 +56,69 @@ class CheckpointLog(FitCallback):
         self.to_log = to_log
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:  # noqa: D102
-        with self.run.artifacts() as artifacts:
-            folder = _folder(artifacts)
+        with self.run.artifacts() as folder:
             if checkpoint.is_best:
-                self.to_log(checkpoint.model).save(folder / BEST)
+                self.to_log(checkpoint.model).save(_file(folder, Artifact.CHECKPOINT))
             _write(checkpoint.state(), folder)
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run that was cut off, with all that is needed to go on."""
+    """An interrupted run, with everything that is needed to resume it.
+
+    Attributes:
+        run: The run.
+        config: Its experiment.
+        state: Its newest complete state.
+        digests: The digests of its training and validation images.
+    """
 
     run: Run
     config: ExperimentConfig
     state: State
-    digests: Mapping[str, str]  # training, validation → hash of the images and labels
+    digests: Mapping[str, str]
 
 
 def find(client: MlflowClient, run_id: str) -> Interrupted:
-    """The run to go on with.
+    """Return the interrupted run with that id.
 
     Raises:
-        RequestError: there is no such run, it finished, or it has no state that is whole.
+        RequestError: If there is no such run, it finished, or it has no complete state.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         found = client.get_run(run_id)
     except MlflowException as error:
         raise RequestError(f"--resume {run_id}: {redact.first_line(error)}") from error
-    tags, status = found.data.tags, found.info.status
-    if found.info.lifecycle_stage != "active":
-        raise RequestError(f"--resume {run_id}: the run was deleted")
-    if tags.get("fmnist.kind") != "train":
-        raise RequestError(f"--resume {run_id}: not a run of train, main, mlp or cnn; only these can go on")
-    if status == "FINISHED":
-        raise RequestError(f"--resume {run_id}: the run finished; there is nothing to go on with")
-    state = _newest(client, run_id)
+    if obstacle := _obstacle(found):
+        raise RequestError(f"--resume {run_id}: {obstacle}")
+    state = _newest_state(client, run_id)
     if state is None:
-        ended = tags.get("fmnist.error", "")
-        reason = "it was not run with training.checkpoint=true, or was cut off before its first epoch was done"
+        ended = found.data.tags.get(Tag.ERROR, "")
+        reason = "it ran without training.checkpoint=true, or was interrupted in its first epoch"
         raise RequestError(
-            f"--resume {run_id}: the run has no state to go on from; {ended if 'continued by' in ended else reason}"
+            f"--resume {run_id}: the run has no state to resume from; {ended if 'continued by' in ended else reason}"
         )
-    name = f"runs:/{run_id}/experiment.yaml"
+    name = f"runs:/{run_id}/{Artifact.EXPERIMENT}"
     config = files.parse(store.download_text(name), name)
     return Interrupted(Run(client, run_id), config, state, lineage.digests(found))
 
 
-def config_of(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:
-    """The run's experiment with overrides that leave the fit as it is; RequestError for any other."""
+def resumed_config(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:
+    """Return the run's experiment with overrides.
+
+    Raises:
+        RequestError: If an override would change the fit.
+    """
     config = files.override(interrupted.config, overrides)
     before, after = flatten(interrupted.config), flatten(config)
     for name in overrides:
         if before.get(name) != after.get(name) and not name.startswith(HARMLESS):
-            raise RequestError(f"--resume goes on with the same fit; --{name} would change it")
+            raise RequestError(f"--resume continues the same fit; --{name} would change it")
     return config
 
 
 def check_data(interrupted: Interrupted, data: FashionMNIST) -> None:
-    """Raise RequestError for other images than the run had: the fit could not come to the same end."""
+    """Raise RequestError if these are not the images of the interrupted run."""
     for name, split in (("training", data.train), ("validation", data.validation)):
         expected = interrupted.digests.get(name, "")
         if split.digest != expected:
@@ -120,68 +129,65 @@ def check_data(interrupted: Interrupted, data: FashionMNIST) -> None:
 
 
 def take_over(interrupted: Interrupted, run: Run) -> None:
-    """Let `run` go on with an interrupted one: its checkpoint moves over, and each run names the other."""
-    old = interrupted.run
-    run.set_tags({"fmnist.resumes": old.id})
-    with run.artifacts() as artifacts, tempfile.TemporaryDirectory() as downloads:
-        folder = _folder(artifacts)
-        if BEST in _names(old.client, old.id):
-            best = old.client.download_artifacts(old.id, f"{FOLDER}/{BEST}", downloads)
-            if zipfile.is_zipfile(best):  # if not, it was being written when the run was killed: a new one will follow
-                shutil.copy(best, folder / BEST)
+    """Move the checkpoint of an interrupted run to `run`, which resumes it, and let each run name the other one."""
+    old, client = interrupted.run, interrupted.run.client
+    run.set_tags({Tag.RESUMES: old.id})
+    with run.artifacts() as folder, tempfile.TemporaryDirectory() as downloads:
+        if Artifact.CHECKPOINT in _checkpoint_files(client, old.id):
+            best = client.download_artifacts(old.id, str(Artifact.CHECKPOINT), downloads)
+            if zipfile.is_zipfile(best):  # otherwise the run was killed while it wrote the file
+                shutil.copy(best, _file(folder, Artifact.CHECKPOINT))
         _write(interrupted.state, folder)
-    info = old.client.get_run(old.id)
-    reason = info.data.tags.get("fmnist.error", "interrupted")
-    old.set_tags({"fmnist.error": f"{reason}; continued by run {run.id}"})
-    if info.info.status == "RUNNING":  # it was killed so hard that it could not close itself
-        old.status = "KILLED"
-        old.close()
-    discard(old)
+    found = client.get_run(old.id)
+    reason = f"{found.data.tags.get(Tag.ERROR, 'interrupted')}; continued by run {run.id}"
+    if found.info.status == "RUNNING":  # it was killed before it could close itself
+        finished.close(client, old.id, "KILLED", reason)
+    else:
+        old.set_tags({Tag.ERROR: reason})
+    delete_states(old)
 
 
-def can_go_on(run: Run) -> bool:
-    """Whether the run has a state; not whether it is whole."""
-    return any(name in STATES for name in _names(run.client, run.id))
+def can_be_resumed(run: Run) -> bool:
+    """Return True if the run has a state, complete or not."""
+    return not _checkpoint_files(run.client, run.id).isdisjoint(STATES)
 
 
-def discard(run: Run) -> None:
-    """Delete the states of a run that needs them no more; the best epoch's model stays."""
-    for name in _names(run.client, run.id):
-        if name in STATES:
-            run.delete_artifact(f"{FOLDER}/{name}")
+def delete_states(run: Run) -> None:
+    """Delete the states of a run that no longer needs them; the best epoch's model stays."""
+    for path in _checkpoint_files(run.client, run.id).intersection(STATES):
+        run.delete_artifact(path)
 
 
-def _folder(artifacts: Path) -> Path:
-    (artifacts / FOLDER).mkdir()
-    return artifacts / FOLDER
+def _obstacle(run: LoggedRun) -> str:
+    """Return why a run cannot be resumed, or an empty text."""
+    if run.info.lifecycle_stage != "active":
+        return "the run was deleted"
+    if run.data.tags.get(Tag.KIND) != "train":
+        return "only runs of train, main, mlp and cnn can be resumed"
+    return "the run finished; there is nothing left to do" if run.info.status == "FINISHED" else ""
+
+
+def _newest_state(client: MlflowClient, run_id: str) -> State | None:
+    """Return the state with the most epochs among those that are complete."""
+    states = []
+    with tempfile.TemporaryDirectory() as downloads:
+        for path in _checkpoint_files(client, run_id).intersection(STATES):
+            states.append(training_state.read(Path(client.download_artifacts(run_id, path, downloads))))
+    complete = [state for state in states if state is not None]
+    return max(complete, key=lambda state: len(state.epochs), default=None)
+
+
+def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
+    folder = Artifact.CHECKPOINT.rpartition("/")[0]
+    return {entry.path for entry in client.list_artifacts(run_id, folder)}
 
 
 def _write(state: State, folder: Path) -> None:
-    state.write(folder / STATES[len(state.epochs) % 2])
+    state.write(_file(folder, STATES[len(state.epochs) % 2]))
 
 
-def _newest(client: MlflowClient, run_id: str) -> State | None:
-    """The state after the most epochs among those that are whole."""
-    states = []
-    with tempfile.TemporaryDirectory() as downloads:
-        for name in _names(client, run_id):
-            if name in STATES:
-                file = client.download_artifacts(run_id, f"{FOLDER}/{name}", downloads)
-                states.append(training_state.read(Path(file)))
-    whole = [state for state in states if state is not None]
-    return max(whole, key=lambda state: len(state.epochs), default=None)
-
-
-def _names(client: MlflowClient, run_id: str) -> list[str]:
-    return [entry.path.rpartition("/")[2] for entry in client.list_artifacts(run_id, FOLDER)]
-
-
-class EpochLog(FitCallback):
-    """Writes every epoch's metrics to a run, at the epoch's number."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
-        self.run.log_metrics(epoch.metrics, step=epoch.number)
-        return False
+def _file(folder: Path, path: str) -> Path:
+    """Return the path of an artifact below `folder`, after making its folder."""
+    file = folder / path
+    file.parent.mkdir(exist_ok=True)
+    return file

@@ -1,11 +1,12 @@
-"""One experiment, whole: build, fit, evaluate, log. The same function runs a single experiment and a trial."""
+"""One experiment, whole: build, fit, evaluate and log it. Single runs and trials go through the same function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+
+import keras
 
 from fmnist_exp import models
 from fmnist_exp.backend import inference, layers, seeds, setup
@@ -13,32 +14,29 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.evaluation import metrics as scoring
-from fmnist_exp.experiment import artifacts, checkpoints
-from fmnist_exp.experiment.artifacts import Pictured
+from fmnist_exp.evaluation.metrics import Evaluation
+from fmnist_exp.experiment import artifacts, checkpoints, notes
+from fmnist_exp.experiment.artifacts import ScoredSplit
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import system_metrics
+from fmnist_exp.tracking.names import Metric, Tag, VersionTag
+from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import FitCallback
 from fmnist_exp.training.fit import Fit
 
-if TYPE_CHECKING:
-    import keras
+FitFunction = Callable[[keras.Model, ExperimentConfig, FashionMNIST, Sequence[FitCallback]], Fit]
 
-    from fmnist_exp.evaluation.metrics import Evaluation
-    from fmnist_exp.tracking.run import Run
-
-
-FitFunction = Callable[["keras.Model", ExperimentConfig, FashionMNIST, Sequence[FitCallback]], Fit]
-
-EXAMPLES = 64  # images, held-out ones where there are any, on which the two faces of a logged model are compared
+EXAMPLES = 64  # images, from the validation set if there is one, on which the Keras model and its export are compared
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `validation` is None without images held out, `test` unless the run was scored on it."""
+    """The result of a run. `validation` is None without validation images, `test` unless the test set was scored."""
 
     run_id: str
     model_id: str
@@ -47,11 +45,11 @@ class Outcome:
     validation: Evaluation | None
     test: Evaluation | None
 
-    def tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
-        """What a version made of this run says of itself."""
-        test = {"test_accuracy": self.test.accuracy} if self.test else {}
-        validation = {"val_accuracy": self.validation.accuracy} if self.validation else {}
-        return {**validation, **test, "data_digest": data.train.digest, "git_commit": run.git_commit}
+    def version_tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
+        """Return the tags of a version that is registered from this run."""
+        scores = {VersionTag.VAL_ACCURACY: self.validation, VersionTag.TEST_ACCURACY: self.test}
+        tags: dict[str, object] = {tag: scored.accuracy for tag, scored in scores.items() if scored}
+        return tags | {VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: run.git_commit}
 
 
 def run_experiment(
@@ -63,109 +61,132 @@ def run_experiment(
     score_test: bool,
     fit: FitFunction = fitting.fit,
 ) -> Outcome:
-    """Train what `config` says and log everything about it to `run`, which stays open.
+    """Train the network that `config` describes and log everything about it.
 
     Args:
-        config: the experiment.
-        data: from `data.load` with the same data section and seed.
-        run: where to log; the caller closes it.
-        callbacks: told of every step and epoch.
-        score_test: score the test set too; for a final run, never for a trial.
-        fit: another way to fit, for models that need no gradient.
+        config: The experiment, from `resolve`.
+        data: Its images.
+        run: The run to log to; the caller closes it.
+        callbacks: They are told of every step, epoch and checkpoint.
+        score_test: Score the test set too. For a final run, never for a trial.
+        fit: Another way to fit, for models that need no gradient.
 
     Raises:
-        WorkError: the fit broke down, as on a loss that is not a number.
+        WorkError: If the fit fails, for example because the loss is not a number any more.
     """
-    seeds.prepare(config.seed, config.training.precision)
-    runs.log_start(run, config, data)
-    model = _build(config, run)
-    keeping = [checkpoints.CheckpointLog(run, partial(_to_log, config=config))] if config.training.checkpoint else []
-    fitted = fit(model, config, data, [checkpoints.EpochLog(run), *keeping, *callbacks])
-    setup.set_precision("float32")
-    network = _to_log(model, config)
-    model = tta.with_tta(network, config.model)
-    scored = [_score(model, split) for split in (data.validation,) if len(split.images)]
-    scored += [_score(model, data.test)] if score_test else []
-    found = {pictured.split.name: pictured.evaluation for pictured in scored}
-    with run.artifacts() as folder:
-        artifacts.write_model(folder, network, config)
-        artifacts.write_fit(folder, fitted, data, config)
-        artifacts.write_evaluations(folder, scored)
-    model_id = _log_model(run, model, config, data)
-    outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
-    _log_numbers(run, outcome, data, averaged=model is not network)
-    if config.training.checkpoint:
-        checkpoints.discard(run)
-    return outcome
+    with system_metrics.monitoring(run):
+        seeds.prepare(config.seed, config.training.precision)
+        runs.log_start(run, config, data)
+        trained = _build(config, run)
+        fitted = fit(trained, config, data, [*_logging(run, config), *callbacks])
 
+        setup.set_precision("float32")
+        network = _to_log(trained, config)
+        model = tta.with_tta(network, config.model)
+        scored = [_score(model, split) for split in _splits(data, score_test)]
+        with run.artifacts() as folder:
+            artifacts.write_model(folder, network, config)
+            artifacts.write_fit(folder, fitted, data, config)
+            artifacts.write_evaluations(folder, scored)
 
-def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
-    examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
-    write = partial(packaging.save, model=model, examples=examples)
-    return logged_models.log(run, write, {k: v for k, v in flatten(config).items() if not k.startswith("search.")})
-
-
-def _log_numbers(run: Run, outcome: Outcome, data: FashionMNIST, *, averaged: bool) -> None:
-    """Log what the run came to, at step 0: one value, which the UI draws as a bar."""
-    fitted, validation = outcome.fit, outcome.validation
-    summary = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
-    summary |= {"best_epoch": fitted.best.number, "fit_seconds": fitted.seconds}
-    summary |= {"images_per_second": fitted.images_per_second, "parameters": outcome.parameters}
-    if averaged and validation:  # the epochs measured it without the averaging
-        summary["averaged_val_accuracy"] = validation.accuracy
-    run.log_metrics(summary, 0, outcome.model_id, data.validation if validation else None)
-    if outcome.test:
-        _log_test(run, outcome.test, outcome.model_id, data)
+        by_name = {part.split.name: part.evaluation for part in scored}
+        outcome = Outcome(
+            run_id=run.id,
+            model_id=_log_model(run, model, config, data),
+            parameters=model.count_params(),
+            fit=fitted,
+            validation=by_name.get("validation"),
+            test=by_name.get("test"),
+        )
+        _log_result(run, outcome, data, with_tta=model is not network)
+        run.set_tags({Tag.NOTE: notes.of_run(config, outcome, run.kind)})
+        if config.training.checkpoint:
+            checkpoints.delete_states(run)
+        return outcome
 
 
 def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> float:
-    """The test accuracy of a trial's logged model: figures on `parent`, numbers on both runs, linked with the model.
+    """Return the test accuracy of the model that a search registers.
 
-    A model that was scored before, as when its study goes on, is not scored again.
+    The numbers are logged to both runs, linked with the model, and the figures to `parent`. A model that an earlier
+    session of the search has scored is not scored again.
     """
     known = run.logged_metrics("test_")
     if known:
         parent.log_metrics(known)
-        return known["test_accuracy"]
-    pictured = _score(logged_models.load_keras(f"models:/{model_id}"), data.test)
+        return known[Metric.TEST_ACCURACY]
+    scored = _score(logged_models.load_keras(f"models:/{model_id}"), data.test)
     with parent.artifacts() as folder:
-        artifacts.write_evaluations(folder, [pictured])
-    for scored in (run, parent):
-        _log_test(scored, pictured.evaluation, model_id, data)
-    return pictured.evaluation.accuracy
-
-
-def _score(model: keras.Model, split: Split) -> Pictured:
-    probabilities = inference.predict(model, split.images)
-    return Pictured(split, probabilities, scoring.evaluate(probabilities, split.labels, split.name))
-
-
-def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
-    run.log_inputs(data, {"test": data.test})
-    run.log_metrics(test.metrics(), 0, model_id, data.test)
+        artifacts.write_evaluations(folder, [scored])
+    for each in (run, parent):
+        _log_test(each, scored.evaluation, model_id, data)
+    return scored.evaluation.accuracy
 
 
 def _build(config: ExperimentConfig, run: Run) -> keras.Model:
-    """The network to fit: fresh, begun from another one's weights, or the ensemble of others."""
+    """Return the network to fit: with fresh weights, with those of another model, or an ensemble of other models."""
     if config.model.members:
-        return ensemble.average([_logged(run, uri) for uri in config.model.members])
+        return ensemble.average([_load(run, uri) for uri in config.model.members])
     model = layers.accelerate(models.build(config.model))
     if config.model.warm_start:
-        taken = transfer.copy_weights(model, _logged(run, config.model.warm_start), config.model.warm_start)
-        run.set_tags({"fmnist.warm_layers": str(taken)})
+        copied = transfer.copy_weights(model, _load(run, config.model.warm_start), config.model.warm_start)
+        run.set_tags({Tag.WARM_LAYERS: copied})
     transfer.freeze(model, config.model.frozen)
     return model
 
 
-def _logged(run: Run, uri: str) -> keras.Model:
+def _load(run: Run, uri: str) -> keras.Model:
     return lineage.find(run.client, uri).load_keras()
 
 
+def _logging(run: Run, config: ExperimentConfig) -> list[FitCallback]:
+    """Return the callbacks that log epochs and, if asked for, checkpoints."""
+    log: list[FitCallback] = [checkpoints.EpochLog(run)]
+    if config.training.checkpoint:
+        log.append(checkpoints.CheckpointLog(run, partial(_to_log, config=config)))
+    return log
+
+
 def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
-    """The same weights, without an optimizer's, in stock layers that compute in float32."""
-    if config.model.members:
+    """Return a copy with the same weights, without an optimizer, of stock layers that compute in float32."""
+    if config.model.members:  # it consists of logged models
         return model
     with setup.precision_of("float32"):
         plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain
+
+
+def _splits(data: FashionMNIST, score_test: bool) -> list[Split]:
+    """Return the splits to score."""
+    validation = [data.validation] if len(data.validation.images) else []
+    return [*validation, *([data.test] if score_test else [])]
+
+
+def _score(model: keras.Model, split: Split) -> ScoredSplit:
+    probabilities = inference.predict(model, split.images)
+    return ScoredSplit(split, probabilities, scoring.evaluate(probabilities, split.labels, split.name))
+
+
+def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
+    examples = (data.validation if len(data.validation.images) else data.train).images[:EXAMPLES]
+    fields = {name: value for name, value in flatten(config).items() if not name.startswith("search.")}
+    return logged_models.log(run, partial(packaging.save, model=model, examples=examples), fields)
+
+
+def _log_result(run: Run, outcome: Outcome, data: FashionMNIST, *, with_tta: bool) -> None:
+    """Log the result at step 0: metrics with a single value, which the UI draws as bars."""
+    fitted, validation = outcome.fit, outcome.validation
+    summary = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
+    summary |= {Metric.BEST_EPOCH: fitted.best.number, Metric.FIT_SECONDS: fitted.seconds}
+    summary |= {Metric.IMAGES_PER_SECOND: fitted.images_per_second, Metric.PARAMETERS: outcome.parameters}
+    if with_tta and validation:  # during the fit it was measured without the averaging
+        summary[Metric.AVERAGED_VAL_ACCURACY] = validation.accuracy
+    run.log_metrics(summary, 0, outcome.model_id, data.validation if validation else None)
+    if outcome.test:
+        _log_test(run, outcome.test, outcome.model_id, data)
+
+
+def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
+    run.log_inputs(data, {"test": data.test})
+    run.log_metrics(test.metrics(), 0, model_id, data.test)

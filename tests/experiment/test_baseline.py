@@ -4,6 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
+import mlflow
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -63,7 +64,7 @@ def test_three_children_and_their_scores_on_the_parent(store, small):
         shown.append((name, count))
         yield Counter()
 
-    client = store.connect()
+    client = mlflow.MlflowClient()
     with runs.closing(runs.start_run(client, "baseline", "bars", CONFIG.name)) as run:
         outcomes = baseline.run_baselines(CONFIG, small, run, display)
     assert shown == [("naive guess", 1), ("logistic regression", 1), ("smallest network", 2)]

@@ -81,7 +81,7 @@ def test_an_ensemble_becomes_a_version(members, small):
     config = resolve(config, small, client).config
     with runs.closing(runs.start_run(client, "train", "both", "both")) as open_run:
         outcome = experiment_run.run_experiment(config, small, open_run, score_test=True)
-        version = versions.register(client, outcome.model_id, open_run.id, outcome.tags(open_run, small))
+        version = versions.register(client, outcome.model_id, open_run.id, outcome.version_tags(open_run, small))
     assert client.get_model_version_by_alias("fashion-mnist", "challenger").version == version.version
     assert float(version.tags["test_accuracy"]) == outcome.test.accuracy
     assert {"val_accuracy", "data_digest", "git_commit", "sha256"} <= version.tags.keys()

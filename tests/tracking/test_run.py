@@ -1,239 +1,182 @@
-"""What a run leaves behind, in the embedded store and on a real MLflow server; and stores that cannot be used."""
+"""How runs start and end, and what they log."""
 
 import contextlib
-import importlib.metadata
-import json
-import os
-import socket
-import subprocess
+import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
-import requests
 
 from fmnist_exp.config import files
-from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.dataset import CLASS_NAMES
-from fmnist_exp.errors import RequestError
-from fmnist_exp.evaluation.metrics import slug
-from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.experiment.run import Outcome
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import WorkError
+from fmnist_exp.export import packaging
+from fmnist_exp.tracking import finished, store, system_metrics
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 
-CONFIG = files.override(
-    ExperimentConfig(),
-    {
-        "name": "tiny",
-        "model.family": "mlp",
-        "model.widths": [16, 8],
-        "model.batch_norm": True,
-        "training.epochs": 2,
-        "training.batch_size": 50,
-        "training.learning_rate": 3e-3,
-        "training.schedule": "one_cycle",
-        "training.checkpoint": True,
-    },
+CONFIG = files.override(ExperimentConfig(), {"name": "tiny", "training.epochs": 2, "training.learning_rate": 3e-3})
+
+
+def ended(client: mlflow.MlflowClient, error: BaseException | None) -> Any:
+    with contextlib.suppress(BaseException), runs.closing(runs.start_run(client, "train", "run", "x")) as run:
+        if error:
+            raise error
+    return client.get_run(run.id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "FINISHED", None),
+        (WorkError("the loss\nbecame nan"), "FAILED", "the loss"),
+        (ValueError("http://me:secret@host/ is gone"), "FAILED", "http://***@host/ is gone"),
+        (ZeroDivisionError(), "FAILED", "ZeroDivisionError"),
+        (SystemExit(3), "FAILED", "3"),
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
+    ],
 )
-ARTIFACTS = {
-    "experiment.yaml",
-    "curves/accuracy.png",
-    "curves/loss.png",
-    "evaluation/confusion_matrix.png",
-    "evaluation/report.json",
-    "evaluation/predictions.png",
-    "evaluation/mistakes.png",
-    "data/samples.png",
-    "data/augmented.png",
-    "model/summary.txt",
-    "model/diagram.png",
-    "checkpoint/best.keras",
-}
-PER_EPOCH = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
-AT_THE_END = {*("best_epoch", "best_val_accuracy", "best_val_loss", "fit_seconds", "images_per_second", "parameters")}
-TEST = {"test_accuracy", "test_loss", "test_ece", *(f"test_accuracy_{slug(name)}" for name in CLASS_NAMES)}
+def test_a_run_is_closed_with_the_right_status(shared_store, error, status, reason):
+    run = ended(store.connect(), error)
+    assert (run.info.status, run.data.tags.get("fmnist.error")) == (status, reason)
+    assert run.info.end_time >= run.info.start_time
 
 
-@contextlib.contextmanager
-def real_server(folder, new_database) -> Iterator[str]:
-    """`mlflow server` in a process of its own, with its artifacts behind it."""
-    database = new_database(folder, "mlflow-artifacts:")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = f"--port {port} --workers 1 --backend-store-uri {database} --artifacts-destination {folder / 'artifacts'}"
-    with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "mlflow", "server", *options.split()]
-        quick = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job runners: they start slowly
-        server = subprocess.Popen(command, cwd=folder, env=quick, stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            with contextlib.suppress(requests.ConnectionError):
-                requests.get(f"{address}/health", timeout=5)
-                break
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(30)
+def test_closing_does_not_swallow_the_error(shared_store):
+    run = runs.start_run(store.connect(), "train", "run", "x")
+    with pytest.raises(ZeroDivisionError), runs.closing(run):
+        raise ZeroDivisionError
 
 
-@pytest.fixture(scope="module", params=["embedded", "server"])
-def anywhere(request, tmp_path_factory, new_database) -> Iterator[str]:
-    """The embedded store, then a server: what holds for one must hold for the other."""
-    if request.param == "embedded":
-        yield request.getfixturevalue("shared_store")
-        return
-    folder = tmp_path_factory.mktemp("server")
-    with real_server(folder, new_database) as address, pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", address)
-        yield address
-
-
-class Finished:
-    """A run that is over, as MLflow knows it."""
-
-    def __init__(self, client: mlflow.MlflowClient, outcome: Outcome) -> None:
-        self.client = client
-        self.outcome = outcome
-        self.run = client.get_run(outcome.run_id)
-
-    def artifacts(self, path: str = "") -> set[str]:
-        entries = self.client.list_artifacts(self.run.info.run_id, path)
-        own = [entry for entry in entries if entry.path != "model"]
-        return {name for e in own for name in (self.artifacts(e.path) if e.is_dir else {e.path})}
-
-
-@pytest.fixture(scope="module")
-def finished(anywhere, small) -> Finished:
+def test_a_run_that_mlflow_made_is_taken_over(shared_store, small):
+    """As `mlflow run` does it: its own spelling of the params is there before, and may not be written twice."""
     client = store.connect()
-    with runs.closing(runs.start_run(client, "train", "a tiny run", CONFIG.name)) as run:
-        outcome = experiment_run.run_experiment(CONFIG, small, run, score_test=True)
-    return Finished(client, outcome)
+    made = client.create_run("0", tags={"mlflow.project.entryPoint": "train"})
+    client.log_param(made.info.run_id, "training.learning_rate", "3e-3")
+    client.log_param(made.info.run_id, "experiment", "tiny.yaml")
+    run = runs.start_run(client, "train", "tiny", "tiny", run_id=made.info.run_id)
+    assert run.id == made.info.run_id
+    runs.log_start(run, CONFIG, small)
+    runs.log_start(run, CONFIG, small)
+    found = client.get_run(run.id).data
+    assert (found.params["training.learning_rate"], found.params["experiment"]) == ("3e-3", "tiny.yaml")
+    assert found.params["training.epochs"] == "2"
+    assert (found.tags["fmnist.kind"], found.tags["mlflow.project.entryPoint"]) == ("train", "train")
+    assert client.get_run(run.id).info.run_name == "tiny"
 
 
-def history(finished: Finished, name: str) -> list[tuple[int, float]]:
-    entries = finished.client.get_metric_history(finished.run.info.run_id, name)
-    return [(entry.step, entry.value) for entry in entries]
+def test_a_child_run_stands_in_its_parents_experiment(shared_store, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    parent = runs.start_run(client, "tune", "parent", "x")
+    assert client.get_experiment(parent.experiment_id).name == "elsewhere"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    child = runs.start_run(client, "trial", "child", "x", parent)
+    found = client.get_run(child.id)
+    assert found.info.experiment_id == parent.experiment_id != "0"
+    assert found.data.tags["mlflow.parentRunId"] == parent.id
 
 
-# a finished run
+def test_the_experiment_by_id(shared_store, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client.create_experiment("by id"))
+    run = runs.start_run(client, "train", "run", "x")
+    assert client.get_experiment(run.experiment_id).name == "by id"
 
 
-def test_status_and_tags(finished):
-    assert finished.run.info.status == "FINISHED"
-    assert finished.run.info.run_name == "a tiny run"
-    tags = finished.run.data.tags
-    assert {name: value for name, value in tags.items() if name.startswith("fmnist.")} == {
-        "fmnist.kind": "train",
-        "fmnist.experiment": "tiny",
-    }
-    assert {"mlflow.source.name", "mlflow.source.type", "mlflow.user"} <= set(tags)
+def test_many_params_and_metrics_in_one_call(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    run.log_params({f"p{i}": i for i in range(250)})
+    run.log_metrics({f"m{i}": i for i in range(250)}, step=3)
+    found = client.get_run(run.id).data
+    assert (len(found.params), len(found.metrics), found.params["p249"]) == (250, 250, "249")
+    assert run.logged_metrics("m24") == {f"m24{end}": float(f"24{end}") for end in ["", *range(10)]}
 
 
-def test_params_are_every_field_and_the_versions(finished):
-    params = finished.run.data.params
-    versions = {f"version.{name}": importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-    assert set(params) == {*flatten(CONFIG), *versions}
-    assert {name: params[name] for name in versions} == versions
-    shown = {"seed": "0", "data.source": "", "model.widths": "[16, 8]", "model.batch_norm": "true"}
-    shown |= {"training.learning_rate": "0.003", "training.patience": "", "model.family": "mlp"}
-    assert {name: params[name] for name in shown} == shown
+def test_the_experiment_says_what_to_show_first(shared_store, monkeypatch):
+    client = store.connect()
+    for name, tags in {"fresh": {}, "decided": {"mlflow.experiment.primaryMetric.name": "test_ece"}}.items():
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client.create_experiment(name, tags=tags))
+        runs.start_run(client, "train", "run", "x")
+    fresh, decided = (client.get_experiment_by_name(name).tags for name in ("fresh", "decided"))
+    assert fresh["mlflow.experiment.primaryMetric.name"] == "best_val_accuracy"
+    assert fresh["mlflow.experiment.primaryMetric.greaterIsBetter"] == "true"
+    assert decided["mlflow.experiment.primaryMetric.name"] == "test_ece"
+    assert "mlflow.experiment.primaryMetric.greaterIsBetter" not in decided
+    assert fresh["mlflow.experimentKind"] == decided["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_metrics_of_every_epoch_are_at_its_number(finished):
-    for name in PER_EPOCH:
-        expected = [(epoch.number, epoch.metrics[name]) for epoch in finished.outcome.fit.epochs]
-        assert [step for step, _ in expected] == [1, 2]
-        assert history(finished, name) == [(step, pytest.approx(value)) for step, value in expected]
+def test_the_load_of_the_machine_is_logged_while_the_block_runs(shared_store, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+
+    def logged() -> dict[str, float]:
+        return run.logged_metrics("system/")
+
+    with contextlib.suppress(KeyboardInterrupt), system_metrics.monitoring(run):
+        deadline = time.monotonic() + 60
+        while not logged() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= logged().keys()
+    assert client.get_metric_history(run.id, "system/cpu_utilization_percentage")[0].value > 0
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+    assert capfd.readouterr() == ("", "")
 
 
-def test_metrics_at_the_end(finished):
-    metrics = finished.run.data.metrics
-    assert set(metrics) == PER_EPOCH | AT_THE_END | TEST
-    best = finished.outcome.fit.best
-    assert metrics["best_epoch"] == best.number
-    assert metrics["best_val_accuracy"] == pytest.approx(best.metrics["val_accuracy"])
-    assert metrics["best_val_loss"] == pytest.approx(best.metrics["val_loss"])
-    assert metrics["parameters"] == finished.outcome.parameters == 784 * 16 + 16 * 8 + 8 * 10 + 10 + 4 * (16 + 8)
-    assert metrics["test_accuracy"] == pytest.approx(finished.outcome.test.accuracy)
-    assert len(history(finished, "test_accuracy")) == 1
+def test_the_load_is_not_logged_if_mlflow_is_told_so(shared_store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    with system_metrics.monitoring(runs.start_run(store.connect(), "train", "run", "x")):
+        assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_datasets(finished, small):
-    inputs = {entry.tags[0].value: entry.dataset for entry in finished.run.inputs.dataset_inputs}
-    splits = {"training": small.train, "validation": small.validation, "test": small.test}
-    assert set(inputs) == set(splits)
-    for context, split in splits.items():
-        dataset = inputs[context]
-        assert (dataset.name, dataset.digest) == (split.name, split.digest)
-        assert json.loads(dataset.source) == {"uri": small.source}
-        assert json.loads(dataset.profile) == {"images": len(split.images)}
+def test_a_run_gets_another_parent_unless_a_user_deleted_it(shared_store):
+    client = store.connect()
+    child, parent = (runs.start_run(client, "trial", name, "x") for name in ("child", "parent"))
+    finished.reattach(client, child.id, parent.id)
+    assert client.get_run(child.id).data.tags["mlflow.parentRunId"] == parent.id
+    client.delete_run(child.id)
+    finished.reattach(client, child.id, "another")
+    assert client.get_run(child.id).data.tags["mlflow.parentRunId"] == parent.id
 
 
-def test_artifacts_are_exactly_these(finished):
-    # MLflow shows the logged model's files among the run's, below the model's name
-    assert finished.artifacts() == {name for name in ARTIFACTS if not name.startswith("model/")}
-    assert {entry.path for entry in finished.client.list_artifacts(finished.run.info.run_id, "model")} >= {
-        *("model/summary.txt", "model/diagram.png", "model/MLmodel", "model/code", "model/data")
-    }
+def test_artifacts_of_a_block_that_fails_are_not_logged(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    with contextlib.suppress(ZeroDivisionError), run.artifacts() as folder:
+        (folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+    assert client.list_artifacts(run.id) == []
 
 
-def test_pictures_and_texts_have_content(finished):
-    folder = finished.client.download_artifacts(finished.run.info.run_id, "")
-    for name in ARTIFACTS:
-        with open(os.path.join(folder, name), "rb") as file:
-            content = file.read()
-        if name.endswith(".png"):
-            assert content.startswith(b"\x89PNG")
-            assert len(content) > 5000
-    with open(os.path.join(folder, "evaluation/report.json")) as file:
-        report = json.load(file)
-    assert {name: part["images"] for name, part in report.items()} == {"validation": 200, "test": 200}
-    assert report["test"]["accuracy"] == finished.outcome.test.accuracy
-    with open(os.path.join(folder, "model/summary.txt"), encoding="utf-8") as file:
-        # Keras counts the optimizer's numbers into the total
-        assert f"Trainable params: {finished.outcome.parameters - 2 * (16 + 8):,}" in file.read()
+def test_a_model_that_cannot_be_logged_is_marked_as_failed(shared_store):
+    client = store.connect()
+    run = runs.start_run(client, "train", "run", "x")
+    with pytest.raises(Exception, match="'str' object"):
+        logged_models.log(
+            run, partial(packaging.save, model="not a model", examples=np.zeros((1, 28, 28), np.uint8)), {}
+        )
+    (model,) = client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.id}'")
+    assert str(model.status) == "FAILED"
 
 
-def test_the_experiment_can_be_run_again_from_its_artifact(finished):
-    uri = f"runs:/{finished.run.info.run_id}/experiment.yaml"
-    assert files.parse(store.download_text(uri), "another name") == CONFIG
-
-
-def test_a_missing_artifact_is_a_wrong_request(finished):
-    with pytest.raises(RequestError, match=r"no artifact runs:/.*/nothing\.yaml"):
-        store.download_text(f"runs:/{finished.run.info.run_id}/nothing.yaml")
-    with pytest.raises(RequestError, match="no artifact runs:/0123/experiment"):
-        store.download_text("runs:/0123/experiment.yaml")
-
-
-def test_the_model_is_linked_with_the_run_its_metrics_and_the_data(finished, small):
-    model = finished.client.get_logged_model(finished.outcome.model_id)
-    assert (model.name, str(model.status), model.source_run_id) == ("model", "READY", finished.run.info.run_id)
-    assert [output.model_id for output in finished.run.outputs.model_outputs] == [model.model_id]
-    assert model.params["model.widths"] == "[16, 8]"
-    linked = {(metric.key, metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
-    assert linked == {
-        *((name, "validation", small.validation.digest) for name in AT_THE_END),
-        *((name, "test", small.test.digest) for name in TEST),
-    }
-
-
-def test_the_model_loads_with_both_faces(finished, small):
-    uri = f"models:/{finished.outcome.model_id}"
-    images = small.test.images
-    keras_model = mlflow.keras.load_model(uri)
-    right = np.asarray(keras_model(images)).argmax(axis=1) == small.test.labels
-    assert right.mean() == pytest.approx(finished.outcome.test.accuracy)
-    served = mlflow.pyfunc.load_model(uri)
-    assert np.array_equal(served.predict(images)["label"], np.asarray(keras_model(images)).argmax(axis=1))
-    found = mlflow.models.get_model_info(uri)
-    assert str(found.signature.inputs) == "[Tensor('uint8', (-1, 28, 28))]"
+def test_no_secret_reaches_the_store(shared_store, small, monkeypatch):
+    client = store.connect()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    monkeypatch.setattr(sys, "argv", ["fmnist-exp", "tune", "--storage", "postgresql://me:hunter2@host/db"])
+    config = files.override(CONFIG, {"data.source": "https://me:hunter2@host/images"})
+    with contextlib.suppress(WorkError), runs.closing(runs.start_run(client, "train", "r", "x")) as run:
+        run.set_tags({"note": "https://me:hunter2@host"})
+        runs.log_start(run, config, FashionMNIST(small.train, small.validation, small.test, config.data.source))
+        raise WorkError("https://me:hunter2@host is gone")
+    assert client.get_run(run.id).data.params["data.source"] == "https://***@host/images"
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        assert "hunter2" not in "\n".join(database.iterdump())

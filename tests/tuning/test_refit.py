@@ -88,7 +88,7 @@ def alone(shared_store, folder) -> mlflow.entities.Run:
         outcome = experiment_run.run_experiment(config, load(config), run, score_test=True)
     assert outcome.validation is None
     assert outcome.fit.best.number == 2
-    assert "val_accuracy" not in outcome.tags(run, load(config))
+    assert "val_accuracy" not in outcome.version_tags(run, load(config))
     return client.get_run(run.id)
 
 
