@@ -159,7 +159,9 @@ def _run(
                 outcome = run_experiment(config, data, run, [watcher], score_test=True, fit=fit)
             display.show_outcomes({config.name: outcome})
             if register:
-                registration = gate.register(outcome.model_id, run.id, outcome.version_tags(run, data), run, config, data)
+                registration = gate.register(
+                    outcome.model_id, run.id, outcome.version_tags(run, data), run, config, data
+                )
     except KeyboardInterrupt:
         if config.training.checkpoint and checkpoints.can_be_resumed(run):
             display.console.print(f"to continue: fmnist-exp train --resume {run.id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from fmnist_exp.tracking.run import Run
 
-FIRST_SAMPLE = 1.0  # seconds over which the first CPU load is measured
+FIRST_SAMPLE = 0.25  # seconds over which the first CPU load is measured
 
 
 @contextmanager
@@ -46,6 +47,6 @@ class _Monitor(SystemMetricsMonitor):
         if not self.primed:
             self.primed = True
             psutil.cpu_percent()
-            self._shutdown_event.wait(FIRST_SAMPLE)
+            time.sleep(FIRST_SAMPLE)
         samples: dict[str, float] = super().collect_metrics()  # type: ignore[no-untyped-call]
         return samples
