@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fmnist_exp.experiment.run import Outcome
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.registry.versions import NAME, Registration
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary

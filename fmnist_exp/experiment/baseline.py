@@ -17,7 +17,8 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.experiment.run import FitFunction, Outcome, run_experiment
+from fmnist_exp.experiment.outcome import Outcome
+from fmnist_exp.experiment.run import FitFunction, run_experiment
 from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric

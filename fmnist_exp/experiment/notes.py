@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.registry.versions import NAME
 from fmnist_exp.tracking.names import Artifact
-
-if TYPE_CHECKING:
-    from fmnist_exp.experiment.run import Outcome
 
 
 def of_run(config: ExperimentConfig, outcome: Outcome, kind: str) -> str:

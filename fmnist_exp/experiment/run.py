@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import keras
@@ -17,13 +16,14 @@ from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.experiment import artifacts, checkpoints, notes
 from fmnist_exp.experiment.artifacts import ScoredSplit
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import system_metrics
-from fmnist_exp.tracking.names import Metric, Tag, VersionTag
+from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import FitCallback
@@ -32,24 +32,6 @@ from fmnist_exp.training.fit import Fit
 FitFunction = Callable[[keras.Model, ExperimentConfig, FashionMNIST, Sequence[FitCallback]], Fit]
 
 EXAMPLES = 64  # images, from the validation set if there is one, on which the Keras model and its export are compared
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a run. `validation` is None without validation images, `test` unless the test set was scored."""
-
-    run_id: str
-    model_id: str
-    parameters: int
-    fit: Fit
-    validation: Evaluation | None
-    test: Evaluation | None
-
-    def version_tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
-        """Return the tags of a version that is registered from this run."""
-        scores = {VersionTag.VAL_ACCURACY: self.validation, VersionTag.TEST_ACCURACY: self.test}
-        tags: dict[str, object] = {tag: scored.accuracy for tag, scored in scores.items() if scored}
-        return tags | {VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: run.git_commit}
 
 
 def run_experiment(

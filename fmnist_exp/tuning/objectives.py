@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from fmnist_exp.experiment.run import Outcome
+    from fmnist_exp.experiment.outcome import Outcome
 
 WARM_UP, TIMED = 20, 200  # predictions
 CURVE = "val_accuracies"  # user attribute of a trial whose study takes no reports

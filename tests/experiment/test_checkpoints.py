@@ -25,8 +25,8 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.resolve import Resolved
-from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting

@@ -22,7 +22,7 @@ from fmnist_exp.data.dataset import CLASS_NAMES
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation.metrics import slug
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.experiment.run import Outcome
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 

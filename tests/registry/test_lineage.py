@@ -10,8 +10,8 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.resolve import resolve
-from fmnist_exp.experiment.run import Outcome
 from fmnist_exp.registry import lineage, versions
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
