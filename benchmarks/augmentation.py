@@ -29,12 +29,17 @@ ON = {
 EVERYTHING = {name: value for fields in ON.values() for name, value in fields.items()}
 
 
-def main() -> None:
-    """Measure batches of each size and print the tables."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100, help="training steps per epoch")
     parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind, after two that do not count")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure batches of each size and print the tables."""
+    arguments = parser().parse_args()
     from fmnist_exp.backend import seeds
     from fmnist_exp.config.schema import DataConfig
     from fmnist_exp.data import dataset

@@ -64,14 +64,19 @@ class Measurements:
     many: list[float]  # ms per request with 64 images
 
 
-def main() -> None:
-    """Measure both servers and print the table. Exits with 1 if a number is not reached."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="models:/fashion-mnist@champion", help="version to serve")
     parser.add_argument("--repetitions", type=int, default=3, help="number of starts of each server")
     parser.add_argument("--seconds", type=int, default=10, help="duration of each load")
     parser.add_argument("--sustained", type=int, default=60, help="duration of the long load in seconds")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure both servers and print the table. Exits with 1 if a number is not reached."""
+    arguments = parser().parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; on Debian: apt-get install wrk")
     before = os.getloadavg()[0]

@@ -58,13 +58,18 @@ class Result:
     curve: list[tuple[float, float]]  # training time so far in seconds, validation accuracy
 
 
-def main() -> None:
-    """Train what is missing and write the page after each run."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", default=[*SYSTEMS, *OURS, ENSEMBLE], help="names (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="one run for each")
     parser.add_argument("--table-only", action="store_true", help="train nothing, only write the page")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Train what is missing and write the page after each run."""
+    arguments = parser().parse_args()
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
     os.environ["MLFLOW_EXPERIMENT_NAME"] = STORE
     os.chdir(PROJECT)

@@ -24,11 +24,16 @@ EPOCHS = 5
 TRAINING_IMAGES = 6000
 
 
-def main() -> None:
-    """Measure both ways and print the table."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="runs of each kind, after one that does not count")
-    repeats = parser.parse_args().repeats
+    return parser
+
+
+def main() -> None:
+    """Measure both ways and print the table."""
+    repeats = parser().parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

@@ -9,11 +9,13 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+from support.servers import Store
 
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data import cache, dataset, formats
@@ -125,3 +127,37 @@ def shared_store(tmp_path_factory, new_database) -> Iterator[str]:
     """One embedded store for all tests of a file."""
     with embedded_store(tmp_path_factory.mktemp("store"), new_database) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory, new_database, small) -> Store:
+    """A store with one version, the champion: a small network, fitted for a moment and registered as by `tune`."""
+    import mlflow
+
+    from fmnist_exp import models
+    from fmnist_exp.backend import seeds
+    from fmnist_exp.config.schema import ModelConfig
+    from fmnist_exp.export import packaging
+    from fmnist_exp.registry import versions
+    from fmnist_exp.tracking import models as logged_models
+    from fmnist_exp.tracking import run as runs
+    from fmnist_exp.tracking import store
+
+    folder = tmp_path_factory.mktemp("registered")
+    uri = new_database(folder, str(folder / "mlruns"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        seeds.prepare(0, "float32")
+        model = models.build(ModelConfig(family="mlp", widths=(32,)))
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(small.train.images, small.train.labels, epochs=20, verbose=0)
+        client = store.connect()
+        with runs.closing(runs.start_run(client, "train", "small", "small")) as run:
+            model_id = logged_models.log(
+                run, partial(packaging.save, model=model, examples=small.validation.images[:50]), {}
+            )
+        version = versions.register(client, model_id, run.id, {"val_accuracy": 0.5})
+        client.set_registered_model_alias(versions.NAME, versions.CHAMPION, version.version)
+        files = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"))
+    return Store(folder, uri, files)

@@ -46,12 +46,17 @@ OPERATION = re.compile(r"^[^:]+:[A-Za-z_]\w*$")
 WAITING, SCHEDULING, PYTHON = "waiting for the next batch", "TensorFlow's scheduling", "Python, between the calls"
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", default=["cnn", "mlp"])
     parser.add_argument("--calls", type=int, default=4, help="number of profiled calls of steps_per_execution steps")
     parser.add_argument("--operations", type=int, default=0, help="number of single operations to list")
-    arguments, fields = parser.parse_known_args()
+    return parser
+
+
+def main() -> None:
+    arguments, fields = parser().parse_known_args()
     if len(arguments.experiments) == 1:
         profile(arguments.experiments[0], arguments.calls, arguments.operations, fields)
         return

@@ -25,7 +25,8 @@ from benchmarks.training.report import PEAK, Measured, console
 from fmnist_exp.backend.machine import cores
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     less = parser.add_mutually_exclusive_group()
     less.add_argument("--quick", action="store_true", help="measure only the throughput (less than five minutes)")
@@ -37,9 +38,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="number of turns of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="least number of seconds of training steps per turn")
     parser.add_argument("--store", type=Path, default=processes.PROJECT / "bench-train", help="folder of the results")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     if arguments.rounds < 1:
-        parser.error("--rounds: at least 1")
+        parser().error("--rounds: at least 1")
     if arguments.contestants:
         report.show_throughput(throughput(arguments.contestants, arguments.rounds, arguments.seconds))
         return

@@ -103,8 +103,8 @@ def audit(search: Search, trials: int) -> list[tuple[str, object, object]]:
     ]
 
 
-def main() -> int:
-    """Run the search, print the counts and return the exit code."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=40, help="number of trials of the search")
     parser.add_argument("--kills", type=int, default=30, help="number of kills")
@@ -112,7 +112,12 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=12.0, help="mean number of seconds between two kills")
     parser.add_argument("--drivers", type=float, default=0.3, help="probability that a kill hits the driver")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run the search, print the counts and return the exit code."""
+    given = parser().parse_args()
     random.seed(given.seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kills: collections.Counter[str] = collections.Counter()

@@ -67,7 +67,8 @@ class Attempt:
         return next((seconds for seconds, best in self.curve() if best >= accuracy), None)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("contestants", nargs="*", metavar="CONTESTANT", help=", ".join(CONTESTANTS))
     parser.add_argument("--minutes", type=float, default=10.0, help="budget of each attempt")
@@ -75,10 +76,14 @@ def main() -> None:
     parser.add_argument("--recipe", choices=("tutorial", "same"), default="tutorial", help="way in which the peers fit")
     parser.add_argument("--folder", type=Path, default=PROJECT / "race", help="folder of the results")
     parser.add_argument("--publish", action="store_true", help="write docs/tune_race.md and its figure")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = parser().parse_args()
     chosen = given.contestants or list(CONTESTANTS)
     if unknown := set(chosen) - set(CONTESTANTS):
-        parser.error(f"no contestant {min(unknown)!r}; there are {', '.join(CONTESTANTS)}")
+        parser().error(f"no contestant {min(unknown)!r}; there are {', '.join(CONTESTANTS)}")
     folder = given.folder / f"{given.recipe}-{given.minutes:g}-minutes"
     folder.mkdir(parents=True, exist_ok=True)
     for repeat in range(given.repeats):  # the first attempt of all contestants comes before the second of any

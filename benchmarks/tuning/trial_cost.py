@@ -1,11 +1,11 @@
-"""What a trial costs beside fitting, and whether that grows with the number of trials.
+"""Measure the time that a trial takes besides fitting, and whether it grows with the number of trials.
 
-First, real trials of tune_mlp in this process: a trial's time from ask to tell, less what `fit` took (target: 1.5 s).
-Then a stand-in objective that measures nothing, 2,000 times: the driver's own cost, study and tracking included, which
-must be flat (the last hundred at most 1.2 times the first hundred).
+First come real trials of tune_mlp in this process: the time of a trial from ask to tell without that of `fit` (wanted:
+at most 1.5 s). Then come 2,000 trials of a stand-in objective that trains nothing: they take the driver's own time,
+with study and tracking, which should stay constant (wanted: the last hundred at most 1.2 times the first hundred).
 
-    python benchmarks/trial_cost.py                     # about 10 minutes on 2 quiet cores
-    python benchmarks/trial_cost.py --real 2 --standins 100 --training.epochs 1
+    python -m benchmarks.tuning.trial_cost          # about 10 minutes on 2 idle cores
+    python -m benchmarks.tuning.trial_cost --real 2 --standins 100 --training.epochs 1
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from benchmarks import processes
+from fmnist_exp.cli.options import parse_fields
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
@@ -31,11 +33,11 @@ from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.workers.trial import Measured, Objective
 
-BLOCK = 100  # stand-in trials in a row that are compared with the first as many
+BLOCK = 100  # number of consecutive stand-in trials that are averaged
 
 
 class Clock(SearchCallback):
-    """Notes when trials end."""
+    """Records the time at which each trial ends."""
 
     def __init__(self) -> None:
         self.ends = [0.0]
@@ -49,11 +51,12 @@ class Clock(SearchCallback):
         self.run_ids.append(trial.run_id)
 
     def seconds(self) -> list[float]:
+        """Return the time of each trial."""
         return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
 
 
 def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
-    """Two epochs that take no time, reported and logged as real ones are."""
+    """Report and log two epochs as a real trial does, without training."""
     accuracy = 0.9 - config.model.dropout / 10
     for number in (1, 2):
         epoch = Epoch(number, {"val_accuracy": accuracy})
@@ -64,7 +67,7 @@ def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: S
 
 
 def search(count: int, objective: Objective | None, overrides: dict[str, str]) -> tuple[Clock, Any]:
-    """Run so many trials in this process; returns the clock and the tracking store's client."""
+    """Run `count` trials in this process; return the clock and the client of the tracking store."""
     own = {"search.n_trials": str(count), "search.timeout": "600"}
     config = files.load("tune_mlp", {**own, **overrides})
     clock = Clock()
@@ -75,20 +78,26 @@ def search(count: int, objective: Objective | None, overrides: dict[str, str]) -
     return clock, store.client()
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=int, default=6)
-    parser.add_argument("--standins", type=int, default=2000)
-    given, rest = parser.parse_known_args()
-    overrides = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    parser.add_argument("--real", type=int, default=6, help="number of real trials")
+    parser.add_argument("--standins", type=int, default=2000, help="number of stand-in trials")
+    return parser
+
+
+def main() -> int:
+    """Measure both, print the times, and return 0 if both are as wanted."""
+    given, rest = parser().parse_known_args()
+    overrides = parse_fields(rest)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder).resolve()}/mlflow.db"
+        os.environ["MLFLOW_TRACKING_URI"] = processes.store(Path(folder).resolve())
         clock, client = search(given.real, None, overrides)
         fits = [client.get_run(run_id).data.metrics["fit_seconds"] for run_id in clock.run_ids]
         wholes = clock.seconds()
-        costs = [whole - fit for whole, fit in zip(wholes, fits, strict=True)][1:]  # the first starts TensorFlow
+        costs = [whole - fit for whole, fit in zip(wholes, fits, strict=True)][1:]  # the first one starts TensorFlow
         cost = statistics.median(costs)
-        print(f"beside fitting: median {cost:.2f} s of {len(costs)} trials, most {max(costs):.2f} s")
+        print(f"a trial without its fit: median {cost:.2f} s (n = {len(costs)}), at most {max(costs):.2f} s")
         times = search(given.standins, standin, overrides)[0].seconds()
     first, last = statistics.mean(times[:BLOCK]), statistics.mean(times[-BLOCK:])
     for start in range(0, len(times), max(BLOCK, len(times) // 10)):
