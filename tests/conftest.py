@@ -72,11 +72,11 @@ def small(data) -> FashionMNIST:
 def real_folder(tmp_path_factory, data) -> Path:
     """The four real files, gzipped, written from what load() found and cached on this machine."""
     parsed = cache.read_cache("official", "")
-    arrays = parsed.test_labels, parsed.train_labels, parsed.test_images, parsed.train_images
     folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name, array in zip(formats.IDX_FILES, arrays, strict=True):
+    for field, file in formats.IDX_FILES.items():
+        array = getattr(parsed, field)
         header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
+        (folder / f"{file.name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +14,12 @@ from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data.cache import cache_folder, read_cache, write_cache
-from fmnist_exp.data.formats import IDX_FILES, Parsed, SourceError, find_files, read_files
+from fmnist_exp.data.formats import CLASS_NAMES, IDX_FILES, Parsed, SourceError, find_files, read_files
 from fmnist_exp.data.sources import SOURCES, Source
 from fmnist_exp.errors import RequestError, WorkError
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.intp]
-
-# fmt: off
-CLASS_NAMES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +83,7 @@ def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> 
     """
     parsed = _named(config.source) if config.source else _found(sources)
     seed = seed if config.split_seed is None else config.split_seed
-    # copies, as the indexing in _split makes them, free the cache's memory map
-    test = Split("test", parsed.test_images.copy(), parsed.test_labels.copy())
+    test = Split("test", parsed.test_images, parsed.test_labels)
     return _split(parsed.train_images, parsed.train_labels, test, parsed.source, config.validation_fraction, seed)
 
 
@@ -124,17 +118,19 @@ def _named(source: str) -> Parsed:
     entry = "folder-" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     try:
         files = find_files(folder)
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files.values()]
         return _cached(entry, str(stats), lambda: _read(files, str(folder)))
     except (SourceError, OSError) as error:
         raise RequestError(f"data.source: {error}; with data.source empty the data is found or downloaded") from error
 
 
-def _read(files: Sequence[Path], source: str) -> Parsed:
+def _read(files: Mapping[str, Path], source: str) -> Parsed:
     parsed = read_files(files, source)
     counts = np.bincount(parsed.train_labels, minlength=len(CLASS_NAMES))
     if rare := [name for name, count in zip(CLASS_NAMES, counts, strict=True) if count < 2]:
-        raise SourceError(f"{files[0]}: the split needs two rows of each class; too few of {', '.join(rare)}")
+        raise SourceError(
+            f"{next(iter(files.values()))}: the split needs two rows of each class; too few of {', '.join(rare)}"
+        )
     return parsed
 
 
@@ -148,7 +144,7 @@ def _cached(entry: str, stamp: str, read: Callable[[], Parsed]) -> Parsed:
 
 
 def _found(sources: Sequence[Source]) -> Parsed:
-    """What the cache or the first source that works has."""
+    """Return the data from the cache, or from the first source that has it."""
     tried = []
     try:
         return read_cache("official", stamp="")
@@ -164,7 +160,7 @@ def _found(sources: Sequence[Source]) -> Parsed:
         write_cache("official", "", parsed)
         return parsed
     reasons = "".join(f"\n  {line}" for line in tried)
-    names = ", ".join(f"{name}.gz" for name in IDX_FILES)
+    names = ", ".join(f"{file.name}.gz" for file in IDX_FILES.values())
     raise WorkError(
         f"Fashion-MNIST was not found; tried{reasons}\n"
         f"Put {names} into a folder and run\n  mlflow run . -P data.source=FOLDER"

@@ -1,4 +1,4 @@
-"""The file formats of Fashion-MNIST: four IDX files or two CSV files, parsed and verified."""
+"""The file formats of Fashion-MNIST, four IDX files or two CSV files: find, parse and verify them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,111 @@ import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Bytes = NDArray[np.uint8]
 
-CSV_HEADER = "label", *(f"pixel{i}" for i in range(1, 785))
+CLASS_NAMES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+CSV_FILES = {"train": "fashion-mnist_train.csv", "test": "fashion-mnist_test.csv"}
+CSV_HEADER = ("label", *(f"pixel{i}" for i in range(1, 785)))
+
+
+class SourceError(Exception):
+    """A source cannot provide the data; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parsed:
+    """The images and labels of one source, before the split."""
+
+    train_images: Bytes  # (N, 28, 28)
+    train_labels: Bytes  # (N,)
+    test_images: Bytes  # (M, 28, 28)
+    test_labels: Bytes  # (M,)
+    source: str
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One of the publisher's files."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str  # of the decompressed file, since Debian compressed the files anew
+
+
+IDX_FILES = {  # by the field of Parsed that it fills; the smallest first, so that a dead link is noticed early
+    "test_labels": IdxFile(
+        "t10k-labels-idx1-ubyte", (10_000,), "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+    ),
+    "train_labels": IdxFile(
+        "train-labels-idx1-ubyte", (60_000,), "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+    ),
+    "test_images": IdxFile(
+        "t10k-images-idx3-ubyte", (10_000, 28, 28), "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+    ),
+    "train_images": IdxFile(
+        "train-images-idx3-ubyte", (60_000, 28, 28), "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+    ),
+}
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Find the four IDX files or the two CSV files in a folder.
+
+    Returns:
+        The paths, by the keys of IDX_FILES or of CSV_FILES.
+
+    Raises:
+        SourceError: the folder or some of the files are missing.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    candidates = [(key, folder / f"{file.name}{end}") for end in (".gz", "") for key, file in IDX_FILES.items()]
+    found = {key: path for key, path in candidates if path.is_file()}
+    tables = {key: folder / name for key, name in CSV_FILES.items() if (folder / name).is_file()}
+    if len(found) == len(IDX_FILES):
+        return found
+    if len(tables) == len(CSV_FILES):
+        return tables
+    if tables and not found:
+        raise SourceError(f"{folder} lacks {next(name for key, name in CSV_FILES.items() if key not in tables)}")
+    missing = ", ".join(f"{file.name}[.gz]" for key, file in IDX_FILES.items() if key not in found)
+    raise SourceError(f"{folder} lacks {missing}" + ("" if found else f" (or {' and '.join(CSV_FILES.values())})"))
+
+
+def read_files(files: Mapping[str, Path], source: str) -> Parsed:
+    """Parse and verify the files that `find_files` found. Raises SourceError if one of them is damaged."""
+    if files.keys() == CSV_FILES.keys():
+        (images, labels), (test_images, test_labels) = read_csv(files["train"]), read_csv(files["test"])
+        return Parsed(images, labels, test_images, test_labels, source)
+    arrays = {key: read_idx(files[key], file.shape, file.sha256) for key, file in IDX_FILES.items()}
+    return Parsed(**arrays, source=source)
 
 
 def read_csv(path: Path) -> tuple[Bytes, Bytes]:
-    """Images and labels of a CSV file: a header, then label and 784 pixels a row. Raises SourceError."""
-    import pandas as pd
+    """Return images and labels of a CSV file, which has a header, then a label and 784 pixels in each row.
 
+    Raises:
+        SourceError: the file is damaged.
+    """
     parts = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = tuple(next(csv.reader(file), ()))
             if header != CSV_HEADER:
                 raise SourceError(f"{path}: {_header_fault(header)}")
-            # one column too many, so that a row of 786 shows; in chunks, since 64-bit integers take 8 times the space
+            # one column more than expected, so that a row of 786 shows; in chunks, since 64-bit integers take 8 times
+            # the space
             options = {"header": None, "names": [*CSV_HEADER, "extra"], "index_col": False, "low_memory": False}
             parts = [_checked(path, chunk) for chunk in pd.read_csv(file, chunksize=5_000, **options)]
     except ValueError as error:  # pandas' ParserError among them
@@ -54,9 +131,7 @@ def _header_fault(header: tuple[str, ...]) -> str:
 
 
 def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
-    """The rows as bytes (n, 785). Raises SourceError naming the first cell that is no such integer."""
-    import pandas as pd
-
+    """Return rows as bytes (n, 785). Raises SourceError, which names the first cell that is not such an integer."""
     if chunk["extra"].notna().any():
         row = chunk.index[chunk["extra"].notna()][0]
         raise SourceError(f"{path}: row {row + 1} after the header has more than 785 values")
@@ -75,39 +150,17 @@ def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
     return checked
 
 
-# fmt: on
-CSV_FILES = "fashion-mnist_train.csv", "fashion-mnist_test.csv"
-
-
-def find_files(folder: Path) -> list[Path]:
-    """The four IDX files, in the order of IDX_FILES, or the two CSV files. Raises SourceError."""
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder")
-    candidates = [(name, folder / f"{name}{end}") for end in (".gz", "") for name in IDX_FILES]
-    idx = {name: path for name, path in candidates if path.is_file()}
-    tables = [folder / name for name in CSV_FILES if (folder / name).is_file()]
-    if len(idx) == len(IDX_FILES):
-        return [idx[name] for name in IDX_FILES]
-    if len(tables) == len(CSV_FILES):
-        return tables
-    if tables and not idx:
-        raise SourceError(f"{folder} lacks {next(name for name in CSV_FILES if folder / name not in tables)}")
-    missing = ", ".join(f"{name}[.gz]" for name in IDX_FILES if name not in idx)
-    raise SourceError(f"{folder} lacks {missing}" + ("" if idx else f" (or {' and '.join(CSV_FILES)})"))
-
-
-def read_files(files: Sequence[Path], source: str) -> Parsed:
-    """Parse and verify what find_files found. Raises SourceError."""
-    if files[0].suffix == ".csv":
-        (images, labels), (test_images, test_labels) = map(read_csv, files)
-    else:
-        arrays = (read_idx(path, *IDX_FILES[path.name.removesuffix(".gz")]) for path in files)
-        test_labels, labels, test_images, images = arrays
-    return Parsed(images, labels, test_images, test_labels, source)
-
-
 def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
-    """The array in an IDX file, gzipped or not, of this shape and with this SHA-256. Raises SourceError."""
+    """Return the array in an IDX file, gzipped or not.
+
+    Args:
+        path: the file.
+        shape: expected shape of the array.
+        sha256: expected digest of the decompressed file.
+
+    Raises:
+        SourceError: the file is damaged, or has another shape or digest.
+    """
     size = 4 + 4 * len(shape) + math.prod(shape)
     try:
         with path.open("rb") as plain:
@@ -123,7 +176,7 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
 
 
 def parse_idx(content: bytes, shape: tuple[int, ...], sha256: str) -> Bytes:
-    """The array in an IDX file's bytes. Raises SourceError."""
+    """Return the array in the content of an IDX file. Raises SourceError as `read_idx` does."""
     start = 4 + 4 * len(shape)
     if len(content) < 4 or content[:2] != b"\0\0":
         raise SourceError(f"not an IDX file: starts with {content[:4].hex() or 'nothing'}, expected 0000")
@@ -143,28 +196,3 @@ def parse_idx(content: bytes, shape: tuple[int, ...], sha256: str) -> Bytes:
             f"SHA-256 {found_sha256}, expected {sha256}: damaged, or another data set (MNIST's has the same names)"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-# Shape, and SHA-256 of the decompressed file: Debian compressed the files anew, so that theirs differ.
-# The smallest comes first, so that a dead link is noticed early.
-IDX_FILES: dict[str, tuple[tuple[int, ...], str]] = {
-    "t10k-labels-idx1-ubyte": ((10_000,), "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-    "train-labels-idx1-ubyte": ((60_000,), "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-    "t10k-images-idx3-ubyte": ((10_000, 28, 28), "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-    "train-images-idx3-ubyte": ((60_000, 28, 28), "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-}
-
-
-class SourceError(Exception):
-    """A place cannot give the data; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Parsed:
-    """The images and labels of one source, before the split."""
-
-    train_images: NDArray[np.uint8]  # (N, 28, 28)
-    train_labels: NDArray[np.uint8]  # (N,)
-    test_images: NDArray[np.uint8]  # (M, 28, 28)
-    test_labels: NDArray[np.uint8]  # (M,)
-    source: str

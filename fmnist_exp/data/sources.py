@@ -1,20 +1,21 @@
-"""The places that can have Fashion-MNIST's four IDX files, and the cache of what was once read from them."""
+"""The sources of Fashion-MNIST's files: Debian's package, the publisher, and Debian's archive."""
 
-import logging
+from __future__ import annotations
+
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import requests
-    from rich.progress import Progress
+import requests
+from requests.adapters import HTTPAdapter
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from urllib3.util import Retry
 
 from fmnist_exp.data.formats import IDX_FILES, SourceError
 
@@ -23,33 +24,40 @@ DEBIAN_PACKAGE = "dataset-fashion-mnist"
 OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 # the address has several IP addresses, each tried for this long: an offline machine must not wait for a minute
 CONNECT_SECONDS, READ_SECONDS = 2, 15
-PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt
-
-log = logging.getLogger(__name__)
+# a busy server is asked three times in all; an address that cannot be reached is asked once
+RETRY = Retry(
+    total=2,
+    connect=0,
+    backoff_factor=0.5,  # seconds before the third attempt, there is no pause before the second
+    status_forcelist=(408, 429, 500, 502, 503, 504),
+    respect_retry_after_header=False,  # it may ask for hours
+    raise_on_status=False,
+)
+TRANSFERS = 2  # attempts to transfer a whole file
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place to look: `fetch` gets an empty folder to use, and returns the folder where the files are."""
+    """A source of the data: `fetch` is given an empty folder for its use, and returns the folder that has the files."""
 
     name: str
     fetch: Callable[[Path], Path]
-    origin: str  # what a run's dataset is said to come from
+    origin: str  # the source that a run's dataset names
 
 
 def debian_folder(_: Path, folder: Path = DEBIAN_FOLDER) -> Path:
-    """The folder of Debian's package, where it is installed. Raises SourceError."""
+    """Return the folder of Debian's package. Raises SourceError if it is not installed."""
     if not folder.is_dir():
         raise SourceError("no such folder")
     return folder
 
 
 def download(folder: Path, address: str = OFFICIAL) -> Path:
-    """Fetch the four files from the publisher, with a bar on a terminal. Raises SourceError."""
-    import requests
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    """Download the four files from the publisher into `folder`, with a progress bar on a terminal.
 
+    Raises:
+        SourceError: the server cannot be reached, or lacks a file.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         print(f"downloading Fashion-MNIST from {address}", file=sys.stderr)
@@ -59,41 +67,40 @@ def download(folder: Path, address: str = OFFICIAL) -> Path:
             requests.Session() as session,
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         ):
-            for name in IDX_FILES:
-                _download_file(session, f"{address}{name}.gz", folder / f"{name}.gz", progress)
+            session.mount(address, HTTPAdapter(max_retries=RETRY))
+            for file in IDX_FILES.values():
+                _download_file(session, f"{address}{file.name}.gz", folder / f"{file.name}.gz", progress)
     except requests.RequestException as error:
         raise SourceError(_short(error)) from error
     return folder
 
 
-def _download_file(session: "requests.Session", url: str, target: Path, progress: "Progress") -> None:
-    """Write one file; broken transfers and busy servers are tried again, dead links and wrong addresses are not."""
-    import requests
-
+def _download_file(session: requests.Session, url: str, target: Path, progress: Progress) -> None:
+    """Write one file; if its transfer breaks off, start it once more."""
     task = progress.add_task(target.name, total=None)
-    for pause in (*PAUSES, None):
+    for attempt in range(1, TRANSFERS + 1):
         progress.reset(task)
-        try:
-            with session.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response:
-                response.raise_for_status()
-                progress.update(task, total=float(response.headers.get("Content-Length", 0)) or None)
+        with session.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response:
+            response.raise_for_status()
+            progress.update(task, total=float(response.headers.get("Content-Length", 0)) or None)
+            try:
                 with target.open("wb") as file:
                     for part in response.iter_content(2**16):
                         file.write(part)
                         progress.advance(task, len(part))
-            return
-        except requests.RequestException as error:
-            status = 0 if error.response is None else error.response.status_code
-            hopeless = isinstance(error, requests.ConnectTimeout) or (400 <= status < 500 and status not in (408, 429))
-            if pause is None or hopeless:
-                raise
-        time.sleep(pause)
+                return
+            except requests.RequestException:
+                if attempt == TRANSFERS:
+                    raise
 
 
 def debian_archive(folder: Path) -> Path:
-    """Download Debian's package with apt-get and unpack it, without root. Raises SourceError.
+    """Download Debian's package with apt-get into `folder` and unpack it there, without root.
 
-    The lists are private, since a fresh machine's own are empty and only root may fill them.
+    The package lists are private too, since those of a fresh machine are empty and only root may fill them.
+
+    Raises:
+        SourceError: there is no apt-get, or it cannot download the package.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise SourceError("this machine has no apt-get")
@@ -106,7 +113,7 @@ def debian_archive(folder: Path) -> Path:
     settings |= {"Acquire::Languages": "none", "Acquire::Retries": "1"}
     settings |= {"Acquire::http::Timeout": "10", "Acquire::https::Timeout": "10"}
     apt = ["apt-get", "-q", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
-    # one broken repository among several fails the update, and need not be the one that has the package
+    # the update fails if one of several repositories is broken, which may not be the one that has the package
     updated = _command([*apt, "update"], folder, seconds=120)
     fetched = _command([*apt, "download", DEBIAN_PACKAGE], folder, seconds=300)
     packages = list(folder.glob("*.deb"))
@@ -118,7 +125,7 @@ def debian_archive(folder: Path) -> Path:
 
 
 def _command(command: Sequence[str], folder: Path, seconds: int) -> str:
-    """Run it in the folder; what it said of its failure in one line, or nothing where it succeeded."""
+    """Run a command in the folder; return one line about its failure, or nothing if it succeeded."""
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, timeout=seconds, capture_output=True, text=True)
@@ -130,7 +137,7 @@ def _command(command: Sequence[str], folder: Path, seconds: int) -> str:
 
 
 def _short(error: Exception) -> str:
-    """The innermost reason of an error of requests, which wraps it twice and repeats the address each time."""
+    """Return the innermost reason of an error; requests wraps it twice and repeats the address each time."""
     reason = getattr(error.args[0], "reason", error) if error.args else error
     return re.sub(r"^HTTPS?Connection\w*\(.*?\): ", "", " ".join(str(reason).split()))[:200]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.data.dataset import CLASS_NAMES, Split
+from fmnist_exp.data.dataset import Split
+from fmnist_exp.data.formats import CLASS_NAMES
 
 Labels = NDArray[np.integer[Any]]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.calibration import Labels, Probabilities, expected_calibration_error
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fmnist_exp import compat, serving
 from fmnist_exp.backend import setup
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import onnx as onnx_export
 from fmnist_exp.export import requirements

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import AugmentationConfig
 from fmnist_exp.data.augment import augment, cutmix, mixup
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.training.events import Epoch
 

@@ -11,7 +11,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
 from fmnist_exp.tracking import models as logged_models

@@ -10,7 +10,8 @@ import numpy as np
 
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.dataset import CLASS_NAMES, FashionMNIST
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.assessment import Assessment

@@ -58,7 +58,6 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def serve(monkeypatch):
     """Start a server for a folder with a list of faults; its address is `server.address`."""
-    monkeypatch.setattr(sources, "PAUSES", (0.01, 0.01))
     monkeypatch.setenv("NO_PROXY", "*")
     servers = []
 
@@ -88,7 +87,7 @@ def test_download_survives_a_busy_server_and_a_cut_transfer(serve, real_folder, 
 
 @pytest.mark.parametrize(
     ("faults", "requests", "reason"),
-    [([404], 1, "404"), ([500, 500, 500], 3, "500"), (["cut", "cut", "cut"], 3, "incomplete|broken")],
+    [([404], 1, "404"), ([500, 500, 500], 3, "500"), (["cut", "cut"], 2, "incomplete|broken")],
 )
 def test_download_gives_up_at_the_first_file(serve, tmp_path, faults, requests, reason):
     server = serve(tmp_path, faults)
@@ -98,7 +97,6 @@ def test_download_gives_up_at_the_first_file(serve, tmp_path, faults, requests, 
 
 
 def test_a_dead_address_is_named_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PAUSES", ())
     monkeypatch.setenv("NO_PROXY", "*")
     with pytest.raises(SourceError, match=r"Failed to resolve 'data\.invalid'") as raised:
         sources.download(tmp_path, "http://data.invalid/")
@@ -107,7 +105,7 @@ def test_a_dead_address_is_named_in_one_line(tmp_path, monkeypatch):
 
 def test_a_server_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(sources, "PAUSES", (10, 10))  # a second attempt would be noticed
+    monkeypatch.setattr(sources, "RETRY", sources.RETRY.new(backoff_factor=10))  # a second attempt would be noticed
     monkeypatch.setenv("NO_PROXY", "*")
     start = time.monotonic()
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
@@ -164,29 +162,32 @@ def test_cache_gives_back_what_was_put_in(parsed):
         cache.read_cache("entry", "another stamp")
 
 
-@pytest.mark.parametrize("place", [0, 64, 70, 500, -1], ids=["digest", "newline", "header", "image", "label"])
-def test_cache_with_a_flipped_bit_is_refused(parsed, own_cache, place):
+@pytest.mark.parametrize("place", [*range(0, 150, 7), 500, 10_000, *range(-400, 0, 7)])
+def test_a_flipped_bit_in_the_cache_never_changes_an_image(parsed, own_cache, place):
     cache.write_cache("entry", "", parsed)
-    content = bytearray((own_cache / "entry").read_bytes())
+    content = bytearray((own_cache / "entry.npz").read_bytes())
     content[place] ^= 1
-    (own_cache / "entry").write_bytes(content)
-    with pytest.raises(SourceError, match="damaged"):
-        cache.read_cache("entry", "")
+    (own_cache / "entry.npz").write_bytes(content)
+    with contextlib.suppress(SourceError):  # a few bytes, such as the time of writing, do not matter
+        back = cache.read_cache("entry", "")
+        assert np.array_equal(back.train_images, parsed.train_images)
+        assert np.array_equal(back.test_labels, parsed.test_labels)
+        assert place not in (500, 10_000)  # images
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, 65, 66, 1000, -1])
+@pytest.mark.parametrize("size", [0, 1, 64, 1000, 16_000, -1])
 def test_cut_cache_is_refused(parsed, own_cache, size):
     cache.write_cache("entry", "", parsed)
-    content = (own_cache / "entry").read_bytes()
-    (own_cache / "entry").write_bytes(content[:size])
-    with pytest.raises(SourceError, match=r"damaged|unreadable"):
+    content = (own_cache / "entry.npz").read_bytes()
+    (own_cache / "entry.npz").write_bytes(content[:size])
+    with pytest.raises(SourceError, match="damaged"):
         cache.read_cache("entry", "")
 
 
 def test_damaged_cache_is_made_anew(real_folder, own_cache):
     places = [sources.Source("real", lambda _: real_folder, "real")]
     first = dataset.load(DataConfig(), 0, places).train.digest
-    (own_cache / "official").write_bytes(b"damage")
+    (own_cache / "official.npz").write_bytes(b"damage")
     assert dataset.load(DataConfig(), 0, places).train.digest == first
     assert cache.read_cache("official", "").source == "real"
 
@@ -208,7 +209,7 @@ def test_several_writers_leave_one_whole_entry(parsed, own_cache):
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(write_and_read, range(64))) == {"a test"}
-    assert [path.name for path in own_cache.iterdir()] == ["entry"]
+    assert [path.name for path in own_cache.iterdir()] == ["entry.npz"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation import metrics as scoring
 
 

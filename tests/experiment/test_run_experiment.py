@@ -18,7 +18,7 @@ import requests
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation.metrics import slug
 from fmnist_exp.experiment import run as experiment_run

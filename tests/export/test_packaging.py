@@ -18,7 +18,7 @@ from mlflow.models import Model
 from fmnist_exp import models
 from fmnist_exp.backend import inference, seeds
 from fmnist_exp.config.schema import ModelConfig
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
 

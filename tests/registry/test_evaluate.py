@@ -10,7 +10,7 @@ from fmnist_exp import cli
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation import robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from fmnist_exp.experiment import run as experiment_run

@@ -10,7 +10,7 @@ from matplotlib import image as pictures
 from playwright.sync_api import Page, expect
 from support.browsers import chromium, needs_chromium
 
-from fmnist_exp.data.dataset import CLASS_NAMES
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.serving import page
 
 pytestmark = needs_chromium
