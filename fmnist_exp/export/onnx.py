@@ -1,46 +1,42 @@
-"""A Keras model as an ONNX file, in a fraction of the time that `model.export` takes.
+"""Export a Keras model to ONNX, in a fraction of the time that `model.export` takes.
 
-tf2onnx goes through a graph dozens of times and copies all of its constants each time. So the graph that it gets has
-the large weights as inputs; in what it returns they become constants. ONNX Runtime makes the same of both.
+tf2onnx walks through a graph dozens of times and copies all of its constants each time. Here the large weights are
+inputs of the graph that tf2onnx converts, and become constants of the result, which ONNX Runtime treats alike.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
+import onnx
+import tf2onnx
 
 from fmnist_exp.backend import inference
 
-if TYPE_CHECKING:
-    import keras
-
 
 def export(model: keras.Model, file: Path) -> None:
-    """Write a float32 model that runs on TensorFlow: uint8 `images` (batch, 28, 28) to probabilities (batch, 10)."""
-    import onnx
-    import tf2onnx
+    """Write a float32 model that runs on TensorFlow as ONNX.
 
-    arrays = {f"weight_{place}": np.asarray(variable) for place, variable in enumerate(_variables(model))}
+    The graph maps uint8 `images` (B, 28, 28) to probabilities (B, 10).
+    """
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    arrays = {f"weight_{position}": np.asarray(variable) for position, variable in enumerate(variables)}
     large = {name: array for name, array in arrays.items() if array.ndim > 1}  # the rest is folded into these
     inputs: dict[str, tuple[list[int | None], Any]] = {"images": ([None, 28, 28], np.uint8)}
     inputs |= {name: (list(array.shape), array.dtype) for name, array in large.items()}
 
-    def answer(images: Any, *given: Any) -> Any:
-        values = list((arrays | dict(zip(large, given, strict=True))).values())
+    def predict(images: Any, *weights: Any) -> Any:
+        values = list((arrays | dict(zip(large, weights, strict=True))).values())
         trained = len(model.trainable_variables)
         probabilities, _ = model.stateless_call(values[:trained], values[trained:], images, training=False)
         return probabilities
 
-    converted, _ = tf2onnx.convert.from_function(*inference.graph(answer, inputs))
+    converted, _ = tf2onnx.convert.from_function(*inference.graph(predict, inputs))
     graph = converted.graph
-    weights = [given for given in graph.input if given.name in large]
-    for given in weights:
-        graph.input.remove(given)
-        graph.initializer.append(onnx.numpy_helper.from_array(large[given.name], given.name))
+    for weight in [given for given in graph.input if given.name in large]:
+        graph.input.remove(weight)
+        graph.initializer.append(onnx.numpy_helper.from_array(large[weight.name], weight.name))
     onnx.save(converted, file)
-
-
-def _variables(model: keras.Model) -> list[Any]:
-    return [*model.trainable_variables, *model.non_trainable_variables]

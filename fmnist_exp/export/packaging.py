@@ -1,4 +1,4 @@
-"""A model's folder with two faces: `mlflow.keras.load_model` and a fast `mlflow.pyfunc.load_model` on ONNX Runtime."""
+"""Save a Keras model as an MLflow model that loads with Keras and, without Keras, predicts on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
+import mlflow
 import numpy as np
 import yaml
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
 from fmnist_exp import compat, serving
 from fmnist_exp.backend import setup
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
-from fmnist_exp.export import onnx as onnx_export
 from fmnist_exp.export import requirements
-from fmnist_exp.export.checksums import checksums as checksums
+from fmnist_exp.export.checksums import checksums
 from fmnist_exp.serving import predictor
 
-if TYPE_CHECKING:
-    import keras
-    from mlflow.models import Model
-
-# mlflow-skinny is MLflow without its tracking server; its scoring server, a client and FastAPI are in it
+# mlflow-skinny is MLflow without its tracking server; it contains the scoring server, a client and FastAPI
 SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
-FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # none that runs code when it is read
-UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # these carry or call code
-TOLERANCE = 1e-4  # of a probability, between Keras and ONNX Runtime
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # another machine may not have the same patch
+FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # reading none of them runs code
+UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # they contain or call code
+TOLERANCE = 1e-4  # largest difference of a probability between Keras and ONNX Runtime
 
 EXPORT = """
 import sys
@@ -45,19 +45,19 @@ onnx.export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])
 
 
 def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> None:
-    """Write `model` to `folder` as an MLflow model, and compare its two faces on `examples`.
+    """Write `model` to `folder` as an MLflow model with two flavors, and compare both on `examples`.
+
+    `mlflow.keras.load_model` returns the Keras model, `mlflow.pyfunc.load_model` the predictor on ONNX Runtime.
 
     Args:
-        folder: must not exist yet.
-        metadata: MLflow's description of the model, completed and written here.
-        model: float32, stock Keras layers only; uint8 images (batch, 28, 28) to probabilities (batch, 10).
-        examples: real images (N, 28, 28); the first becomes the input example.
+        folder: A folder that does not exist yet.
+        metadata: MLflow's description of the model; it is completed and written.
+        model: A float32 model of stock Keras layers, from uint8 images (B, 28, 28) to probabilities (B, 10).
+        examples: Real images (N, 28, 28); the first one becomes the input example.
 
     Raises:
-        WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
+        WorkError: If ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
     """
-    import mlflow
-
     folder.mkdir()
     mlflow.keras.save_model(
         model,
@@ -65,12 +65,9 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         mlflow_model=metadata,
         signature=_signature(),
         input_example=examples[:1],
-        pip_requirements=list(requirements.locked(SERVING_PACKAGES)),
+        conda_env=_conda_environment(),
     )
-    if setup.on_tensorflow():
-        onnx_export.export(model, folder / "data" / "model.onnx")
-    else:
-        _export_in_another_process(folder / "data")
+    _export_to_onnx(model, folder / "data")
     (folder / "data" / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
     _copy_code(folder / "code")
     _loosen_python(folder / "python_env.yaml")
@@ -89,20 +86,16 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
 
 
 def check_safe(folder: Path) -> None:
-    """Refuse a model's folder with a file that could run code when it is loaded, or a layer that is not stock Keras.
-
-    Raises:
-        WorkError: names the file or the layer.
-    """
+    """Raise WorkError if a file in a model's folder could run code when it is loaded, or a layer is not stock Keras."""
     for name in checksums(folder):
         if Path(name).suffix not in FILE_TYPES and name != "MLmodel":
-            raise WorkError(f"the model has a file of a kind that is not loaded: {name}")
+            raise WorkError(f"the model has a file of a type that is not loaded: {name}")
     with zipfile.ZipFile(folder / "data" / "model.keras") as archive:
         _check_layers(json.loads(archive.read("config.json")))
 
 
 def _check_layers(config: Any) -> None:
-    """Walk through the configuration that Keras saved."""
+    """Check every layer in the nested configuration that Keras saved."""
     if isinstance(config, list):
         for part in config:
             _check_layers(part)
@@ -112,39 +105,47 @@ def _check_layers(config: Any) -> None:
             stock = str(config["module"]).split(".")[0] in ("keras", "builtins")
             foreign = not stock or config.get("registered_name") not in (None, name)
             if foreign or name in UNSAFE_LAYERS or name == "__lambda__":
-                raise WorkError(
-                    f"the model uses {name}, which is not a stock Keras layer; it could not be loaded safely"
-                )
+                raise WorkError(f"the model uses {name}, which is not a stock Keras layer, so loading it is not safe")
         for part in config.values():
             _check_layers(part)
 
 
+def _conda_environment() -> dict[str, Any]:
+    """Return the model's environment, for MLflow to derive all its requirement files from.
+
+    If it is given requirements only, MLflow looks for the version of pip and warns in environments without pip, such
+    as those that uv makes.
+    """
+    pip = {"pip": list(requirements.locked(SERVING_PACKAGES))}
+    return {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={PYTHON}", "pip", pip]}
+
+
 def _loosen_python(file: Path) -> None:
-    """Ask for the minor version of Python only: MLflow writes the patch, which another machine may not have."""
-    environment = yaml.safe_load(file.read_text(encoding="utf-8"))
-    environment["python"] = ".".join(str(environment["python"]).split(".")[:2])
+    """Replace the exact version of Python, which MLflow writes, by the minor version."""
+    environment = yaml.safe_load(file.read_text(encoding="utf-8")) | {"python": PYTHON}
     file.write_text(yaml.safe_dump(environment, sort_keys=False), encoding="utf-8")
 
 
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-
+def _signature() -> ModelSignature:
     columns: list[ColSpec | TensorSpec] = [ColSpec(DataType.long, "label"), ColSpec(DataType.string, "name")]
     columns.append(ColSpec(DataType.float, "probability"))
     columns += [ColSpec(DataType.float, f"p{label}") for label in range(len(CLASS_NAMES))]
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]), Schema(columns))
-    # The predictor checks its input itself: MLflow's own check would refuse float images.
-    compat.accept_any_input(signature)
+    compat.accept_any_input(signature)  # the predictor checks its input itself; MLflow would reject float images
     return signature
 
 
-def _export_in_another_process(folder: Path) -> None:
-    """From model.keras to model.onnx on TensorFlow: Keras' exporters for its other backends need more libraries.
+def _export_to_onnx(model: keras.Model, folder: Path) -> None:
+    """Write model.onnx beside model.keras, on TensorFlow: Keras' exporters for JAX need further libraries.
 
     Raises:
-        WorkError: what the process said last.
+        WorkError: If the process that exports a model of another backend fails.
     """
+    if setup.on_tensorflow():
+        from fmnist_exp.export import onnx  # late: it imports TensorFlow, which users of JAX need not have
+
+        onnx.export(model, folder / "model.onnx")
+        return
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", EXPORT, str(folder / "model.keras"), str(folder / "model.onnx")],
@@ -154,11 +155,11 @@ def _export_in_another_process(folder: Path) -> None:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise WorkError(f"the model was not exported to ONNX, which takes TensorFlow whatever Keras runs on: {last}")
+        raise WorkError(f"the export to ONNX failed; it needs TensorFlow, whatever Keras runs on: {last}")
 
 
 def _copy_code(folder: Path) -> None:
-    """The predictor as a package of the same name, so that the model loads where ours is not installed."""
+    """Copy the predictor as a package of the same name, so that the model loads where ours is not installed."""
     package = folder / Path(*serving.__name__.split("."))
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,23 @@ def test_requirements_are_what_serving_needs_and_pinned(folder):
     assert not {"keras", "tensorflow", "fmnist-exp"} & pins.keys()
     for file in ("conda.yaml", "python_env.yaml"):
         assert (folder / file).is_file()
+
+
+def test_an_environment_without_pip_causes_no_warning(tmp_path, model, small, caplog, monkeypatch):
+    """An environment that uv makes has no pip, which MLflow looks for to write it into conda.yaml."""
+
+    def hides_pip(name: str) -> importlib.metadata.Distribution:
+        if name == "pip":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    found = importlib.metadata.distribution
+    monkeypatch.setattr(importlib.metadata, "distribution", hides_pip)
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    packaging.save(tmp_path / "model", Model(), model, small.validation.images[:64])
+    assert caplog.messages == []
+    environment = yaml.safe_load((tmp_path / "model" / "conda.yaml").read_text())
+    assert environment["dependencies"][:2] == [f"python={packaging.PYTHON}", "pip"]
 
 
 def test_the_copied_code_is_this_code(folder):
