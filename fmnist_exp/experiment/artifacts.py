@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fmnist_exp import models
 from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.data.examples import examples
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as figures
@@ -51,7 +52,7 @@ def write_fit(folder: Path, fitted: Fit, data: FashionMNIST, config: ExperimentC
 @functools.lru_cache(maxsize=1)  # they are equal for all trials of a search
 def _training_images(train: Split, augmentation: AugmentationConfig, seed: int) -> Mapping[Artifact, bytes]:
     """Return the figures of training images as PNG."""
-    augmented = figures.augmented(train.images, train.labels, augmentation, seed)
+    augmented = figures.augmented(examples(train.images, train.labels, augmentation, seed), augmentation)
     samples = figures.samples(train.images, train.labels)
     return {Artifact.SAMPLES: canvas.png(samples), Artifact.AUGMENTED: canvas.png(augmented)}
 

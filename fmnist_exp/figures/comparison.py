@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -12,14 +11,11 @@ from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.comparison import Comparison
 from fmnist_exp.figures.canvas import DPI, RIGHT, WRONG
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-from fmnist_exp.figures.robustness import COLUMNS, SHOWN
+SHOWN, COLUMNS = 21, 7  # images won, and as many lost; images in a row
 
 
 def comparison(compared: Comparison, title: str) -> Figure:
-    """Images won and lost, per class as bars and as pictures."""
+    """Draw the images that only one of the two models predicts correctly: as bars by class, and some as images."""
     figure = Figure(figsize=(11, 6.2), dpi=DPI, layout="constrained")
     bars, won, lost = figure.subplot_mosaic([["bars", "won"], ["bars", "lost"]], width_ratios=(1, 1.5)).values()
     _bars_per_class(bars, compared)
@@ -35,16 +31,16 @@ def comparison(compared: Comparison, title: str) -> Figure:
 
 def _bars_per_class(axes: Axes, compared: Comparison) -> None:
     classes = compared.per_class()
-    places = np.arange(len(classes))
-    won = np.array([row["won"] for row in classes.values()])
-    lost = np.array([row["lost"] for row in classes.values()])
-    axes.barh(places, won, color=RIGHT, height=0.7)
-    axes.barh(places, -lost, color=WRONG, height=0.7)
-    for place in range(len(classes)):
-        axes.text(won[place], place, f" {won[place]:.0f}", va="center", ha="left", fontsize=8)
-        axes.text(-lost[place], place, f"{lost[place]:.0f} ", va="center", ha="right", fontsize=8)
+    rows = np.arange(len(classes))
+    won = np.array([counts["won"] for counts in classes.values()])
+    lost = np.array([counts["lost"] for counts in classes.values()])
+    axes.barh(rows, won, color=RIGHT, height=0.7)
+    axes.barh(rows, -lost, color=WRONG, height=0.7)
+    for row, (wins, losses) in enumerate(zip(won, lost, strict=True)):
+        axes.text(wins, row, f" {wins:.0f}", va="center", ha="left", fontsize=8)
+        axes.text(-losses, row, f"{losses:.0f} ", va="center", ha="right", fontsize=8)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, list(classes))
+    axes.set_yticks(rows, list(classes))
     axes.invert_yaxis()
     reach = 1.25 * max(1.0, won.max(), lost.max())
     axes.set_xlim(-reach, reach)
@@ -56,18 +52,17 @@ def _bars_per_class(axes: Axes, compared: Comparison) -> None:
 
 
 def _pictures(axes: Axes, compared: Comparison, chosen: NDArray[np.bool_], title: str, color: str) -> None:
-    """Some of the chosen images over the true name and the wrong answer, spread over all of them."""
-    places = np.flatnonzero(chosen)
-    shown = places[np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int)]
-    columns, height, width = COLUMNS, 46, 42  # pixels of a cell
-    canvas = np.full((SHOWN // columns * height, columns * width), 255, np.uint8)
+    """Draw some of the chosen images, spread evenly over all of them, above the true class and the wrong one."""
+    indices = np.flatnonzero(chosen)
+    shown = indices[np.linspace(0, len(indices) - 1, min(SHOWN, len(indices))).round().astype(int)]
+    height, width = 46, 42  # pixels of a cell
+    canvas = np.full((SHOWN // COLUMNS * height, COLUMNS * width), 255, np.uint8)
+    some = f", {len(shown)} of them" if len(indices) > len(shown) else ""
     axes.set_axis_off()
-    axes.set_title(
-        f"{title}: {len(places):,}" + (f", {len(shown)} of them" if len(places) > len(shown) else ""), fontsize=10
-    )
-    labels: Any = compared.split.labels
-    for place, index in enumerate(shown):
-        top, left = place // columns * height, place % columns * width
+    axes.set_title(f"{title}: {len(indices):,}{some}", fontsize=10)
+    labels = compared.split.labels
+    for position, index in enumerate(shown):
+        top, left = position // COLUMNS * height, position % COLUMNS * width
         canvas[top : top + 28, left + 7 : left + 35] = 255 - compared.split.images[index]
         wrong = next(x[index] for x in (compared.challenger, compared.champion) if x[index] != labels[index])
         axes.text(left + 21, top + 33, CLASS_NAMES[labels[index]], ha="center", va="center", fontsize=7)

@@ -1,11 +1,11 @@
-"""Figures of how a model stands up: to corrupted images, to its own confidence, to another model."""
+"""The figures of a robustness test: accuracy under corruptions, corrupted images, and calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -15,17 +15,17 @@ from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.evaluation.robustness import Level
 from fmnist_exp.figures.canvas import DPI, TRAIN, VALIDATION, WRONG, blank
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
 GREY = "#7a8b99"
-PANELS = 4  # a row
-SHOWN, COLUMNS = 21, 7  # images won, and as many lost; in a row
+PANELS = 4  # in a row
 
 
 def robustness(clean: Level, corrupted: Mapping[str, Sequence[Level]]) -> Figure:
-    """A panel per corruption: accuracy and mean confidence by severity; the space between them is miscalibration."""
+    """Draw accuracy and mean confidence by severity, one panel for each corruption.
+
+    Args:
+        clean: the scores on the clean images.
+        corrupted: the name of each corruption with one level for each severity.
+    """
     rows = -(-len(corrupted) // PANELS)
     figure = Figure(figsize=(11, 2.7 * rows + 0.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).ravel()
@@ -56,7 +56,7 @@ def robustness(clean: Level, corrupted: Mapping[str, Sequence[Level]]) -> Figure
 
 
 def corrupted_samples(rows: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
-    """One image per severity, clean first, a corruption a row."""
+    """Draw one corruption in each row: the clean image (28, 28), then one corrupted copy for each severity."""
     figure, axes = blank(6, 0.72 * len(rows) + 0.7)
     gap = 2  # pixels between images
     cell = 28 + gap
@@ -74,16 +74,19 @@ def corrupted_samples(rows: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure
 
 
 def reliability(panels: Mapping[str, tuple[Reliability, float]]) -> Figure:
-    """Accuracy by confidence with the number of answers below; a panel per title, with its calibration error."""
+    """Draw accuracy by confidence above the share of predictions, one panel for each title.
+
+    Args:
+        panels: the title of each panel with its bins and its expected calibration error.
+    """
     figure = Figure(figsize=(4.6 * len(panels), 5), dpi=DPI, layout="constrained")
     grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for (upper, lower), (title, (bins, error)) in zip(grid.T, panels.items(), strict=True):
         _reliability_panel(upper, bins)
         upper.set_title(f"{title}: ECE {error:.2%}", fontsize=10)
         edges = np.linspace(0, 1, len(bins.count) + 1)
-        lower.bar(
-            edges[:-1], bins.count / bins.count.sum(), width=edges[1], align="edge", color=GREY, edgecolor="white"
-        )
+        shares = bins.count / bins.count.sum()
+        lower.bar(edges[:-1], shares, width=edges[1], align="edge", color=GREY, edgecolor="white")
         lower.yaxis.set_major_formatter(PercentFormatter(1))
         lower.set_xlabel("confidence")
         lower.grid(alpha=0.3)
@@ -98,12 +101,10 @@ def _reliability_panel(axes: Axes, bins: Reliability) -> None:
     width = 1 / len(bins.count)
     left = np.arange(len(bins.count)) * width
     full = bins.count > 0
-    axes.bar(left[full], bins.accuracy[full], width, align="edge", color=TRAIN, edgecolor="white", label="accuracy")
-    low, high = np.minimum(bins.accuracy, bins.confidence), np.maximum(bins.accuracy, bins.confidence)
-    axes.bar(
-        left[full], (high - low)[full], width, bottom=low[full], align="edge", color=WRONG, alpha=0.35,
-        edgecolor="white", label="gap to confidence",
-    )  # fmt: skip
+    left, accuracy, confidence = left[full], bins.accuracy[full], bins.confidence[full]
+    low, gap = np.minimum(accuracy, confidence), np.abs(accuracy - confidence)
+    axes.bar(left, accuracy, width, align="edge", edgecolor="white", color=TRAIN, label="accuracy")
+    axes.bar(left, gap, width, low, align="edge", edgecolor="white", color=WRONG, alpha=0.35, label="gap to confidence")
     axes.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

@@ -1,9 +1,8 @@
-"""From numbers to matplotlib figures. No pyplot: nothing global, nothing to close, safe in any thread."""
+"""The figures of a run: training images, learning curves, the confusion matrix, predictions and the network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,23 +10,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import AugmentationConfig
-from fmnist_exp.data.augment import augment, cutmix, mixup
+from fmnist_exp.data.examples import Examples
 from fmnist_exp.data.formats import CLASS_NAMES
+from fmnist_exp.evaluation.calibration import Labels, Probabilities
 from fmnist_exp.evaluation.metrics import Evaluation
+from fmnist_exp.figures.canvas import DPI, RIGHT, TRAIN, VALIDATION, WRONG, Images, blank
 from fmnist_exp.training.events import Epoch
 
-if TYPE_CHECKING:
-    pass
-
-from fmnist_exp.figures.canvas import DPI, RIGHT, TRAIN, VALIDATION, WRONG, blank
-
-Images = NDArray[np.uint8]
-Probabilities = NDArray[np.floating[Any]]
-VARIANTS = 8  # of an augmented image
+SHOWN = 40  # predictions in a gallery
 
 
-def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
-    """Ten images of each class, a class a row."""
+def samples(images: Images, labels: Labels) -> Figure:
+    """Draw ten images of each class, one class in each row."""
     sheet = np.zeros((len(CLASS_NAMES), 10, *images.shape[1:]), np.uint8)  # a class with fewer images leaves gaps
     for label, row in enumerate(sheet):
         chosen = images[np.flatnonzero(labels == label)[:10]]
@@ -40,58 +34,42 @@ def samples(images: Images, labels: NDArray[np.uint8]) -> Figure:
     return figure
 
 
-def augmented(images: Images, labels: NDArray[np.uint8], config: AugmentationConfig, seed: int) -> Figure:
-    """One image of each class a row: as it is, changed eight times, and mixed twice with another if mixing is on."""
-    known, first = np.unique(labels, return_index=True)
-    originals = images[first]
-    random = np.random.default_rng(seed)
-    changed = [augment(originals, config, random) for _ in range(VARIANTS)]
-    mixed = _mixed(originals, known, config, random)
-    cell, wide = 32, 84  # pixels: a picture's place, and that of a mixed one with its words beside it
-    lefts = [0, *(cell * place + 12 for place in range(1, VARIANTS + 1))]
-    lefts += [cell * (VARIANTS + 1) + 24 + wide * place for place in range(len(mixed))]
-    canvas = np.zeros((cell * len(known), lefts[-1] + (wide if mixed else cell)), np.uint8)
-    for left, column in zip(lefts, [originals, *changed, *(pictures for pictures, _ in mixed)], strict=True):
+def augmented(examples: Examples, config: AugmentationConfig) -> Figure:
+    """Draw one class in each row: the original image, its augmented variants, and mixed images with their labels."""
+    cell, mixed_cell = 32, 84  # pixels: the width of an image's cell, and of a mixed one's with its label
+    variants = len(examples.augmented)
+    lefts = [0, *(cell * column + 12 for column in range(1, variants + 1))]
+    lefts += [cell * (variants + 1) + 24 + mixed_cell * column for column in range(len(examples.mixed))]
+    width = lefts[-1] + (mixed_cell if examples.mixed else cell)
+    canvas = np.zeros((cell * len(examples.labels), width), np.uint8)
+    columns = [examples.originals, *examples.augmented, *(images for images, _ in examples.mixed)]
+    for left, column in zip(lefts, columns, strict=True):
         for row, image in enumerate(column):
             canvas[row * cell + 2 : row * cell + 30, left + 2 : left + 30] = image
-    height, width = canvas.shape
-    figure, axes = blank(width / 60 + 1.3, height / 60 + 0.6, left=1.1, bottom=0.2)
+    figure, axes = blank(width / 60 + 1.3, len(canvas) / 60 + 0.6, left=1.1, bottom=0.2)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
-    for left, (_, captions) in zip(lefts[VARIANTS + 1 :], mixed, strict=True):
-        for row, caption in enumerate(captions):
+    for left, (_, soft_labels) in zip(lefts[variants + 1 :], examples.mixed, strict=True):
+        for row, (label, shares) in enumerate(zip(examples.labels, soft_labels, strict=True)):
+            others = np.where(np.arange(len(shares)) == label, 0, shares)
+            caption = f"+ {others.max():.0%} {CLASS_NAMES[others.argmax()]}" if others.any() else ""
             axes.text(left + 32, row * cell + 16, caption, va="center", fontsize=6)
-    axes.set_yticks(np.arange(len(known)) * cell + 16, [CLASS_NAMES[label] for label in known])
+    axes.set_yticks(np.arange(len(examples.labels)) * cell + 16, [CLASS_NAMES[label] for label in examples.labels])
     axes.set_xticks([])
     axes.set_title(_augmentation(config), loc="left", fontsize=8)
     return figure
 
 
-def _mixed(
-    originals: Images, labels: NDArray[np.uint8], config: AugmentationConfig, random: np.random.Generator
-) -> list[tuple[Images, list[str]]]:
-    """Two columns of mixed images with what their labels gain, or none: one of each kind where both are on."""
-    columns = []
-    one_hot = np.eye(len(CLASS_NAMES), dtype=np.float32)[labels]
-    kinds = [(change, alpha) for change, alpha in ((mixup, config.mixup), (cutmix, config.cutmix)) if alpha]
-    for change, alpha in (kinds * 2)[:2]:
-        pictures, shares = change(augment(originals, config, random), one_hot, alpha, random)
-        other = shares * (1 - one_hot)  # the row says the image's own class
-        partner = zip(other.max(axis=1), other.argmax(axis=1), strict=True)
-        columns.append((pictures, [f"+ {share:.0%} {CLASS_NAMES[label]}" if share else "" for share, label in partner]))
-    return columns
-
-
 def _augmentation(config: AugmentationConfig) -> str:
-    """What is on, by the names of the fields."""
-    on = [name if value is True else f"{name} {value:g}" for name, value in config.transforms().items()]
-    on += [f"{name} {alpha:g}" for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)) if alpha]
+    """Return a title that names the fields in use."""
+    fields = [name if value is True else f"{name} {value:g}" for name, value in config.transforms().items()]
+    fields += [f"{name} {alpha:g}" for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)) if alpha]
     number = "one copy" if config.copies == 1 else f"{config.copies} copies"
     made = f", in {number} made beforehand" if config.copies else ""
-    return f"Left as it is, right as it is trained on{made}\n{', '.join(on) or 'no augmentation'}"
+    return f"Left as it is, right as it is trained on{made}\n{', '.join(fields) or 'no augmentation'}"
 
 
 def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
-    """`quantity` ("loss" or "accuracy") of training and validation by epoch, the kept epoch marked."""
+    """Draw `quantity` ("loss" or "accuracy") of training and validation by epoch, and mark the epoch `best`."""
     figure, axes = blank(6.4, 4)
     numbers = [epoch.number for epoch in epochs]
     splits = [("train", "training", TRAIN), ("val", "validation", VALIDATION)]
@@ -113,7 +91,7 @@ def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Figure:
-    """Counts, with the row's share as colour."""
+    """Draw the counts of each true and predicted class, coloured by their share of the true class."""
     counts = evaluation.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = blank(7.2, 6.8, left=1.3, bottom=1.2)
@@ -131,21 +109,21 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def predictions(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
-    """The first forty images with what was predicted, and their true names where that is wrong."""
-    first = np.arange(min(40, len(images)))
+def predictions(images: Images, labels: Labels, probabilities: Probabilities) -> Figure:
+    """Draw the first forty images with the predicted class, and with the true one where the prediction is wrong."""
+    first = np.arange(min(SHOWN, len(images)))
     return _gallery(images, labels, probabilities, first, "Predictions, the first forty (green: right, red: wrong)")
 
 
-def mistakes(images: Images, labels: NDArray[np.uint8], probabilities: Probabilities) -> Figure:
-    """The forty wrong answers that the model is surest of."""
+def mistakes(images: Images, labels: Labels, probabilities: Probabilities) -> Figure:
+    """Draw the forty wrong predictions with the highest confidence."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:40]
+    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:SHOWN]
     return _gallery(images, labels, probabilities, surest, f"The surest of {len(wrong):,} mistakes, and what they are")
 
 
 def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
-    """A box per layer from top to bottom: (description, output shape, parameters)."""
+    """Draw a box for each layer, given as (description, output shape, number of parameters), from top to bottom."""
     figure, axes = blank(6, 0.4 * len(layers) + 0.5, left=0.1, right=0.1, bottom=0.1)
     for row, (description, shape, parameters) in enumerate(layers):
         weight = f"{parameters:,} parameters" if parameters else ""
@@ -164,26 +142,26 @@ def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
 
 
 def _gallery(
-    images: Images, labels: NDArray[np.uint8], probabilities: Probabilities, chosen: NDArray[np.intp], title: str
+    images: Images, labels: Labels, probabilities: Probabilities, chosen: NDArray[np.intp], title: str
 ) -> Figure:
-    """Images in rows of ten, each over the answer, and over its true name if that is another.
+    """Draw the chosen images in rows of ten, each above its predicted class, and its true one if that is another.
 
-    One picture and one text an image, as forty axes and eighty texts would be slow. A pixel becomes two by two, which
-    matplotlib need not interpolate.
+    All of them are one picture with one text for each image, because forty axes and eighty texts would be slow. Each
+    pixel is drawn as two by two, which matplotlib need not interpolate.
     """
     columns, cell = 10, (46, 44)  # pixels, height and width of a cell
     rows = max(1, -(-len(chosen) // columns))
-    canvas = np.full((rows * cell[0], columns * cell[1]), 0, np.uint8)
+    canvas = np.zeros((rows * cell[0], columns * cell[1]), np.uint8)
     width, height = 2 * columns * cell[1] / DPI, 2 * rows * cell[0] / DPI  # inches
     figure, axes = blank(width + 0.2, height + 0.5, left=0.1, right=0.1, bottom=0.1)
-    for place, index in enumerate(chosen):
-        top, left = place // columns * cell[0], place % columns * cell[1]
+    for position, index in enumerate(chosen):
+        top, left = position // columns * cell[0], position % columns * cell[1]
         canvas[top : top + 28, left + 8 : left + 36] = images[index]
-        answer, true = int(probabilities[index].argmax()), int(labels[index])
-        said = f"{CLASS_NAMES[answer]} {probabilities[index, answer]:.0%}"
-        color = RIGHT if answer == true else WRONG
-        said = said if answer == true else f"{said}\nis: {CLASS_NAMES[true]}"
-        axes.text(left + 22, top + 30, said, ha="center", va="top", fontsize=6.5, color=color)
+        predicted, true = int(probabilities[index].argmax()), int(labels[index])
+        text, color = f"{CLASS_NAMES[predicted]} {probabilities[index, predicted]:.0%}", RIGHT
+        if predicted != true:
+            text, color = f"{text}\nis: {CLASS_NAMES[true]}", WRONG
+        axes.text(left + 22, top + 30, text, ha="center", va="top", fontsize=6.5, color=color)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
     axes.set_axis_off()
     axes.set_title(title)

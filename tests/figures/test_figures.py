@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from support.figures import words
 
 from fmnist_exp.config.schema import AugmentationConfig
+from fmnist_exp.data.dataset import Split
+from fmnist_exp.data.examples import VARIANTS, examples
+from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as run_figures
@@ -50,6 +53,10 @@ ALL_ON = AugmentationConfig(
 )
 
 
+def augmented(split: Split, config: AugmentationConfig, seed: int) -> Figure:
+    return run_figures.augmented(examples(split.images, split.labels, config, seed), config)
+
+
 def pictures(figure: Figure, place: int) -> np.ndarray:
     """A column of an augmented figure: 0 is the originals."""
     (picture,) = figure.axes[0].get_images()
@@ -59,24 +66,24 @@ def pictures(figure: Figure, place: int) -> np.ndarray:
 
 
 def test_augmented_without_augmentation_shows_what_is_there(small):
-    figure = run_figures.augmented(small.train.images, small.train.labels, AugmentationConfig(), 0)
+    figure = augmented(small.train, AugmentationConfig(), 0)
     assert "no augmentation" in words(figure)
     assert "Ankle boot" in words(figure)
     first = small.train.images[[np.flatnonzero(small.train.labels == label)[0] for label in range(10)]]
-    assert all(np.array_equal(pictures(figure, place), first) for place in range(run_figures.VARIANTS + 1))
+    assert all(np.array_equal(pictures(figure, place), first) for place in range(VARIANTS + 1))
 
 
 def test_augmented_shows_what_is_on(small):
-    figure = run_figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    figure = augmented(small.train, ALL_ON, 0)
     said = words(figure)
     names = "horizontal_flip, rotation 15, shear 10, zoom 0.2, shift 2, erasing 0.5, mixup 2, cutmix 1"
     assert names in said
     assert "copies" not in said
-    columns = [pictures(figure, place) for place in range(run_figures.VARIANTS + 1)]
+    columns = [pictures(figure, place) for place in range(VARIANTS + 1)]
     assert all((a != b).any() for a, b in itertools.combinations(columns, 2))
     assert len(figure.axes[0].texts) == 20
     assert "% " in said
-    again = run_figures.augmented(small.train.images, small.train.labels, ALL_ON, 0)
+    again = augmented(small.train, ALL_ON, 0)
     assert np.array_equal(pictures(again, 5), columns[5])
 
 
@@ -84,7 +91,8 @@ def test_augmented_shows_what_is_on(small):
 def test_augmented_with_few_classes(small, fields):
     chosen = np.isin(small.train.labels, (2, 7))
     config = AugmentationConfig(**fields)
-    figure = run_figures.augmented(small.train.images[chosen], small.train.labels[chosen], config, 3)
+    few = Split("train", small.train.images[chosen], small.train.labels[chosen])
+    figure = augmented(few, config, 3)
     said = words(figure)
     assert "Pullover" in said
     assert "Dress" not in said
@@ -127,7 +135,7 @@ def test_predictions_shows_the_first_forty(answers):
     assert "first forty" in words(figure)
     assert len(figure.axes[0].texts) == 40
     wrong, right = (text.get_text() for text in figure.axes[0].texts[:2])
-    names = run_figures.CLASS_NAMES
+    names = CLASS_NAMES
     assert wrong == f"{names[(labels[0] + 1) % 10]} 91%\nis: {names[labels[0]]}"
     assert right == f"{names[labels[1]]} 91%"
     colors = [text.get_color() for text in figure.axes[0].texts]
@@ -150,7 +158,7 @@ def test_mistakes_shows_the_surest_first(answers):
     figure = run_figures.mistakes(images, labels, probabilities)
     assert "The surest of 50 mistakes" in words(figure)
     assert len(figure.axes[0].texts) == 40
-    assert figure.axes[0].texts[0].get_text().startswith(f"{run_figures.CLASS_NAMES[(labels[8] + 2) % 10]} 99%\nis: ")
+    assert figure.axes[0].texts[0].get_text().startswith(f"{CLASS_NAMES[(labels[8] + 2) % 10]} 99%\nis: ")
     assert {text.get_color() for text in figure.axes[0].texts} == {canvas.WRONG}
 
 
