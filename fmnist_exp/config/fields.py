@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -55,16 +56,8 @@ def fields() -> dict[str, FieldInfo]:
 
 def flatten(config: ExperimentConfig) -> dict[str, Any]:
     """Return the value of every field by dotted name, in the schema's order; without a search, no `search.` names."""
-
-    def walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, object]]:
-        for name in type(section).model_fields:
-            value = getattr(section, name)
-            if isinstance(value, BaseModel):
-                yield from walk(value, f"{prefix}{name}.")
-            elif value is not None or prefix:
-                yield prefix + name, value
-
-    return dict(walk(config, ""))
+    names = (name for name in fields() if config.search or not name.startswith("search."))
+    return {name: attrgetter(name)(config) for name in names}
 
 
 def allowed(name: str) -> str:

@@ -20,15 +20,9 @@ EXPERIMENTS = next(folder for folder in (PACKAGE / "experiments", PACKAGE.parent
 class _Loader(yaml.SafeLoader):
     """A YAML reader that leaves 1:30 as text; by YAML 1.1 it is the number 90, written to the base 60."""
 
-    def construct_number(self, node: yaml.ScalarNode) -> object:
-        if ":" in node.value:
-            return node.value
-        whole = node.tag.endswith("int")
-        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
-
-
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        is_text = isinstance(node, yaml.ScalarNode) and ":" in node.value
+        return node.value if is_text else super().construct_object(node, deep)
 
 
 def load(reference: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:

@@ -213,22 +213,19 @@ class ExperimentConfig(Section):
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
-    def _mixing_requires_one_hot(self) -> "ExperimentConfig":
+    def _sections_agree(self) -> "ExperimentConfig":
         for name in ("mixup", "cutmix"):
             if getattr(self.augmentation, name) and self.training.labels != "one_hot":
                 raise ValueError(f"augmentation.{name} requires training.labels=one_hot")
-        return self
-
-    @model_validator(mode="after")
-    def _without_validation(self) -> "ExperimentConfig":
-        """Refuse what watches the validation images if there are none: every epoch is run, and the last one is kept."""
-        if self.data.validation_fraction:
-            return self
-        plateau = "training.schedule=plateau" if self.training.schedule == "plateau" else ""
-        watching = {"training.patience": self.training.patience, "training.checkpoint": self.training.checkpoint}
-        wants = [plateau, *(name for name, value in watching.items() if value), "search" if self.search else ""]
-        if name := next(filter(None, wants), None):
-            raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {name} requires")
+        watching = {  # what needs validation images; without them all epochs are run and the last one is kept
+            "training.schedule=plateau": self.training.schedule == "plateau",
+            "training.patience": self.training.patience,
+            "training.checkpoint": self.training.checkpoint,
+            "search": self.search,
+        }
+        first = next((name for name, is_on in watching.items() if is_on), "")
+        if first and not self.data.validation_fraction:
+            raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {first} requires")
         return self
 
     def to_yaml(self) -> str:

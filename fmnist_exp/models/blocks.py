@@ -9,6 +9,7 @@ from keras import KerasTensor, Layer, layers, regularizers
 from fmnist_exp.config.schema import ModelConfig
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.286, 0.353  # of the training images, scaled to 0…1
+Kind = Callable[..., Layer]  # the class of a dense layer or convolution
 Shape = Mapping[str, int | str]  # arguments of a layer, such as its units or its filters
 BATCH_NORM_MOMENTUM = 0.9  # Keras' default of 0.99 lags behind in runs of a few epochs
 
@@ -29,20 +30,11 @@ def dropout(rate: float) -> list[Layer]:
 
 
 def with_activation(
-    layer: Callable[..., Layer],
-    config: ModelConfig,
-    shape: Shape,
-    pooling: Sequence[Layer] = (),
-    norm: bool = True,
+    layer: Kind, config: ModelConfig, shape: Shape, pooling: Sequence[Layer] = (), norm: bool = True
 ) -> list[Layer]:
     """Return a dense layer or convolution, `pooling`, and the normalisation and the activation in the set order.
 
-    Args:
-        layer: the class of the layer.
-        config: decides on the normalisation, its position, the activation and the L2 penalty.
-        shape: the arguments of the layer.
-        pooling: layers between the convolution and what follows it.
-        norm: False leaves the normalisation out even if `config.batch_norm` is on.
+    With `norm` False there is no normalisation, even if `config.batch_norm` is on.
     """
     weights, *normalisation = with_norm(layer, config, shape, norm)
     activation = layers.Activation(config.activation)
@@ -51,7 +43,7 @@ def with_activation(
     return [weights, *pooling, *normalisation, activation]
 
 
-def with_norm(layer: Callable[..., Layer], config: ModelConfig, shape: Shape, norm: bool = True) -> list[Layer]:
+def with_norm(layer: Kind, config: ModelConfig, shape: Shape, norm: bool = True) -> list[Layer]:
     """Return a dense layer or convolution, followed by its batch normalisation if there is one."""
     norm = norm and config.batch_norm
     # batch normalisation adds an offset of its own, unless an activation lies between

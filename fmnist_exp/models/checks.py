@@ -4,10 +4,6 @@ from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.errors import RequestError
 
 
-def accept(config: ModelConfig) -> None:
-    """Accept every configuration that the schema accepts."""
-
-
 def has_a_width(config: ModelConfig) -> None:
     """Raise RequestError if `widths` is empty: the stem takes its filters from the first one."""
     if not config.widths:
