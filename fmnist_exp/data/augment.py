@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of uint8 images, in NumPy, in the caller's random order."""
+"""Augmentation of whole batches of uint8 images in NumPy, with the caller's random generator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import AugmentationConfig
 
-Images = NDArray[np.uint8]
+Images = NDArray[np.uint8]  # (B, 28, 28)
+OneHot = NDArray[np.float32]  # (B, 10)
 
 SIDE = 28  # pixels
-PITCH = SIDE + 1  # a row and the black pixel before it, which is also the one after the row above
-FEW = 16  # images; their temporaries stay in the cache, and below the size for which malloc asks the kernel
+PITCH = SIDE + 1  # a row and the black pixel before it, which also ends the row above
+FEW = 16  # images; their temporary arrays stay in the cache, and below the size for which malloc asks the kernel
 ERASED_SIDE = (6, 14)  # pixels; the shortest and the longest side of an erased rectangle
+EVEN_BYTES = 0x00FF00FF  # of a 32-bit word
 
 
 def horizontal_flip(images: Images, config: AugmentationConfig, random: np.random.Generator) -> Images:
@@ -27,66 +29,84 @@ def horizontal_flip(images: Images, config: AugmentationConfig, random: np.rando
 
 
 def affine(images: Images, config: AugmentationConfig, random: np.random.Generator) -> Images:
-    """Change each image's size, slant it sideways and turn it, all about its middle, in one sampling."""
+    """Scale, shear and rotate each image about its centre, with one interpolation for all three."""
     size, slant, angle = random.uniform(-1, 1, (3, len(images)))
     size = 1 + config.zoom * size
     slant = np.tan(np.radians(config.shear * slant))
     angle = np.radians(config.rotation * angle)
     cos, sin = np.cos(angle) / size, np.sin(angle) / size
-    # the turn undone, then the slant, then the size
+    # the inverse of the rotation, then that of the shear, then that of the scaling
     inverse = np.array([[cos, sin], [-sin - slant * cos, cos - slant * sin]])  # (2, 2, B)
     return warp(images, inverse)
 
 
 def warp(images: Images, inverse: NDArray[np.float64]) -> Images:
-    """Take each pixel from where `inverse` (2, 2, B) maps it, in rows and columns from the middle; black outside.
+    """Map images linearly about their centres, with bilinear interpolation and black outside.
 
-    Bilinear and in fixed point, which is within one grey level of exact.
+    It computes in fixed point, and every pixel is within one grey level of the exact value.
+
+    Args:
+        images: the batch.
+        inverse: (2, 2, B), maps the row and column of a pixel, from the centre, to where its value is taken.
     """
-    middle = (SIDE - 1) / 2
-    by_row, by_column = (inverse[..., None] * (np.arange(SIDE) - middle)).swapaxes(0, 1)  # (2, B, 28) each
-    by_row += middle + 1  # the border's pixel
+    centre = (SIDE - 1) / 2
+    by_row, by_column = (inverse[..., None] * (np.arange(SIDE) - centre)).swapaxes(0, 1)  # (2, B, 28) each
+    by_row += centre + 1  # the pixel of the border
     by_row[1] += 1 / 512  # columns are rounded to 256ths
     by_row, by_column = ((part * 65536).astype(np.int32) for part in (by_row, by_column))
     warped = np.empty_like(images)
     for start in range(0, len(images), FEW):
         few = slice(start, start + FEW)
         source = by_row[:, few, :, None] + by_column[:, few, None]  # (2, 16, 28, 28), 65,536ths of a pixel
-        np.clip(source, 0, PITCH << 16, out=source)  # on the border all is black
+        np.clip(source, 0, PITCH << 16, out=source)  # the border is black, and so is everything beyond it
         warped[few] = _sample(images[few], *source.view(np.uint32))
     return warped
 
 
 def _sample(images: Images, row: NDArray[np.uint32], column: NDArray[np.uint32]) -> NDArray[np.integer]:
-    """Interpolate: a pixel and its three neighbours travel as the bytes of one number.
+    """Interpolate bilinearly, with SWAR arithmetic: several small numbers share one 32-bit word.
 
-    One look-up fetches all four, and one multiplication weighs two of them. Where a difference is negative, it borrows
-    from the half above, and the sum gives that back.
+    With u and v for the fractions of row and column, and the four neighbouring pixels
+
+        p00 p01    upper = p00 + (p01 - p00) v
+        p10 p11    lower = p10 + (p11 - p10) v    value = upper + (lower - upper) u
+
+    one look-up fetches a word with all four pixels, and one multiplication by v serves both rows: the word's lower half
+    holds the upper row, its upper half the lower row. If a difference in the lower half is negative, it borrows from
+    the upper half, and the sum gives that back.
+
+    Args:
+        images: a few images.
+        row: (B, 28, 28), rows in the bordered images; the high 16 bits are the pixel, the low 16 bits are u.
+        column: the same for columns; the high 8 of the low 16 bits are v.
     """
     cell = (row >> 16) * np.uint32(PITCH)
     cell += column >> 16
     cell += np.arange(0, len(images) * PITCH**2, PITCH**2, dtype=np.uint32)[:, None, None]
-    right: NDArray[np.uint32] = _neighbours(images).take(cell)
-    left = right & 0x00FF00FF  # the lower one in the upper half
+    right: NDArray[np.uint32] = _neighbours(images).take(cell)  # bytes p11 p10 p01 p00, the highest first
+    left = right & EVEN_BYTES  # 0 p10 0 p00
     right >>= 8
-    right &= 0x00FF00FF
+    right &= EVEN_BYTES  # 0 p11 0 p01
     right -= left
     right *= (column >> 8) & 0xFF
     left <<= 8
-    left += right
+    left += right  # lower, upper: 16 bits each, in 256ths
     upper = left & 0xFFFF
     lower = left >> 16
     lower -= upper
     lower *= row & 0xFFFF
     upper <<= 16
-    upper += lower
-    upper += 1 << 23  # one half
+    upper += lower  # the value in the high 8 bits, its fraction in the low 24
+    upper += 1 << 23  # rounds
     upper >>= 24
     return upper
 
 
 def _neighbours(images: Images) -> NDArray[np.uint32]:
-    """Each pixel of the bordered images with its right, lower and lower right neighbour, from the lowest byte up."""
+    """Return a word for each pixel of the bordered images: itself, its right, lower and lower right neighbour.
+
+    The pixel is the lowest byte.
+    """
     pixels = len(images) * PITCH**2
     flat = np.zeros(pixels + 2 * PITCH + 3, np.uint8)
     flat[:pixels].reshape(len(images), PITCH, PITCH)[:, 1:, 1:] = images
@@ -100,13 +120,18 @@ def _neighbours(images: Images) -> NDArray[np.uint32]:
 
 
 def shift(images: Images, config: AugmentationConfig, random: np.random.Generator) -> Images:
-    """Move each image by up to `config.shift` pixels in both directions; what comes in at the border is black."""
+    """Move each image by up to `config.shift` pixels in both directions."""
     most = config.shift
+    up, left = random.integers(0, 2 * most + 1, (2, len(images))) - most
+    return shifted(images, -up, -left, most)
+
+
+def shifted(images: Images, down: NDArray[np.int64], right: NDArray[np.int64], most: int) -> Images:
+    """Return the images moved by `down` and `right` pixels, (B,) from -most to most; black comes in at the border."""
     padded = np.zeros((len(images), SIDE + 2 * most, SIDE + 2 * most), np.uint8)
     padded[:, most:-most, most:-most] = images  # np.pad is slower
     windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))  # (B, 2m+1, 2m+1, 28, 28)
-    down, right = random.integers(0, 2 * most + 1, (2, len(images)))
-    moved: Images = windows[np.arange(len(images)), down, right]
+    moved: Images = windows[np.arange(len(images)), most - down, most - right]
     return moved
 
 
@@ -120,21 +145,26 @@ def erasing(images: Images, config: AugmentationConfig, random: np.random.Genera
 
 
 def rectangles(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """A mask (B, 28, 28) of the pixels from `first` to before `end`, both (2, B): rows, columns."""
-    place = np.arange(SIDE)
-    rows, columns = (place >= first[..., None]) & (place < end[..., None])  # (B, 28) each
+    """Return a mask (B, 28, 28) of one rectangle in each image.
+
+    Args:
+        first: the first row and column of each rectangle, (2, B).
+        end: the row and the column after the last ones, (2, B).
+    """
+    pixel = np.arange(SIDE)
+    rows, columns = (pixel >= first[..., None]) & (pixel < end[..., None])  # (B, 28) each
     inside: NDArray[np.bool_] = rows[:, :, None] & columns[:, None]
     return inside
 
 
 class Transform(NamedTuple):
-    """A change of images (B, 28, 28), and the fields that switch it on: any of them that is not zero."""
+    """A change of images; it is applied if any of its fields is not zero."""
 
     apply: Callable[[Images, AugmentationConfig, np.random.Generator], Images]
     fields: tuple[str, ...]
 
 
-# in this order: what is erased must neither move nor turn
+# in this order, since an erased rectangle must neither move nor turn
 TRANSFORMS = {
     "horizontal_flip": Transform(horizontal_flip, ("horizontal_flip",)),
     "affine": Transform(affine, ("rotation", "shear", "zoom")),
@@ -144,50 +174,50 @@ TRANSFORMS = {
 
 
 def augment(images: Images, config: AugmentationConfig, random: np.random.Generator) -> Images:
-    """Apply every transform that `config` turns on. Takes uint8 (batch, 28, 28), returns new ones."""
+    """Apply every transform that `config` switches on; the given images stay as they are."""
     for transform in TRANSFORMS.values():
         if any(getattr(config, field) for field in transform.fields):
             images = transform.apply(images, config, random)
     return images
 
 
-OneHot = NDArray[np.float32]  # (B, 10)
-
-
 def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> tuple[Images, OneHot]:
-    """Blend each image with another (Zhang et al. 2017, mixup); its own share is drawn from Beta(alpha, alpha)."""
+    """Blend each image and its label with another one's (Zhang et al. 2017, mixup).
+
+    The image's own share is drawn from Beta(alpha, alpha).
+    """
     partner = random.permutation(len(images))
-    own = np.rint(random.beta(alpha, alpha, len(images)) * 256).astype(np.uint16)  # in 256ths, also for the labels
-    blend = images * own[:, None, None]
-    blend += images[partner] * (256 - own)[:, None, None]
-    blend += 128  # one half
+    share = np.rint(random.beta(alpha, alpha, len(images)) * 256).astype(np.uint16)  # in 256ths, also for the labels
+    blend = images * share[:, None, None]
+    blend += images[partner] * (256 - share)[:, None, None]
+    blend += 128  # rounds
     blend >>= 8
-    return blend.astype(np.uint8), _blend(labels, partner, own / np.float32(256))
+    return blend.astype(np.uint8), _blend(labels, partner, share / np.float32(256))
 
 
 def cutmix(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> tuple[Images, OneHot]:
-    """Paste a rectangle of another into each image (Yun et al. 2019, CutMix); the area decides about the labels.
+    """Paste a rectangle of another image into each image (Yun et al. 2019, CutMix), and blend the labels by area.
 
-    The part that stays is drawn from Beta(alpha, alpha). Of a rectangle about a random place, what lies beyond the
-    border is lost.
+    The share of the image that stays is drawn from Beta(alpha, alpha). The rectangle's centre is drawn too, and the
+    part of the rectangle beyond the border is lost.
     """
     partner = random.permutation(len(images))
     side = np.rint(SIDE * np.sqrt(1 - random.beta(alpha, alpha, len(images)))).astype(int)
     first = random.integers(0, SIDE, (2, len(images))) - side // 2
     first, end = first.clip(0, SIDE), (first + side).clip(0, SIDE)
-    own = 1 - np.prod(end - first, axis=0) / np.float32(SIDE**2)
-    return np.where(rectangles(first, end), images[partner], images), _blend(labels, partner, own)
+    share = 1 - np.prod(end - first, axis=0) / np.float32(SIDE**2)
+    return np.where(rectangles(first, end), images[partner], images), _blend(labels, partner, share)
 
 
-def _blend(labels: OneHot, partner: NDArray[np.int64], own: NDArray[np.floating]) -> OneHot:
-    own = own.astype(np.float32)[:, None]
-    return own * labels + (1 - own) * labels[partner]
+def _blend(labels: OneHot, partner: NDArray[np.int64], share: NDArray[np.floating]) -> OneHot:
+    share = share.astype(np.float32)[:, None]
+    return share * labels + (1 - share) * labels[partner]
 
 
 def mix(
     images: Images, labels: OneHot, config: AugmentationConfig, random: np.random.Generator
 ) -> tuple[Images, OneHot]:
-    """Apply mixup or cutmix, whichever is on; where both are, one of them at random for the whole batch."""
+    """Apply mixup or CutMix, whichever is switched on; if both are, draw one of them for the whole batch."""
     choices = [(change, alpha) for change, alpha in ((mixup, config.mixup), (cutmix, config.cutmix)) if alpha]
     if not choices:
         return images, labels

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_exp.data.augment import shifted
+
 Images = NDArray[np.uint8]
 Corruption = Callable[[Images, int, np.random.Generator], NDArray[Any]]
 
@@ -31,14 +33,11 @@ def blur(images: Images, severity: int, random: np.random.Generator) -> NDArray[
 
 
 def shift(images: Images, severity: int, random: np.random.Generator) -> NDArray[Any]:
-    """Move each image in one of eight directions; what comes in at the border is black."""
+    """Move each image in one of eight directions; black comes in at the border."""
     most = (1, 2, 4, 6, 8)[severity - 1]  # pixels
     directions = np.array([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b])
-    down, right = most * directions[random.integers(len(directions), size=len(images))].T + most
-    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))  # (B, 2m+1, 2m+1, 28, 28)
-    moved: NDArray[Any] = windows[np.arange(len(images)), down, right]
-    return moved
+    up, left = most * directions[random.integers(len(directions), size=len(images))].T
+    return shifted(images, -up, -left, most)
 
 
 def rotation(images: Images, severity: int, random: np.random.Generator) -> NDArray[Any]:
