@@ -1,9 +1,8 @@
-"""From probabilities and labels to numbers."""
+"""The numbers that say how good a model is on one split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +14,23 @@ from fmnist_exp.evaluation.calibration import Labels, Probabilities, expected_ca
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on one split of N images."""
+    """The scores of a model on one split."""
 
     split: str
     accuracy: float
-    loss: float  # mean cross-entropy, nats, without any penalty on the weights
-    ece: float
+    loss: float  # mean cross-entropy in nats, without any penalty on the weights
+    ece: float  # expected calibration error
     per_class: dict[str, dict[str, float]]  # class name → precision, recall, f1-score, support
     confusion: NDArray[np.int64]  # (10, 10), rows true, columns predicted
 
     def metrics(self) -> dict[str, float]:
-        """As logged: `test_accuracy`, …, and the accuracy on each class's images (its recall)."""
+        """Return the metrics that a run logs, such as `test_accuracy`; the accuracy on a class is its recall."""
         figures = {"accuracy": self.accuracy, "loss": self.loss, "ece": self.ece}
         figures |= {f"accuracy_{slug(name)}": row["recall"] for name, row in self.per_class.items()}
         return {f"{self.split}_{name}": value for name, value in figures.items()}
 
-    def report(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+    def report(self) -> dict[str, object]:
+        """Return all scores, ready for JSON."""
         return {
             "split": self.split,
             "images": int(self.confusion.sum()),
@@ -64,5 +63,5 @@ def evaluate(probabilities: Probabilities, labels: Labels, split: str) -> Evalua
 
 
 def slug(name: str) -> str:
-    """A class name as it stands in a metric's name: `Ankle boot` → `ankle_boot`."""
+    """Return a class name in the form that a metric's name takes: `Ankle boot` becomes `ankle_boot`."""
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())

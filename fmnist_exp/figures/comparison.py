@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,12 +18,12 @@ SHOWN, COLUMNS = 21, 7  # images won, and as many lost; images in a row
 
 def comparison(compared: Comparison, title: str) -> Figure:
     """Draw the images that only one of the two models predicts correctly: as bars by class, and some as images."""
+    numbers = compared.numbers()
     figure = Figure(figsize=(11, 6.2), dpi=DPI, layout="constrained")
     bars, won, lost = figure.subplot_mosaic([["bars", "won"], ["bars", "lost"]], width_ratios=(1, 1.5)).values()
-    _bars_per_class(bars, compared)
+    _bars_per_class(bars, numbers["classes"])
     _pictures(won, compared, compared.won, "only the challenger is right", RIGHT)
     _pictures(lost, compared, compared.lost, "only the champion is right", WRONG)
-    numbers = compared.numbers()
     figure.suptitle(
         f"{title} on {numbers['images']:,} validation images:"
         f" {numbers['challenger_accuracy']:.2%} and {numbers['champion_accuracy']:.2%}, p = {numbers['p_value']:.2g}"
@@ -29,8 +31,7 @@ def comparison(compared: Comparison, title: str) -> Figure:
     return figure
 
 
-def _bars_per_class(axes: Axes, compared: Comparison) -> None:
-    classes = compared.per_class()
+def _bars_per_class(axes: Axes, classes: Mapping[str, Mapping[str, float]]) -> None:
     rows = np.arange(len(classes))
     won = np.array([counts["won"] for counts in classes.values()])
     lost = np.array([counts["lost"] for counts in classes.values()])

@@ -12,11 +12,11 @@ def compared(won: int, lost: int, both: int = 10) -> Comparison:
     count = won + lost + both
     labels = np.arange(count) % 10
     wrong = (labels + 1) % 10
-    place = np.arange(count)
-    challenger = np.where((place >= won) & (place < won + lost), wrong, labels)
-    champion = np.where(place < won, wrong, labels)
+    index = np.arange(count)
+    challenger = np.where((index >= won) & (index < won + lost), wrong, labels)
+    champion = np.where(index < won, wrong, labels)
     split = Split("validation", np.zeros((count, 28, 28), np.uint8), labels.astype(np.uint8))
-    return Comparison(split, place + 100, challenger, champion)
+    return Comparison(split, index + 100, challenger, champion)
 
 
 @pytest.mark.parametrize(("won", "lost", "p"), [(0, 0, 1), (5, 0, 1 / 32), (0, 5, 1), (1, 1, 0.75), (9, 1, 11 / 1024)])
