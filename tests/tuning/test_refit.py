@@ -10,7 +10,8 @@ from support.searches import FinishedSearch, configure, search
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import DataConfig, ExperimentConfig
-from fmnist_exp.data import dataset, sources
+from fmnist_exp.data import cache as cache_files
+from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
@@ -40,7 +41,7 @@ def folder(tmp_path_factory, small) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "cache_folder", lambda: tmp_path_factory.mktemp("cache"))
+        patch.setattr(cache_files, "cache_folder", lambda: tmp_path_factory.mktemp("cache"))
         yield
 
 
