@@ -31,7 +31,8 @@ from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchRequest
-from fmnist_exp.tuning.workers.trial import Measured, Objective
+from fmnist_exp.tuning.workers.messages import TrialResult
+from fmnist_exp.tuning.workers.trial import Objective
 
 BLOCK = 100  # number of consecutive stand-in trials that are averaged
 
@@ -55,15 +56,15 @@ class Clock(SearchCallback):
         return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
 
 
-def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
+def standin(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> TrialResult:
     """Report and log two epochs as a real trial does, without training."""
     accuracy = 0.9 - config.model.dropout / 10
     for number in (1, 2):
         epoch = Epoch(number, {"val_accuracy": accuracy})
         run.log_metrics(epoch.metrics, step=number)
         if any([callback.on_epoch(epoch) for callback in callbacks]):
-            return Measured(True, {"val_accuracy": accuracy})
-    return Measured(False, {"val_accuracy": accuracy})
+            return TrialResult(True, accuracy)
+    return TrialResult(False, accuracy)
 
 
 def search(count: int, objective: Objective | None, overrides: dict[str, str]) -> tuple[Clock, Any]:

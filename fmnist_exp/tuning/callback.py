@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fmnist_exp.config.schema import ExperimentConfig
+from optuna.trial import FrozenTrial
+
 from fmnist_exp.tuning import objectives
-from fmnist_exp.tuning import study as studies
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class TrialSummary:
     settings: Mapping[str, Any]
     run_id: str
     epochs: int = 0
-    val_accuracy: float | None = None
+    val_accuracy: float = 0.0
     parameters: int | None = None
     seconds: float = 0.0
     reason: str = ""
@@ -60,17 +59,17 @@ class SearchCallback:
         """Handle the end of a trial, whatever its state."""
 
 
-def summary(config: ExperimentConfig, trial: FrozenTrial) -> TrialSummary:
+def summary(space: SearchSpace, trial: FrozenTrial) -> TrialSummary:
     """Return the summary of a trial of the study."""
-    known = trial.user_attrs
+    record = TrialRecord.of(trial)
     return TrialSummary(
         number=trial.number,
         state=trial.state.name,
-        settings=studies.settings(config, trial),
-        run_id=known.get("run_id", ""),
-        epochs=len(trial.intermediate_values) or len(known.get(objectives.CURVE, [])),
-        val_accuracy=known.get("val_accuracy"),
-        parameters=known.get("parameters"),
+        settings=space.settings(space.apply(trial.params)),
+        run_id=record.run_id,
+        epochs=len(objectives.curve(trial)),
+        val_accuracy=record.val_accuracy,
+        parameters=record.parameters,
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
-        reason=known.get("error", ""),
+        reason=record.error,
     )

@@ -1,12 +1,14 @@
-"""Trials that nobody will go on with, after Ctrl-C or a kill: told to the study, their runs closed, none left open."""
+"""Trials that nobody will finish, after Ctrl-C or a kill: the study is told, and their runs are closed."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from optuna import Study
 from optuna.trial import TrialState
 
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
@@ -15,45 +17,43 @@ from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.run import Run, Status
 from fmnist_exp.tuning import study as studies
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from optuna import Study
-    from optuna.trial import FrozenTrial
+from fmnist_exp.tuning.record import TrialRecord
 
 STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",
     TrialState.FAIL: "FAILED",
 }
-OUTCOME = "outcome"  # what a trial is about to be told with: a driver that is killed then has lost nothing
 
 
-def settle(study: Study, parent: Run, reason: str) -> None:
+def finalise(study: Study, parent: Run, reason: str) -> None:
     """Bring every open trial and run of the study to an end. The caller is the study's only driver.
 
-    A trial whose result was on its way is told; others are cut off, and their settings queued again. Runs get the
-    status of their trial; one that no trial knows is deleted, and an earlier session's parent is closed.
+    A trial whose outcome was about to be told is told; others are cut off, and their settings queued again. Runs get
+    the status of their trial; one that no trial names is deleted, and the parent run of an earlier session is closed.
+
+    Args:
+        study: the study.
+        parent: the parent run of this session, which stays open.
+        reason: why the trials did not end by themselves.
     """
     for trial in studies.running(study):
-        if OUTCOME in trial.user_attrs:
-            outcome = trial.user_attrs[OUTCOME]
-            study.tell(trial.number, outcome["values"], TrialState[outcome["state"]])
+        record = TrialRecord.of(trial)
+        if record.outcome is not None:
+            study.tell(trial.number, record.outcome["values"], TrialState[record.outcome["state"]])
             continue
         studies.cut_off(study, trial)
-        if run_id := trial.user_attrs.get("run_id"):
-            with suppress(Exception):  # the run may be of another store, which is noticed elsewhere
-                finished.close(parent.client, run_id, "KILLED", reason, {Tag.TRIAL_STATE: "FAIL"})
+        if record.run_id:
+            with suppress(MlflowException):  # somebody deleted the run
+                finished.close(parent.client, record.run_id, "KILLED", reason, {Tag.TRIAL_STATE: "FAIL"})
     _close_runs(study, parent, reason)
 
 
 def check(study: Study, client: MlflowClient) -> None:
     """Raise RequestError if the study's runs are in another tracking store."""
-    from mlflow.exceptions import MlflowException
-
-    runs = [trial.user_attrs["run_id"] for trial in study.get_trials(deepcopy=False) if "run_id" in trial.user_attrs]
+    run_ids = [record.run_id for record in map(TrialRecord.of, study.get_trials(deepcopy=False)) if record.run_id]
     try:
-        for run_id in runs[-1:]:
+        for run_id in run_ids[-1:]:
             client.get_run(run_id)
     except MlflowException as error:
         raise RequestError(
@@ -62,16 +62,16 @@ def check(study: Study, client: MlflowClient) -> None:
         ) from error
 
 
-def adopt(study: Study, parent: Run) -> None:
-    """Take over an earlier session's trials: close what a kill left open, make all runs children of `parent`."""
-    settle(study, parent, "its driver was killed")
+def reattach(study: Study, parent: Run) -> None:
+    """Take over the trials of earlier sessions: finalise the open ones, and make all runs children of `parent`."""
+    finalise(study, parent, "its driver was killed")
     for trial in study.get_trials(deepcopy=False):
-        if run_id := trial.user_attrs.get("run_id"):
+        if run_id := TrialRecord.of(trial).run_id:
             finished.reattach(parent.client, run_id, parent.id)
 
 
 def full_disk(reason: str) -> OSError:
-    """What a disk that is full elsewhere raises here."""
+    """Return the error that a full disk elsewhere raises here."""
     error = OSError(reason)
     error.errno = errno.ENOSPC
     return error
@@ -95,25 +95,21 @@ def _close_runs(study: Study, parent: Run, reason: str) -> None:
     """Close the runs of this study that MLflow still calls running."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     quote = '"' if "'" in study.study_name else "'"
-    query = f"tags.`fmnist.study` = {quote}{study.study_name}{quote} and attributes.status = 'RUNNING'"
+    query = f"tags.`{Tag.STUDY}` = {quote}{study.study_name}{quote} and attributes.status = 'RUNNING'"
     for run in parent.client.search_runs([parent.experiment_id], query):
-        run_id = run.info.run_id
-        if run.data.tags.get("fmnist.kind") == "tune":
+        run_id, kind = run.info.run_id, run.data.tags.get(Tag.KIND)
+        if kind == "tune":
             if run_id != parent.id:
                 finished.close(parent.client, run_id, "KILLED", f"{reason}; continued by run {parent.id}")
             continue
-        if run.data.tags.get("fmnist.kind") == "train":  # the winner, fitted again: the next session begins anew
+        if kind == "train":  # a refit of the winner, which the next session begins anew
             finished.close(parent.client, run_id, "KILLED", reason)
             continue
-        trial = trials.get(int(run.data.tags.get("fmnist.trial", -1)))
-        if trial is None or trial.user_attrs.get("run_id") != run_id:
+        trial = trials.get(int(run.data.tags.get(Tag.TRIAL, -1)))
+        if trial is None or TrialRecord.of(trial).run_id != run_id:
             finished.discard(parent.client, run_id)
         elif trial.state in STATUS:
             cut = trial.number in study.user_attrs.get(studies.CUT_OFF, [])
             status: Status = "KILLED" if cut else STATUS[trial.state]
-            state = {Tag.TRIAL_STATE: trial.state.name}
-            finished.close(parent.client, run_id, status, _why(trial, reason), state)
-
-
-def _why(trial: FrozenTrial, reason: str) -> str:
-    return "" if trial.state != TrialState.FAIL else str(trial.user_attrs.get("error", reason))
+            why = TrialRecord.of(trial).error or reason if trial.state == TrialState.FAIL else ""
+            finished.close(parent.client, run_id, status, why, {Tag.TRIAL_STATE: trial.state.name})

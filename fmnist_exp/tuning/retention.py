@@ -1,53 +1,52 @@
-"""Which trials keep their weights when a search has ended: the best, the front, and what a version rests on."""
+"""Which trials keep their weights when a search has ended: the best, the front, and those that a version needs."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from optuna.trial import TrialState
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.registry import model_files
 from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from optuna import Study
-    from optuna.trial import FrozenTrial
+from fmnist_exp.tuning.record import TrialRecord
 
 DELETED = "weights_deleted"  # user attribute of the study: numbers of the trials whose weights are gone
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Trials whose weights stayed, how many were deleted now, and why it stopped there, if it did."""
+    """Numbers of the trials that kept their weights, and how many lost them now."""
 
     kept: tuple[int, ...]
     deleted: int
-    reason: str = ""
+    reason: str = ""  # why not all were deleted, if so
 
 
 def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
-    """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version rests on.
+    """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version needs.
 
-    Done again after it was cut off, it goes on. Where the artifact store refuses it stops, and says why: a search that
-    found and registered its winner has not failed.
+    After an interruption, the next call continues. If the artifact store refuses to delete, it stops and returns the
+    reason: a search that found and registered its winner has not failed.
     """
     ranked = studies.ranked(study)
-    versions = model_files.needed_by_versions(client)
-    kept = _kept(study, ranked, keep, *versions)
+    models, runs = model_files.needed_by_versions(client)
+    kept = _kept(study, ranked, keep, models, runs)
     gone = list(study.user_attrs.get(DELETED, []))
     before, reason = len(gone), ""
     try:
-        for model_id in _strays(study, client, *versions):
+        for model_id in _strays(study, client, models, runs):
             model_files.delete(client, model_id, f"search.keep={keep}")
         for trial in ranked:
             if trial.number not in kept and trial.number not in gone:
-                model_files.delete(client, trial.user_attrs["model_id"], f"search.keep={keep}")
+                model_files.delete(client, TrialRecord.of(trial).model_id, f"search.keep={keep}")
                 gone.append(trial.number)
     except WorkError as error:
         reason = str(error)
@@ -58,12 +57,10 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
 
 
 def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]) -> list[str]:
-    """Models of trials that failed, or were cut off, after they had logged one; without those of a version."""
-    from mlflow.exceptions import MlflowException
-
-    found: list[Any] = []
+    """Return the models that trials had logged before they failed or were cut off, without those of a version."""
+    found: list[LoggedModel] = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        run_id = trial.user_attrs.get("run_id")
+        run_id = TrialRecord.of(trial).run_id
         if run_id and run_id not in runs:
             with suppress(MlflowException):  # somebody deleted the run for good
                 experiment_id = client.get_run(run_id).info.experiment_id
@@ -74,7 +71,6 @@ def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]
 
 
 def _kept(study: Study, ranked: list[FrozenTrial], keep: int, models: set[str], runs: set[str]) -> set[int]:
-    resting = [
-        trial for trial in ranked if trial.user_attrs["model_id"] in models or trial.user_attrs["run_id"] in runs
-    ]
-    return {trial.number for trial in (*ranked[:keep], *objectives.front(study), *resting)}
+    records = {trial.number: TrialRecord.of(trial) for trial in ranked}
+    needed = {number for number, record in records.items() if record.model_id in models or record.run_id in runs}
+    return needed | {trial.number for trial in (*ranked[:keep], *objectives.front(study))}

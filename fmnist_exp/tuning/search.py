@@ -25,16 +25,19 @@ from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
-from fmnist_exp.tuning import objectives, recovery, refit, retention, space
+from fmnist_exp.tracking.run import Run
+from fmnist_exp.tuning import objectives, recovery, refit, retention
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
 from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import write as report
 from fmnist_exp.tuning.retention import Retention
 from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import pool, study_lock, trial
-from fmnist_exp.tuning.workers.pool import Crew
-from fmnist_exp.tuning.workers.study_lock import Lease
+from fmnist_exp.tuning.workers.pool import WorkerPool
+from fmnist_exp.tuning.workers.study_lock import StudyLock
 from fmnist_exp.tuning.workers.trial import Objective
 
 Status = Literal["completed", "interrupted"]
@@ -99,28 +102,24 @@ def run(request: SearchRequest) -> SearchResult:
         workers, lock = _acquire(request, config, data, name, stack)
         study = studies.open_study(config, name, request.storage)
         recovery.check(study, client)
-        _announce(request, config, study, workers.size)
+        _announce(request, study, workers.size)
         tags: dict[str, str] = {Tag.STUDY: name}
         started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
         parent = stack.enter_context(runs.closing(started))
-        deadline = time.monotonic() + space.search_of(config).timeout * 60
-        config = studies.with_precision(study, config, data, parent)
-        runs.log_start(parent, config, data)
-        recovery.adopt(study, parent)
-        search = Search(config, data, study, parent, deadline)
-        trains = partial(trial.train, names=space.search_of(config).objectives)
-        return _run(Driver(search, workers, request.objective or trains, request.callback, lock), request)
+        search = _begin(config, data, study, parent)
+        objective = request.objective or partial(trial.train, names=search.space.search.objectives)
+        return _run(Driver(search, workers, objective, request.callback, lock), request)
 
 
 def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, FashionMNIST, MlflowClient]:
     """Check the request and complete its experiment. An embedded store is created last, since any check may refuse."""
-    config = request.config
-    space.check(config)
-    refit.check(config)
+    space = SearchSpace(request.config)
+    space.validate()
+    refit.check(space)
     pool.check(request.scheduler)
-    data = request.data or dataset.load(config.data, config.seed)
-    space.check_data(config, data)
-    resolved = resolve.resolve(config, data, keep_auto=True)
+    data = request.data or dataset.load(request.config.data, request.config.seed)
+    space.validate_data(data)
+    resolved = resolve.resolve(request.config, data, keep_auto=True)
     return resolved.config, data, resolved.client
 
 
@@ -132,9 +131,9 @@ def _name(request: SearchRequest, config: ExperimentConfig) -> str:
 
 def _acquire(
     request: SearchRequest, config: ExperimentConfig, data: FashionMNIST, study: str, stack: ExitStack
-) -> tuple[Crew, Lease]:
+) -> tuple[WorkerPool, StudyLock]:
     """Start the workers and lock the study, until the stack is closed."""
-    started = pool.hire(request.workers, request.scheduler, data, trial.place_of(config, data))
+    started = pool.start(request.workers, request.scheduler, data, trial.requirements_of(config, data))
     if request.scheduler:  # its workers may be refused, which must come before the lock writes a row
         workers = stack.enter_context(started)
         return workers, stack.enter_context(study_lock.hold(request.storage, study))
@@ -142,14 +141,23 @@ def _acquire(
     return stack.enter_context(started), lock
 
 
-def _announce(request: SearchRequest, config: ExperimentConfig, study: Study, workers: int) -> None:
-    search, callback = space.search_of(config), request.callback
+def _announce(request: SearchRequest, study: Study, workers: int) -> None:
+    search, callback = SearchSpace(request.config).search, request.callback
     callback.on_study(study.study_name)
     callback.on_notice(f"study {study.study_name}: {search.n_trials} trials, at most {search.timeout:g} minutes")
     if taken := study.user_attrs.get(warm_start.TAKEN):
         callback.on_notice(f"warm start: {taken} of study {search.warm_start} come first")
     if warning := objectives.warning(search, workers):
         callback.on_notice(warning)
+
+
+def _begin(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run) -> Search:
+    """Complete and log what the trials have in common, and take over the trials of earlier sessions."""
+    deadline = time.monotonic() + SearchSpace(config).search.timeout * 60
+    config = studies.with_precision(study, config, data, parent)
+    runs.log_start(parent, config, data)
+    recovery.reattach(study, parent)
+    return Search(SearchSpace(config), data, study, parent, deadline)
 
 
 def _run(driver: Driver, request: SearchRequest) -> SearchResult:
@@ -159,54 +167,52 @@ def _run(driver: Driver, request: SearchRequest) -> SearchResult:
         status=status,
         study=search.study.study_name,
         run_id=search.parent.id,
-        ranked=tuple(summary(search.config, ranked) for ranked in studies.ranked(search.study)),
+        ranked=tuple(summary(search.space, ranked) for ranked in studies.ranked(search.study)),
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         front=tuple(best.number for best in objectives.front(search.study)),
     )
     if request.trials_only:
         return result
     if not result.ranked and status == "completed":
-        timeout = space.search_of(search.config).timeout
+        timeout = search.space.search.timeout
         raise WorkError(f"no trial came to a model within search.timeout={timeout:g} minutes")
-    _log_study(search)
+    _log_study(search, result)
     return _finish(search, result, request.callback) if status == "completed" else result
 
 
 def _run_trials(driver: Driver) -> Status:
     """Run trials; leave none open, whatever ends the search."""
     study, parent = driver.study, driver.search.parent
-    driver.callback.on_search(driver.finished, driver.n_trials, driver.search.deadline)
+    driver.callback.on_search(driver.finished, driver.search.space.search.n_trials, driver.search.deadline)
     try:
         driver.work()
     except KeyboardInterrupt:
         interrupts.handled()
         driver.stop()
         parent.mark_killed()
-        recovery.settle(study, parent, "interrupted")
+        recovery.finalise(study, parent, "interrupted")
         return "interrupted"
     except Exception as error:
         driver.stop()
         with suppress(Exception):  # what broke the search may break this too; the next session does it then
-            recovery.settle(study, parent, f"the search ended: {redact.first_line(error)}")
+            recovery.finalise(study, parent, f"the search ended: {redact.first_line(error)}")
         raise
     return "completed"
 
 
-def _log_study(search: Search) -> None:
-    """Log the study's table and figures, and what the best trial was."""
-    config, study, parent = search.config, search.study, search.parent
+def _log_study(search: Search, result: SearchResult) -> None:
+    """Log the study's table and figures, and which trial is the best."""
+    parent = search.parent
     with parent.artifacts() as folder:
-        (folder / Artifact.EXPERIMENT).write_text(config.to_yaml(), encoding="utf-8")
-        report.write(study, space.search_of(config), folder)
-    if ranked := studies.ranked(study):
-        best = ranked[0]
-        parent.set_tags({Tag.BEST_TRIAL: best.number, Tag.BEST_RUN: best.user_attrs["run_id"]})
-        if front := objectives.front(study):
-            parent.set_tags({Tag.FRONT: " ".join(str(trial.number) for trial in front)})
-        accuracy = best.user_attrs["val_accuracy"]
-        parent.log_metrics({Metric.BEST_VAL_ACCURACY: accuracy, Metric.BEST_TRIAL: best.number})
-        chosen = studies.settings(config, best)
-        parent.log_params({Param.BEST.format(field=name): value for name, value in chosen.items()})
+        (folder / Artifact.EXPERIMENT).write_text(search.space.config.to_yaml(), encoding="utf-8")
+        report.write(search.study, search.space.search, folder)
+    if result.ranked:
+        best = result.ranked[0]
+        parent.set_tags({Tag.BEST_TRIAL: best.number, Tag.BEST_RUN: best.run_id})
+        if result.front:
+            parent.set_tags({Tag.FRONT: " ".join(map(str, result.front))})
+        parent.log_metrics({Metric.BEST_VAL_ACCURACY: best.val_accuracy, Metric.BEST_TRIAL: best.number})
+        parent.log_params({Param.BEST.format(field=name): value for name, value in best.settings.items()})
 
 
 def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
@@ -215,25 +221,31 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
     With `search.refit`, the refit of the winner is scored and registered, whatever its test accuracy. The gate compares
     it through the winning trial, which was not fitted on the validation images.
     """
+    keep, parent = search.space.search.keep, search.parent
     try:
         test_accuracy, registration = _register(search, callback)
         result = replace(result, test_accuracy=test_accuracy, registration=registration)
-        return replace(result, retention=_retain(search))
+        if keep is not None:
+            kept = retention.apply(search.study, keep, parent.client)
+            parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
+            result = replace(result, retention=kept)
+        return result
     except KeyboardInterrupt:
         interrupts.handled()
-        search.parent.mark_killed()
+        parent.mark_killed()
     return replace(result, status="interrupted")
 
 
 def _register(search: Search, callback: SearchCallback) -> tuple[float, Registration]:
     """Score the winner on the test set, register it, and send it to the gate."""
-    config, parent, data = search.config, search.parent, search.data
+    parent, data = search.parent, search.data
     best = studies.ranked(search.study)[0]
-    run_id, model_id = best.user_attrs["run_id"], best.user_attrs["model_id"]
+    record = TrialRecord.of(best)
+    run_id, model_id = record.run_id, record.model_id
     tags: dict[str, object] = {VersionTag.STUDY: search.study.study_name, VersionTag.TRIAL: best.number}
-    tags[VersionTag.VAL_ACCURACY] = best.user_attrs["val_accuracy"]
-    if space.search_of(config).refit:
-        again = refit.refit(config, best, data, parent, callback.on_notice)
+    tags[VersionTag.VAL_ACCURACY] = record.val_accuracy
+    if search.space.search.refit:
+        again = refit.refit(search, best, callback.on_notice)
         tags[VersionTag.REFIT_OF] = run_id
         run_id, model_id, data = again.run_id, again.model_id, again.data
     winner = runs.Run(parent.client, run_id)
@@ -242,13 +254,4 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
     tags[VersionTag.GIT_COMMIT] = winner.git_commit
     parent.log_output_model(model_id)
     interrupts.check()
-    return test_accuracy, gate.register(model_id, run_id, tags, parent, config, data)
-
-
-def _retain(search: Search) -> Retention | None:
-    keep = space.search_of(search.config).keep
-    if keep is None:
-        return None
-    kept = retention.apply(search.study, keep, search.parent.client)
-    search.parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
-    return kept
+    return test_accuracy, gate.register(model_id, run_id, tags, parent, search.space.config, data)

@@ -1,4 +1,4 @@
-"""The search space: from an experiment's `search:` block to Optuna's parameters and back to overrides.
+"""The search space: from an experiment's `search:` block to Optuna's parameters, and back to experiments.
 
 A list of widths becomes one parameter for the depth and one for each possible layer, suggested whether the depth uses
 it or not: with the same parameters in every trial, multivariate TPE can use all of them.
@@ -10,139 +10,150 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.trial import BaseTrial, FixedTrial
 
 from fmnist_exp import models
 from fmnist_exp.config.fields import fields, flatten
 from fmnist_exp.config.files import override, unknown_field
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.config.search import Choice, Layers, Range, SearchConfig
+from fmnist_exp.config.search import Choice, Layers, Range
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.training import fit as fitting
 
-if TYPE_CHECKING:
-    from optuna import Trial
 
-    from fmnist_exp.data.dataset import FashionMNIST
+class SearchSpace:
+    """The fields that a search varies, and the values that each may take.
 
-Parameters = Mapping[str, Any]  # Optuna's name → value
+    Args:
+        config: the experiment.
 
+    Raises:
+        RequestError: it has no search.
+    """
 
-def search_of(config: ExperimentConfig) -> SearchConfig:
-    """The experiment's search. Raises RequestError if it has none."""
-    if config.search is None:
-        raise RequestError(f"experiment {config.name!r} has no search: block; take tune_cnn or tune_mlp")
-    return config.search
+    def __init__(self, config: ExperimentConfig) -> None:
+        if config.search is None:
+            raise RequestError(f"experiment {config.name!r} has no search: block; take tune_cnn or tune_mlp")
+        self.config = config
+        self.search = config.search
+        self.fields = config.search.space
 
-
-def check(config: ExperimentConfig) -> None:
-    """Raise RequestError unless every corner of the space is valid and the experiment's own values lie in it."""
-    models.check(config.model)
-    own = flatten(config)
-    for name, space in search_of(config).space.items():
-        if name not in fields():
-            raise unknown_field(name)
-        if not name.startswith(("model.", "training.", "augmentation.")):
-            raise RequestError(f"search.space: {name} cannot be searched; only model, training and augmentation fields")
-        for value in _corners(space):
-            models.check(_override(config, {name: value}).model)
-        if name == "training.precision" and "auto" in _corners(space):  # it is settled once in a study, for all trials
-            raise RequestError("search.space: training.precision has choices float32 and bfloat16; auto is not one")
-        if isinstance(space, Range) and _is_whole(name) and (space.step or 1) % 1:
-            raise RequestError(f"search.space: {name} is a whole number, so its step ({space.step:g}) must be one too")
-        if not _holds(space, own[name]):
-            raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
-    _check_pairs(config)
-    _check_used(config)
-
-
-def _check_pairs(config: ExperimentConfig) -> None:
-    """Raise RequestError if a corner of one field excludes a corner of another one."""
-    corners = {name: _corners(space) for name, space in search_of(config).space.items()}
-    for one, other in itertools.combinations(corners, 2):
-        for values in itertools.product(corners[one], corners[other]):
-            try:
-                models.check(_override(config, dict(zip((one, other), values, strict=True))).model)
-            except RequestError as error:
-                raise RequestError(
-                    f"search.space: {one}={values[0]} is incompatible with {other}={values[1]}: {error}"
-                ) from error
-
-
-def _check_used(config: ExperimentConfig) -> None:
-    """Raise RequestError for a searched field of the model that changes nothing in its family."""
-    searched = search_of(config).space
-    family = searched.get("model.family")
-    families = family.choices if isinstance(family, Choice) else [config.model.family]
-    for name in searched:
-        section, _, field = name.partition(".")
-        if section == "model" and not any(field in models.used_fields(family) for family in families):
-            raise RequestError(
-                f"search.space: {name} changes nothing in model.family={config.model.family}; take it out"
-            )
-        needed = models.NEEDS.get(field, "") if section == "model" else ""
-        if needed and not (getattr(config.model, needed) or f"model.{needed}" in searched):
-            raise RequestError(
-                f"search.space: {name} changes nothing without model.{needed}; set it, or take {name} out"
-            )
-
-
-def check_data(config: ExperimentConfig, data: FashionMNIST) -> None:
-    """Raise RequestError for a space with settings that this data cannot serve."""
-    for name, space in search_of(config).space.items():
-        for value in _corners(space) if name.startswith("training.") else []:
-            try:
-                fitting.check(_override(config, {name: value}).training, data)
-            except RequestError as error:
-                raise RequestError(f"search.space: {error}") from error
-
-
-def suggest(trial: Trial, config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment of one trial: every field of the space as Optuna suggests it, without the search."""
-    overrides: dict[str, Any] = {}
-    for name, space in search_of(config).space.items():
-        if isinstance(space, Range):
-            if _is_whole(name):
-                step = int(space.step or 1)
-                overrides[name] = trial.suggest_int(name, int(space.low), int(space.high), step=step, log=space.log)
+    def suggest(self, trial: BaseTrial) -> ExperimentConfig:
+        """Return the experiment of a trial: each field has the value that Optuna suggests, and there is no search."""
+        overrides: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            if isinstance(field, Range):
+                if _is_whole(name):
+                    step = int(field.step or 1)
+                    overrides[name] = trial.suggest_int(name, int(field.low), int(field.high), step=step, log=field.log)
+                else:
+                    overrides[name] = trial.suggest_float(name, field.low, field.high, step=field.step, log=field.log)
+            elif isinstance(field, Choice):
+                overrides[name] = json.loads(trial.suggest_categorical(name, [json.dumps(c) for c in field.choices]))
             else:
-                overrides[name] = trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
-        elif isinstance(space, Choice):
-            overrides[name] = json.loads(trial.suggest_categorical(name, [json.dumps(c) for c in space.choices]))
-        else:
-            depth = trial.suggest_int(f"{name}.depth", *space.depth)
-            layers = enumerate(space.limits(), start=1)
-            widths = [trial.suggest_int(f"{name}.{i}", low, high, step=space.step) for i, (low, high) in layers]
-            overrides[name] = widths[:depth]
-    return _override(config.model_copy(update={"search": None}), overrides)
+                depth = trial.suggest_int(f"{name}.depth", *field.depth)
+                layers = enumerate(field.limits(), start=1)
+                widths = [trial.suggest_int(f"{name}.{i}", low, high, step=field.step) for i, (low, high) in layers]
+                overrides[name] = widths[:depth]
+        return _override(self.config.model_copy(update={"search": None}), overrides)
 
+    def apply(self, parameters: Mapping[str, Any]) -> ExperimentConfig:
+        """Return the experiment of a trial that has these parameters of Optuna."""
+        return self.suggest(FixedTrial(dict(parameters)))
 
-def defaults(config: ExperimentConfig) -> dict[str, Any]:
-    """The experiment's own values as Optuna's parameters, for the first trial."""
-    return parameters(config, flatten(config))
+    def settings(self, experiment: ExperimentConfig) -> dict[str, Any]:
+        """Return the values of the searched fields in an experiment, by dotted name."""
+        values = flatten(experiment)
+        return {name: values[name] for name in self.fields}
 
+    def defaults(self) -> dict[str, Any]:
+        """Return the experiment's own values as Optuna's parameters, for the first trial."""
+        return self.parameters(flatten(self.config))
 
-def parameters(config: ExperimentConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the searched fields, by dotted name, as Optuna's parameters."""
-    found: dict[str, Any] = {}
-    for name, space in search_of(config).space.items():
-        if isinstance(space, Layers):
-            widths = list(values[name])
-            found[f"{name}.depth"] = len(widths)
-            widths += [low for low, _ in space.limits()[len(widths) :]]  # not used at this depth
-            found |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
-        else:
-            found[name] = json.dumps(values[name]) if isinstance(space, Choice) else values[name]
-    return found
+    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values of the searched fields, by dotted name, as Optuna's parameters."""
+        parameters: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            if isinstance(field, Layers):
+                widths = list(values[name])
+                parameters[f"{name}.depth"] = len(widths)
+                widths += [low for low, _ in field.limits()[len(widths) :]]  # not used at this depth
+                parameters |= {f"{name}.{position}": width for position, width in enumerate(widths, start=1)}
+            else:
+                parameters[name] = json.dumps(values[name]) if isinstance(field, Choice) else values[name]
+        return parameters
 
+    def contains(self, values: Mapping[str, Any]) -> bool:
+        """Return True if the values of the searched fields, by dotted name, lie in the space."""
+        return all(_contains(field, values[name]) for name, field in self.fields.items())
 
-def holds(config: ExperimentConfig, values: Mapping[str, Any]) -> bool:
-    """Whether the values of the searched fields, by dotted name, lie in the space."""
-    return all(_holds(space, values[name]) for name, space in search_of(config).space.items())
+    def validate(self) -> None:
+        """Raise RequestError unless every corner of the space is valid and the experiment's own values lie in it."""
+        models.check(self.config.model)
+        own = flatten(self.config)
+        for name, field in self.fields.items():
+            if name not in fields():
+                raise unknown_field(name)
+            if not name.startswith(("model.", "training.", "augmentation.")):
+                raise RequestError(
+                    f"search.space: {name} cannot be searched; only model, training and augmentation fields"
+                )
+            for value in _corners(field):
+                models.check(_override(self.config, {name: value}).model)
+            if name == "training.precision" and "auto" in _corners(field):  # it is chosen once per study
+                raise RequestError("search.space: training.precision has choices float32 and bfloat16; auto is not one")
+            if isinstance(field, Range) and _is_whole(name) and (field.step or 1) % 1:
+                raise RequestError(
+                    f"search.space: {name} is a whole number, so its step ({field.step:g}) must be one too"
+                )
+            if not _contains(field, own[name]):
+                raise RequestError(f"search.space: the experiment's own {name}={own[name]} is outside its space")
+        self._validate_pairs()
+        self._validate_use()
+
+    def validate_data(self, data: FashionMNIST) -> None:
+        """Raise RequestError if the space has values that cannot be trained with on these images."""
+        for name, field in self.fields.items():
+            for value in _corners(field) if name.startswith("training.") else []:
+                try:
+                    fitting.check(_override(self.config, {name: value}).training, data)
+                except RequestError as error:
+                    raise RequestError(f"search.space: {error}") from error
+
+    def _validate_pairs(self) -> None:
+        """Raise RequestError if a corner of one field excludes a corner of another one."""
+        corners = {name: _corners(field) for name, field in self.fields.items()}
+        for one, other in itertools.combinations(corners, 2):
+            for values in itertools.product(corners[one], corners[other]):
+                try:
+                    models.check(_override(self.config, dict(zip((one, other), values, strict=True))).model)
+                except RequestError as error:
+                    raise RequestError(
+                        f"search.space: {one}={values[0]} is incompatible with {other}={values[1]}: {error}"
+                    ) from error
+
+    def _validate_use(self) -> None:
+        """Raise RequestError for a searched field of the model that changes nothing in its family."""
+        family = self.fields.get("model.family")
+        families = family.choices if isinstance(family, Choice) else [self.config.model.family]
+        for name in self.fields:
+            section, _, field = name.partition(".")
+            if section == "model" and not any(field in models.used_fields(family) for family in families):
+                raise RequestError(
+                    f"search.space: {name} changes nothing in model.family={self.config.model.family}; take it out"
+                )
+            needed = models.NEEDS.get(field, "") if section == "model" else ""
+            if needed and not (getattr(self.config.model, needed) or f"model.{needed}" in self.fields):
+                raise RequestError(
+                    f"search.space: {name} changes nothing without model.{needed}; set it, or take {name} out"
+                )
 
 
 def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
-    """The experiment with these values; lists with one value per layer follow a change of the depth."""
+    """Return the experiment with these values; lists with one value per layer follow a change of the depth."""
     if isinstance(overrides.get("model.widths"), list | tuple):  # a wrong space may give a number
         depth = len(overrides["model.widths"])
         for name in ("dropout", "convolutions"):
@@ -156,26 +167,26 @@ def _is_whole(name: str) -> bool:
     return fields()[name].annotation in (int, int | None)
 
 
-def _corners(space: Range | Choice | Layers) -> list[Any]:
-    if isinstance(space, Choice):
-        return list(space.choices)
-    if isinstance(space, Range):
-        return [space.low, space.high]
-    return [[limit[side] for limit in space.limits()[:depth]] for depth in space.depth for side in (0, 1)]
+def _corners(field: Range | Choice | Layers) -> list[Any]:
+    if isinstance(field, Choice):
+        return list(field.choices)
+    if isinstance(field, Range):
+        return [field.low, field.high]
+    return [[limit[side] for limit in field.limits()[:depth]] for depth in field.depth for side in (0, 1)]
 
 
-def _on_step(space: Range, value: float) -> bool:
-    steps = (value - space.low) / (space.step or 1)
-    return space.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
+def _on_step(field: Range, value: float) -> bool:
+    steps = (value - field.low) / (field.step or 1)
+    return field.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
 
 
-def _holds(space: Range | Choice | Layers, value: Any) -> bool:
-    if isinstance(space, Choice):
-        return json.dumps(value) in [json.dumps(choice) for choice in space.choices]
-    if isinstance(space, Range):
-        return isinstance(value, int | float) and space.low <= value <= space.high and _on_step(space, value)
+def _contains(field: Range | Choice | Layers, value: Any) -> bool:
+    if isinstance(field, Choice):
+        return json.dumps(value) in [json.dumps(choice) for choice in field.choices]
+    if isinstance(field, Range):
+        return isinstance(value, int | float) and field.low <= value <= field.high and _on_step(field, value)
     if not isinstance(value, list | tuple):
         return False
-    in_depth = space.depth[0] <= len(value) <= space.depth[1]
-    layers = zip(value, space.limits(), strict=False)
-    return in_depth and all(low <= w <= high and (w - low) % space.step == 0 for w, (low, high) in layers)
+    in_depth = field.depth[0] <= len(value) <= field.depth[1]
+    layers = zip(value, field.limits(), strict=False)
+    return in_depth and all(low <= w <= high and (w - low) % field.step == 0 for w, (low, high) in layers)

@@ -1,34 +1,32 @@
-"""Studies: opened, continued, counted. A study remembers the search that made it and refuses any other."""
+"""Studies: opened, resumed and counted. A study remembers the experiment that made it and refuses any other."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
-import yaml
+from optuna import Study, Trial
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import resolve
-from fmnist_exp.tracking.redact import without_secrets
-from fmnist_exp.tuning import objectives, space
+from fmnist_exp.tracking.run import Run
+from fmnist_exp.tuning import objectives, record
+from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.sampling import build as samplers
 from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.sampling.warm_start import EarlierSettings
+from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import study_lock
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-
-    from fmnist_exp.data.dataset import FashionMNIST
-    from fmnist_exp.tracking.run import Run
-    from fmnist_exp.tuning.sampling.warm_start import EarlierSettings
 
 PRECISION = "precision"  # what a study's `training.precision: auto` stands for
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
-# may differ when a study is continued, as may the gate
+# fields that may differ when a study is resumed, like those of the gate
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
 
 
@@ -39,30 +37,25 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
         RequestError: the database cannot be used, another search made the study, or search.warm_start gives nothing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = space.search_of(config)
+    space = SearchSpace(config)
     try:
-        warm = warm_start.find(config, storage) if _is_new(name, storage) else None
+        earlier = warm_start.find(config, storage) if _is_new(name, storage) else None
         study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=samplers.directions(search),
-            load_if_exists=True,
+            storage=storage, study_name=name, directions=samplers.directions(space.search), load_if_exists=True
         )
-    except RequestError:
-        raise
-    except Exception as error:  # SQLAlchemy's and the drivers' own errors, of many types
-        reason = without_secrets(str(error)).splitlines()[0]
-        raise RequestError(f"the study database {without_secrets(storage)} cannot be used: {reason}") from error
-    _claim(study, config, warm)
+    except (StorageInternalError, *study_lock.DATABASE_ERRORS) as error:
+        raise study_lock.unusable(storage, error) from error
+    _claim(study, space, earlier)
     samplers.configure(study, config)
     return study
 
 
 def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
-    """The newest study of this very search whose driver was killed, or none."""
+    """Return the newest study of the same search whose driver was killed, or None."""
     for name in study_lock.abandoned(storage):
-        with suppress(KeyError):  # a kill before the study was made
-            if optuna.load_study(study_name=name, storage=storage).user_attrs.get("search") == _search(config):
+        with suppress(KeyError, RequestError):  # killed before the study was made; or made by another version
+            theirs = record.experiment_of(optuna.load_study(study_name=name, storage=storage))
+            if theirs is not None and not _differences(theirs, config):
                 return name
     return None
 
@@ -81,45 +74,44 @@ def with_precision(study: Study, config: ExperimentConfig, data: FashionMNIST, p
 
 
 def _is_new(name: str, storage: str) -> bool:
-    """Whether there is no such study, or one that a kill left before it knew its search."""
-    known = name in optuna.get_all_study_names(storage)
-    return not known or "search" not in optuna.load_study(study_name=name, storage=storage).user_attrs
+    """Return True if the study does not exist, or a kill left it without its experiment."""
+    if name not in optuna.get_all_study_names(storage):
+        return True
+    return record.EXPERIMENT not in optuna.load_study(study_name=name, storage=storage).user_attrs
 
 
-def _claim(study: Study, config: ExperimentConfig, warm: EarlierSettings | None) -> None:
-    """Write the search into a new study; compare it with that of an old one."""
-    mine = _search(config)
-    theirs = study.user_attrs.get("search")
+def _claim(study: Study, space: SearchSpace, earlier: EarlierSettings | None) -> None:
+    """Write the experiment into a new study, or compare it with that of an existing one."""
+    theirs = record.experiment_of(study)
     if theirs is None:
-        study.enqueue_trial(space.defaults(config), skip_if_exists=True)
-        if warm:
-            warm.enqueue(study)
-        study.set_user_attr("search", mine)
-        return
-    different = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
-    if different:
-        key = different[0]
+        study.enqueue_trial(space.defaults(), skip_if_exists=True)
+        if earlier:
+            earlier.enqueue(study)
+        study.set_user_attr(record.EXPERIMENT, space.config.to_yaml())
+    elif different := _differences(theirs, space.config):
+        key, (there, here) = min(different.items())
         raise RequestError(
-            f"study {study.study_name!r} belongs to another search: {key} is {theirs.get(key)!r} there and"
-            f" {mine.get(key)!r} here; choose another study name"
+            f"study {study.study_name!r} belongs to another search: {key} is {there!r} there and {here!r} here; choose"
+            " another study name"
         )
 
 
-def _search(config: ExperimentConfig) -> dict[str, Any]:
-    """What makes a search the same one: all fields but its budget's and the gate's, as a study keeps them."""
-    whole = _flat(yaml.safe_load(config.to_yaml()))
-    return {key: value for key, value in whole.items() if key not in BUDGET and not key.startswith("gate.")}
+def _differences(theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the values of the fields by which two searches differ, apart from their budgets and gates."""
+    there, here = (_leaves(config.model_dump(mode="json", exclude_none=True)) for config in (theirs, mine))
+    compared = [key for key in {*there, *here} if key not in BUDGET and not key.startswith("gate.")]
+    return {key: (there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)}
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that count against the budget: complete, pruned or failed, but not cut off."""
+    """Return the trials that count against the budget: complete, pruned or failed, but not cut off."""
     cut = study.user_attrs.get(CUT_OFF, [])
     return [
         trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.number not in cut
@@ -127,7 +119,7 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """Trials in progress; before a driver starts its first, those that a killed driver left."""
+    """Return the trials in progress; before a driver starts its first, those that a killed driver left."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
@@ -140,7 +132,7 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     if trial.number not in cut:
         study.set_user_attr(CUT_OFF, [*cut, trial.number])
     frozen = study.get_trials(deepcopy=False)[trial.number]
-    # of a setting from the queue, a kill may have left but a part in the trial's parameters
+    # a kill may have left only a part of a queued setting in the trial's parameters
     setting = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
@@ -149,12 +141,5 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Trials with a logged model, complete or stopped before their end, the most accurate first."""
-    return sorted((trial for trial in finished(study) if "model_id" in trial.user_attrs), key=objectives.order)
-
-
-def settings(config: ExperimentConfig, trial: FrozenTrial) -> dict[str, Any]:
-    """What the search chose in `trial`, by the experiment's dotted names."""
-    fixed = optuna.trial.FixedTrial(trial.params)
-    chosen = flatten(space.suggest(fixed, config))  # type: ignore[arg-type]
-    return {name: chosen[name] for name in space.search_of(config).space}
+    """Return the trials with a logged model, complete or stopped before their end, the best one first."""
+    return sorted((trial for trial in finished(study) if TrialRecord.of(trial).model_id), key=objectives.order)

@@ -16,7 +16,7 @@ from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchRequest, SearchResult
-from fmnist_exp.tuning.workers.trial import Measured
+from fmnist_exp.tuning.workers.messages import TrialResult
 from support import searches
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.5}, "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
@@ -34,12 +34,12 @@ def quality(config: ExperimentConfig, epoch: int) -> float:
     return 0.9 - config.model.dropout / 2 - 0.1 / epoch
 
 
-def deadly(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
+def deadly(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> TrialResult:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
 
 
-def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
+def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> TrialResult:
     working = Path(f"working-{os.getpid()}")  # in the driver's folder: whom a test may kill
     working.touch()
     stopped, epoch = False, 0
@@ -53,10 +53,13 @@ def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks:
         run.log_metrics(metrics, step=epoch)
         stopped = any([callback.on_epoch(Epoch(epoch, metrics)) for callback in callbacks])
     working.unlink()
-    return Measured(stopped, {"val_accuracy": quality(config, epoch), "pid": os.getpid()})
+    run.log_metrics({"pid": os.getpid()})
+    return TrialResult(stopped, quality(config, epoch))
 
 
-def side_by_side(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]) -> Measured:
+def side_by_side(
+    config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks: Sequence[FitCallback]
+) -> TrialResult:
     """`objective`, when two workers are at it."""
     Path(f"working-{os.getpid()}").touch()
     deadline = time.monotonic() + 60

@@ -18,7 +18,7 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import precision
-from fmnist_exp.tuning import space
+from fmnist_exp.tuning.space import SearchSpace
 
 CONFIG = files.override(
     ExperimentConfig(),
@@ -148,7 +148,7 @@ def test_a_search_of_what_cannot_be_trained_is_refused(small, field, values, mes
     own = {"training.precision": "float32", "training.batch_size": 128, "search.space": {field: values}}
     config = files.override(CONFIG, own)
     with pytest.raises(RequestError, match=message):
-        (space.check(config), space.check_data(config, small))
+        (SearchSpace(config).validate(), SearchSpace(config).validate_data(small))
 
 
 def test_runtime_knows_no_other_precision():

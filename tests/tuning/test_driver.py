@@ -17,30 +17,44 @@ from fmnist_exp.tuning import driver, objectives, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.record import LOSSES
+from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import trial
-from fmnist_exp.tuning.workers.jobs import GONE, Answer, Hear, Message
+from fmnist_exp.tuning.workers.messages import (
+    Answer,
+    Died,
+    Envelope,
+    EpochEnd,
+    Failed,
+    Finished,
+    Handler,
+    Lost,
+    Started,
+    TrialResult,
+    Verdict,
+)
 
 STORAGE = "sqlite:///studies.db"
 
 
 class Script:
-    """A crew of one whose messages a test writes; it keeps the answers."""
+    """A pool of one worker whose messages a test writes; it keeps the answers."""
 
     size = 1
 
-    def __init__(self, *messages: Message) -> None:
+    def __init__(self, *messages: Envelope) -> None:
         self.messages = list(messages)
         self.answers: list[Answer | None] = []
         self.started: list[int] = []
         self.dropped: list[int] = []
         self.addresses = {"tcp://one"}
 
-    def start(self, task: trial.Task) -> None:
+    def submit(self, task: trial.Task) -> None:
         self.started.append(task.number)
 
-    def work(self, hear: Hear, seconds: float) -> None:
+    def work(self, handle: Handler, seconds: float) -> None:
         if self.messages:
-            self.answers.append(hear(self.messages.pop(0)))
+            self.answers.append(handle(self.messages.pop(0)))
 
     def drop(self, number: int) -> None:
         self.dropped.append(number)
@@ -49,15 +63,15 @@ class Script:
         return address in self.addresses
 
 
-def start(execution: str, address: str = "tcp://one") -> Message:
-    return Message("0", execution, 1, "start", {"place": "one", "address": address, "pid": 1}, True)
+def start(execution: str, address: str = "tcp://one") -> Envelope:
+    return Envelope(0, execution, Started("one", address), 1)
 
 
-def end(execution: str) -> Message:
-    return Message("0", execution, 1, "end", {"stopped": False, "known": {"val_accuracy": 0.5, "parameters": 1}})
+def end(execution: str, stopped: bool = False) -> Envelope:
+    return Envelope(0, execution, Finished(TrialResult(stopped, 0.5, parameters=1)))
 
 
-LEFT, DIED = Message("0", "", 0, "left"), Message("0", "", 0, "died", {"reason": ""})
+LOST, DIED = Envelope(0, "", Lost()), Envelope(0, "", Died())
 
 
 class Clock:
@@ -89,7 +103,7 @@ def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
         def drive(script: Script, seconds: float) -> None:
-            search = Search(config, data, study, parent, time.monotonic() + seconds)
+            search = Search(SearchSpace(config), data, study, parent, time.monotonic() + seconds)
             Driver(search, script, standin.objective, SearchCallback(), None).work()
 
         yield Stage(study, parent, drive, clock)
@@ -97,19 +111,19 @@ def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
 
 def test_executions_that_lose_touch_are_no_deaths(stage):
     names = "abcd"
-    script = Script(*(message for name in names for message in (start(name), LEFT)), start("e"), end("e"))
+    script = Script(*(message for name in names for message in (start(name), LOST)), start("e"), end("e"))
     stage.drive(script, 60)
     assert [ended.state.name for ended in stage.study.trials] == ["COMPLETE"]
     assert script.started == [0] * 5
 
 
 def test_a_trial_that_no_worker_can_keep_fails(stage):
-    stage.drive(Script(*[LEFT] * driver.LEFT), 60)
+    stage.drive(Script(*[LOST] * LOSSES), 60)
     assert stage.study.trials[0].user_attrs["error"].startswith("its workers lost touch with the driver 20 times")
 
 
 def test_three_deaths_are_a_failure(stage):
-    stage.drive(Script(start("a"), start("b"), LEFT, start("c"), DIED, start("d"), DIED), 60)
+    stage.drive(Script(start("a"), start("b"), LOST, start("c"), DIED, start("d"), DIED), 60)
     assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
 
 
@@ -119,10 +133,10 @@ def test_workers_that_die_before_they_begin_are_a_failure(stage):
 
 
 def test_what_a_superseded_execution_says_is_dropped(stage):
-    late = Message("0", "a", 1, "epoch", {"epoch": 1, "val_accuracy": 0.9}, True)
+    late = Envelope(0, "a", EpochEnd(1, 0.9), 2)
     script = Script(start("a"), start("b"), late, end("a"), end("b"))
     stage.drive(script, 60)
-    assert script.answers[2:4] == [GONE, GONE]
+    assert script.answers[2:4] == [Verdict.ABANDON, Verdict.ABANDON]
     assert stage.study.trials[0].intermediate_values == {}
     assert stage.study.trials[0].state.name == "COMPLETE"
 
@@ -142,11 +156,11 @@ def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
     stage.drive(Script(start("a"), end("a")), 60)
     stage.parent.client.delete_run(stage.study.trials[0].user_attrs["run_id"])
     recovery.check(stage.study, stage.parent.client)
-    recovery.adopt(stage.study, stage.parent)
+    recovery.reattach(stage.study, stage.parent)
 
 
 def test_a_full_disk_says_on_which_worker(stage):
-    full = Message("0", "a", 1, "failed", {"reason": "OSError: no room", "full": True})
+    full = Envelope(0, "a", Failed("OSError: no room", full_disk=True))
     said = pytest.raises(WorkError, match=r"the disk is full \(on worker one: OSError: no room\)")
     with said, recovery.explaining_full_disk("study"):
         stage.drive(Script(start("a"), full), 60)
@@ -157,15 +171,15 @@ def test_what_begins_again_after_the_time_is_cut_off(stage):
     script.messages.append(start("b"))
     late = Late(script, stage.clock)
     stage.drive(late, 60)
-    assert late.answers[1] == GONE
+    assert late.answers[1] is Verdict.ABANDON
     check_cut(stage, late)
 
 
 def test_after_the_time_only_what_has_epochs_left_is_stopped(stage):
-    epochs = [Message("0", "a", 1, "epoch", {"epoch": number, "val_accuracy": 0.5}, True) for number in (3, 4)]
+    epochs = [Envelope(0, "a", EpochEnd(number, 0.5), 2) for number in (3, 4)]
     late = Late(Script(start("a"), *epochs, end("a")), stage.clock)
     stage.drive(late, 60)
-    assert [answer["stop"] for answer in late.answers[1:3]] == [True, False]
+    assert late.answers[1:3] == [Verdict.STOP, Verdict.CONTINUE]
 
 
 def test_a_trial_whose_worker_is_gone_is_not_waited_for_after_the_time(stage):
@@ -187,9 +201,9 @@ def test_a_trial_that_hangs_is_not_waited_for_after_the_time(stage, monkeypatch)
 def test_what_was_stopped_is_on_the_front_of_several_objectives(shared_store, data, names, state):
     config = standin.configure(1, search__pruner="none", search__objectives=names)
     study = studies.open_study(config, f"stopped for {len(names)}", STORAGE)
-    stopped = Message("0", "a", 1, "end", {"stopped": True, "known": {"val_accuracy": 0.5, "parameters": 1}})
+    stopped = end("a", stopped=True)
     with runs.closing(runs.start_run(store.connect(), "tune", "driver", config.name)) as parent:
-        search = Search(config, data, study, parent, time.monotonic() + 60)
+        search = Search(SearchSpace(config), data, study, parent, time.monotonic() + 60)
         Driver(search, Script(start("a"), stopped), standin.objective, SearchCallback(), None).work()
     assert study.trials[0].state.name == state
     assert [one.number for one in objectives.front(study)] == [0] * (len(names) - 1)
@@ -203,13 +217,13 @@ class Late(Script):
         self.first = True
         self.clock = clock
 
-    def work(self, hear: Hear, seconds: float) -> None:
+    def work(self, handle: Handler, seconds: float) -> None:
         if not self.first:
             self.clock.ahead += seconds
             if seconds > 0.01:
                 return
         self.first = False
-        super().work(hear, seconds)
+        super().work(handle, seconds)
 
 
 def check_cut(stage: Stage, script: Script) -> None:
@@ -220,27 +234,3 @@ def check_cut(stage: Stage, script: Script) -> None:
     assert queued.system_attrs["fixed_params"] == first.params
     assert store.client().get_run(first.user_attrs["run_id"]).info.status == "KILLED"
     assert script.dropped == [0]
-
-
-# a trial is cut off
-
-
-def test_a_queued_setting_of_which_a_kill_left_a_part_is_queued_whole(monkeypatch):
-    study = optuna.create_study()
-    whole = {"first": 0.25, "second": 0.75}
-    study.enqueue_trial(whole)
-    begun = study.ask()
-    begun.suggest_float("first", 0, 1)
-
-    def kill(*args: Any, **more: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "tell", kill)
-        with pytest.raises(KeyboardInterrupt):
-            studies.cut_off(study, begun)
-    studies.cut_off(study, begun)
-    assert study.user_attrs[studies.CUT_OFF] == [0]
-    assert [ended.state.name for ended in study.get_trials()] == ["FAIL", "WAITING"], "queued once"
-    again = study.ask()
-    assert {name: again.suggest_float(name, 0, 1) for name in whole} == whole

@@ -21,6 +21,7 @@ from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.tuning import refit
+from fmnist_exp.tuning.space import SearchSpace
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +196,13 @@ def test_seeds_and_epochs():
     params |= {"model.widths.1": 8, "model.widths.2": 8}
     best = FrozenTrial(0, TrialState.COMPLETE, 0.9, None, None, params, {}, {"best_epoch": 5}, {}, {}, 0)
     patient = configure(search__refit=2, training__epochs=9, training__patience=3, seed=2**32 - 1)
-    plan = refit.settings(patient, best)
+    plan = refit.plan(SearchSpace(patient), best)
     assert [(one.seed, one.training.epochs, one.training.patience) for one in plan] == [
         (2**32 - 1, 5, None),
         (0, 5, None),
     ]
     cycle = configure(search__refit=1, training__epochs=9, training__schedule="one_cycle")
-    assert [one.training.epochs for one in refit.settings(cycle, best)] == [9]
+    assert [one.training.epochs for one in refit.plan(SearchSpace(cycle), best)] == [9]
 
 
 @pytest.mark.parametrize(
@@ -215,4 +216,4 @@ def test_a_schedule_that_watches_validation_cannot_be_fitted_again(changes):
     with pytest.raises(
         RequestError, match=r"search\.refit leaves no validation images, which training\.schedule=plateau"
     ):
-        refit.check(configure(search__refit=1, **changes))
+        refit.check(SearchSpace(configure(search__refit=1, **changes)))

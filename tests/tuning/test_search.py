@@ -10,9 +10,8 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
 from support import searches
-from support.searches import SPACE, STORAGE, FinishedSearch, ended, search
+from support.searches import SPACE, STORAGE, FinishedSearch, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -21,10 +20,10 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import search as searching
-from fmnist_exp.tuning import space
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchRequest
+from fmnist_exp.tuning.space import SearchSpace
 
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
@@ -121,14 +120,6 @@ def test_trials_report_what_they_measured(found):
         assert {entry.step: entry.value for entry in history} == pytest.approx(trial.intermediate_values)
         if trial.state.name == "COMPLETE":
             assert trial.value == pytest.approx(run.data.metrics["best_val_accuracy"])
-
-
-def test_a_stopped_trial_wins_if_its_model_is_the_best():
-    study = optuna.create_study(direction="maximize")
-    for number, (state, accuracy) in enumerate([("COMPLETE", 0.8), ("PRUNED", 0.9), ("PRUNED", 0.8), ("FAIL", None)]):
-        values = None if accuracy is None else [accuracy]
-        study.add_trial(ended(number, {}, {}, values, state=TrialState[state], curve={1: accuracy or 0.0}))
-    assert [trial.number for trial in studies.ranked(study)] == [1, 0, 2]
 
 
 def test_ranked_starts_with_the_best_trial(found):
@@ -238,32 +229,6 @@ def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
     assert worse.client.get_model_version_by_alias("fashion-mnist", "champion").version == before != challenger.version
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"seed": 1}, "seed is 0 there and 1 here"),
-        ({"training__epochs": 3}, "training.epochs is 2 there and 3 here"),
-        ({"model__dropout": 0.1}, "model.dropout is 0.0 there and 0.1 here"),
-        ({"search__space": {"model.dropout": {"low": 0, "high": 0.4}}}, "search.space.model.dropout.high is 0.5 there"),
-    ],
-)
-def test_another_search_under_the_same_name_is_refused(found, changes, key):
-    with pytest.raises(RequestError) as raised:
-        studies.open_study(configure(**changes), "first", STORAGE)
-    assert str(raised.value).startswith(f"study 'first' belongs to another search: {key}")
-    assert len(optuna.load_study(study_name="first", storage=STORAGE).get_trials()) >= 4
-
-
-@pytest.mark.parametrize(
-    "storage", ["sqlite:////proc/none/studies.db", "postgresql://me:hunter2@127.0.0.1:1/x", "nonsense"]
-)
-def test_a_database_that_cannot_be_used(shared_store, storage):
-    with pytest.raises(RequestError, match=r"the study database .* cannot be used: ") as raised:
-        studies.open_study(configure(), "x", storage)
-    assert "hunter2" not in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
 # cut off and broken
 
 
@@ -298,7 +263,7 @@ def test_what_a_killed_process_left_is_closed_and_its_setting_run_again(shared_s
     study = studies.open_study(config, "killed", STORAGE)
     parent = runs.start_run(client, "tune", "killed", config.name)
     trial = study.ask()
-    space.suggest(trial, config)
+    SearchSpace(config).suggest(trial)
     trial.set_user_attr("run_id", runs.start_run(client, "trial", "trial 0", config.name, parent).id)
 
     done = search(config, "killed", data=small)

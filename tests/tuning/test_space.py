@@ -11,7 +11,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import space
+from fmnist_exp.tuning.space import SearchSpace
 
 
 def test_an_empty_space():
@@ -22,7 +22,7 @@ def test_an_empty_space():
 def test_a_step_between_whole_numbers():
     searched = {"training.batch_size": {"low": 50, "high": 60, "step": 0.5}}
     with pytest.raises(RequestError, match=r"training\.batch_size is a whole number, so its step \(0\.5\) must be one"):
-        space.check(configure(search__space=searched))
+        SearchSpace(configure(search__space=searched)).validate()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_step_between_whole_numbers():
 )
 def test_a_space_that_contradicts_itself_or_the_schema(searched, own, reason):
     with pytest.raises(RequestError) as raised:
-        space.check(configure(search__space=searched, **own))
+        SearchSpace(configure(search__space=searched, **own)).validate()
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -66,7 +66,7 @@ def test_a_space_that_contradicts_itself_or_the_schema(searched, own, reason):
 )
 def test_a_field_that_the_family_does_not_use(searched, words):
     with pytest.raises(RequestError) as raised:
-        space.check(configure(search__space=searched))
+        SearchSpace(configure(search__space=searched)).validate()
     assert words in str(raised.value)
 
 
@@ -83,7 +83,7 @@ def test_a_field_that_the_family_does_not_use(searched, words):
     ],
 )
 def test_fields_that_change_the_network(searched):
-    space.check(configure(search__space=searched))
+    SearchSpace(configure(search__space=searched)).validate()
 
 
 def all_kinds() -> ExperimentConfig:
@@ -107,7 +107,7 @@ def test_suggestions_lie_in_the_space_and_are_experiments():
     seen: dict[str, set[typing.Any]] = {name: set() for name in config.search.space}
     for _ in range(200):
         trial = study.ask()
-        chosen = space.suggest(trial, config)
+        chosen = SearchSpace(config).suggest(trial)
         assert chosen.search is None
         assert chosen.training.epochs == config.training.epochs
         for name in seen:
@@ -127,22 +127,23 @@ def test_suggestions_lie_in_the_space_and_are_experiments():
 @pytest.mark.parametrize("widths", [[8], [16, 32], [32, 8, 16]])
 def test_defaults_are_the_experiments_own_values(widths):
     config = files.override(all_kinds(), {"model.widths": widths})
-    trial = optuna.trial.FixedTrial(space.defaults(config))
-    assert space.suggest(trial, config) == config.model_copy(update={"search": None})
+    trial = optuna.trial.FixedTrial(SearchSpace(config).defaults())
+    assert SearchSpace(config).suggest(trial) == config.model_copy(update={"search": None})
 
 
 def test_a_single_dropout_per_layer_follows_the_depth():
     config = configure(
         model__widths=[8, 16], model__dropout=[0.1, 0.2], search__space={"model.widths": SPACE["model.widths"]}
     )
-    one = space.suggest(optuna.trial.FixedTrial({**space.defaults(config), "model.widths.depth": 1}), config)
+    space = SearchSpace(config)
+    one = space.apply({**space.defaults(), "model.widths.depth": 1})
     assert (one.model.widths, one.model.dropout) == ((8,), (0.1,))
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in files.EXPERIMENTS.glob("tune_*.yaml")))
 def test_shipped_searches_are_valid(name):
     config = files.load(name)
-    space.check(config)
+    SearchSpace(config).validate()
     assert {"model.dropout", "model.l2", "training.learning_rate", "model.widths"} <= set(config.search.space)
     assert {type(form) for form in config.search.space.values()} <= {Range, Choice, Layers}
 
@@ -165,10 +166,10 @@ def test_shipped_searches_are_valid(name):
 )
 def test_a_space_that_cannot_be_searched_is_refused_before_the_search(searched, reason):
     with pytest.raises(RequestError) as raised:
-        space.check(configure(search__space=searched))
+        SearchSpace(configure(search__space=searched)).validate()
     assert reason in str(raised.value)
 
 
 def test_an_experiment_without_a_search_is_refused():
     with pytest.raises(RequestError, match="has no search: block"):
-        space.check(ExperimentConfig())
+        SearchSpace(ExperimentConfig())

@@ -23,7 +23,7 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
     """
     target = folder / "study"
     target.mkdir()
-    table = study.trials_dataframe(attrs=COLUMNS).drop(columns=f"user_attrs_{objectives.CURVE}", errors="ignore")
+    table = study.trials_dataframe(attrs=COLUMNS).drop(columns="user_attrs_val_accuracies", errors="ignore")
     table = table.rename(columns={f"values_{i}": f"value_{name}" for i, name in enumerate(search.objectives)})
     table.to_csv(target / "trials.csv", index=False)
     if front := [trial.number for trial in objectives.front(study)]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp import compat
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
-from fmnist_exp.tuning import space
+from fmnist_exp.tuning.space import SearchSpace
 
 SEEN = 400  # trials that TPE looks at
 GOOD = 25  # how many of them are the best ones: as many as TPE ever counts as good
@@ -27,7 +27,7 @@ def configure(study: Study, config: ExperimentConfig) -> None:
     The sampler's seed depends on the number of trials, since a resumed study would otherwise draw its first settings a
     second time.
     """
-    search = space.search_of(config)
+    search = SearchSpace(config).search
     seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = _sampler(search, seed)
     study.pruner = _pruner(search)

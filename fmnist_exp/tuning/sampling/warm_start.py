@@ -9,18 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna import Study
 from optuna.distributions import CategoricalChoiceType
 from optuna.trial import TrialState
 
-from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import objectives, space
+from fmnist_exp.tuning import objectives, record
+from fmnist_exp.tuning.space import SearchSpace
 
 TAKEN = "warm_start"  # user attribute of the new study: how many settings it took, and of how many
 
@@ -49,17 +48,20 @@ def find(config: ExperimentConfig, storage: str) -> EarlierSettings | None:
     Raises:
         RequestError: the storage has no such study, another program made it, or no trial lies in the space.
     """
-    search = space.search_of(config)
+    space = SearchSpace(config)
+    search = space.search
     if search.warm_start is None:
         return None
     earlier = _load(search.warm_start, storage)
     complete = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    made_by = _experiment(earlier)
+    made_by = record.experiment_of(earlier)
+    if made_by is None:
+        raise RequestError(f"search.warm_start={search.warm_start!r}: that study was not made by fmnist-exp tune")
     found = []
     for trial in sorted(complete, key=objectives.order):
-        values = flatten(space.suggest(optuna.trial.FixedTrial(trial.params), made_by))  # type: ignore[arg-type]
-        if space.holds(config, values):
-            found.append(space.parameters(config, values))
+        values = flatten(SearchSpace(made_by).apply(trial.params))
+        if space.contains(values):
+            found.append(space.parameters(values))
     if not found:
         raise RequestError(
             f"search.warm_start={search.warm_start!r}: none of its {len(complete)} complete trials lies in this"
@@ -76,16 +78,3 @@ def _load(name: str, storage: str) -> Study:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         known = f"did you mean {near[0]!r}?" if near else "it has none"
         raise RequestError(f"search.warm_start={name!r}: the storage has no such study; {known}") from error
-
-
-def _experiment(study: Study) -> ExperimentConfig:
-    """Return the experiment with the search that made the study."""
-    known = study.user_attrs.get("search")
-    if not known:
-        raise RequestError(f"search.warm_start={study.study_name!r}: that study was not made by fmnist-exp tune")
-    own = {name: value for name, value in known.items() if not name.startswith("search.")}
-    searched: dict[str, dict[str, Any]] = {}
-    for name in [name for name in known if name.startswith("search.space.")]:
-        field, _, limit = name.removeprefix("search.space.").rpartition(".")
-        searched.setdefault(field, {})[limit] = known[name]
-    return files.override(ExperimentConfig(), {**own, "search.space": searched})

@@ -1,4 +1,4 @@
-"""Workers for a search: processes of this machine, or those of a running Dask scheduler."""
+"""Clusters of Dask: processes of this machine, or the workers of a running scheduler."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, Worker
 
 from fmnist_exp import compat
 from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tuning.workers.jobs import Cluster
 
-if TYPE_CHECKING:
-    from distributed import Client, LocalCluster, Worker
-
 CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 SETTLE_SECONDS = 2  # without a new worker: all are there
 STARTS = 3  # attempts to start local workers
-LEAVE_SECONDS = 2  # for a worker to give back its semaphores
+LEAVE_SECONDS = 2  # for a worker to release its semaphores
 
 
 @contextmanager
 def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Worker processes on this machine, which end with this process; each is to compute with so many threads.
+    """Start worker processes on this machine, which end with this process.
+
+    Args:
+        workers: number of processes.
+        threads: number of threads that each of them computes with.
 
     Raises:
-        WorkError: they end while they start.
+        WorkError: the processes end while they start.
     """
-    import dask
-    from distributed import Client
-
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 2,
-        "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler: no job dies with another
+        "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler: none dies with another one
         "distributed.scheduler.work-stealing": False,
         "distributed.scheduler.active-memory-manager.start": False,
         "distributed.worker.profile.enabled": False,
@@ -50,20 +51,18 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     }
     with (
         dask.config.set(settings),
-        _quiet(),
-        _start(workers) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        quiet(),
+        _start(workers) as processes,
+        Client(processes, set_as_default=False) as client,
     ):
         try:
             yield Cluster(client, workers)
         finally:
-            _dismiss(cluster)
+            _end(processes)
 
 
 def _start(workers: int) -> LocalCluster:
-    """Dask replaces a worker that dies, but not before all have started once."""
-    from distributed import LocalCluster
-
+    """Start the processes. Dask replaces one that dies, but not before all have started once."""
     failure: Exception | None = None
     for _ in range(STARTS):
         try:
@@ -83,39 +82,42 @@ def _start(workers: int) -> LocalCluster:
 
 @contextmanager
 def remote(address: str, workers: int | None) -> Iterator[Cluster]:
-    """The workers of a running scheduler, all of them unless `workers` says fewer.
+    """Connect with the workers of a running scheduler.
+
+    Args:
+        address: of the scheduler.
+        workers: number of trials at once; None: one per worker.
 
     Raises:
-        RequestError: it does not answer within seconds, has no workers, or workers that run several jobs at once.
+        RequestError: the scheduler does not answer within seconds or has no workers, or a worker would run several
+            trials at once.
     """
-    with _client(address) as client:
+    with _connect(address) as client:
         try:
             client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError as error:
             raise RequestError(
                 f"the Dask scheduler {address} has no workers; start some with `dask worker {address} --nthreads 1`"
             ) from error
-        found = Cluster(client, workers)
-        for worker, threads in found.threads().items():
+        cluster = Cluster(client, workers)
+        for worker, threads in cluster.threads().items():
             if threads != 1:
                 raise RequestError(
                     f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
                 )
-        _settle(found)
+        _wait_for_all(cluster)
         try:
-            yield found
+            yield cluster
         finally:
-            found.close()
+            cluster.close()
 
 
 def check(address: str) -> None:
     """Raise RequestError if the scheduler does not answer."""
-    _client(address).close()
+    _connect(address).close()
 
 
-def _client(address: str) -> Client:
-    from distributed import Client
-
+def _connect(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError, RuntimeError) as error:
@@ -124,17 +126,17 @@ def _client(address: str) -> Client:
         ) from error
 
 
-def _settle(found: Cluster) -> None:
+def _wait_for_all(cluster: Cluster) -> None:
     """Wait until no more workers join: each takes its share of its host's cores when it begins its first trial."""
     deadline = time.monotonic() + WORKERS_SECONDS
     before: set[str] = set()
-    while before != (now := set(found.hosts())) and time.monotonic() < deadline:
+    while before != (now := set(cluster.hosts())) and time.monotonic() < deadline:
         before = now
         time.sleep(SETTLE_SECONDS)
 
 
 def dask_setup(worker: Worker) -> None:
-    """Dask calls this in each local worker: Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's own run."""
+    """Prepare a local worker; Dask calls this. Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     loading.load_keras()
@@ -143,13 +145,13 @@ def dask_setup(worker: Worker) -> None:
 
 
 def _leave(*_signal: Any) -> None:
-    """End this process at once, but for Keras' semaphore: else Python would say that it leaked."""
+    """End this process at once, but release Keras' semaphore, of which Python would say that it leaked."""
     compat.release_semaphores()
     os._exit(0)
 
 
-def _dismiss(processes: LocalCluster) -> None:
-    """End local workers at once: nothing in them is wanted any more, and Dask would take four seconds."""
+def _end(processes: LocalCluster) -> None:
+    """End local workers at once, which Dask would take four seconds for."""
     for nanny in processes.workers.values():
         nanny.auto_restart = False
     deadline = time.monotonic() + LEAVE_SECONDS
@@ -161,33 +163,33 @@ def _dismiss(processes: LocalCluster) -> None:
 
 
 def _signal(processes: LocalCluster, number: int) -> int:
-    """Send all local workers a signal, 0 only looks; returns how many are there."""
-    there = 0
+    """Send a signal to all local workers, 0 for none, and return how many there are."""
+    count = 0
     for nanny in processes.workers.values():
         with suppress(ProcessLookupError):
             if pid := nanny.pid:
                 os.kill(pid, number)
-                there += 1
-    return there
+                count += 1
+    return count
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of Dask's own in the log, since the driver says what happens to workers, nor in the environment."""
-    dask = logging.getLogger("distributed")
-    before = dask.handlers, dask.propagate
+def quiet() -> Iterator[None]:
+    """Keep Dask's messages out of the log, since the driver reports on workers, and its settings out of os.environ."""
+    log = logging.getLogger("distributed")
+    before = log.handlers, log.propagate
     added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
-    dask.handlers, dask.propagate = [logging.NullHandler()], False
-    logging.getLogger("asyncio").addFilter(_is_own)  # for good: it speaks when the collector comes, after the block
+    log.handlers, log.propagate = [logging.NullHandler()], False
+    logging.getLogger("asyncio").addFilter(_is_not_of_dask)  # for good: asyncio logs when the collector runs
     try:
         yield
     finally:
-        dask.handlers, dask.propagate = before
+        log.handlers, log.propagate = before
         for name in added & set(os.environ):
             del os.environ[name]
 
 
-def _is_own(record: logging.LogRecord) -> bool:
-    """Not an error out of Dask's own code, as what a worker was waiting for when the scheduler closed."""
+def _is_not_of_dask(record: logging.LogRecord) -> bool:
+    """Return False for an error raised inside Dask, for example by a request that waited when the scheduler closed."""
     steps = traceback.walk_tb(record.exc_info[2] if record.exc_info else None)
     return not any(frame.f_globals.get("__name__", "").startswith("distributed.") for frame, _ in steps)

@@ -1,133 +1,123 @@
-"""The only package that imports Dask: jobs run in worker processes, here or on a cluster, and talk with their driver.
+"""Trials as jobs of Dask: submitted to workers, connected with their driver, watched until they end.
 
-A job may run more than once, since Dask starts it again elsewhere when its worker dies. Each execution has a name of
-its own, which all its messages carry, so that the driver can tell them apart. Messages go to the driver through the
-scheduler's events, answers come back through its variables: the driver waits for no worker, only for the scheduler.
+Messages go to the driver through the scheduler's events, answers come back through its variables. So the driver waits
+for no worker, only for the scheduler.
 """
 
 from __future__ import annotations
 
 import itertools
+import pickle
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, Variable, get_client, get_worker
 
 from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
+from fmnist_exp.tracking.redact import first_line
+from fmnist_exp.tuning.workers.messages import (
+    Abandoned,
+    Answer,
+    Broken,
+    Channel,
+    Died,
+    Envelope,
+    Handler,
+    Lost,
+    Message,
+    Verdict,
+)
 
 # Seconds without an answer after which a worker takes its driver for dead; MLflow's client, for which the driver may be
 # waiting, gives up after some 20 minutes. A driver that died is noticed sooner: its scheduler drops its jobs.
 PATIENCE = 1800
 LOOK_SECONDS = 2  # between two looks whether a job is still wanted
 HOSTS_SECONDS = 1  # for which the list of workers is taken for true
-STOP: Mapping[str, Any] = {"stop": True}  # end as after the last epoch
-GONE: Mapping[str, Any] = {"stop": True, "gone": True}  # nobody wants the result
 
-LOST = "the Dask scheduler is gone, or was started anew"
-
-Answer = Mapping[str, Any]  # "stop", and whatever the two sides agree on
-Report = dict[str, str]  # worker's address → what it said
-Hear = Callable[["Message"], Answer | None]
+GONE = "the Dask scheduler is gone, or was started anew"
 
 
-@dataclass(frozen=True)
-class Message:
-    """What an execution of a job says, or what became of the job.
+class DaskChannel:
+    """The channel of an execution on a worker of Dask."""
 
-    That is kind `died` (its worker did), `left` (its worker lost touch with the driver), or `broken` (not to be tried
-    again).
-    """
-
-    job: str
-    execution: str
-    number: int  # of the questions that the execution has asked so far, this one included
-    kind: str
-    body: Mapping[str, Any] = field(default_factory=dict)
-    asks: bool = False  # whether the execution waits for an answer
-
-
-class DriverGone(Exception):  # noqa: N818 — no error of the job
-    """Nobody wants the job's result, or nobody answers."""
-
-
-class Line:
-    """A job's line to its driver, on a worker."""
-
-    def __init__(self, session: str, job: str) -> None:
-        from distributed import get_client, get_worker
-
+    def __init__(self, session: str, trial: int) -> None:
         self._worker = get_worker()
-        self.place = str(self._worker.name)  # where the job runs, the same after its process was replaced
+        self.worker = str(self._worker.name)
         self.address = str(self._worker.address)
         self._client = get_client()
         self._session = session
-        self._job = job
+        self._trial = trial
         self._key = self._worker.get_current_task()
         self._execution = uuid.uuid4().hex
-        self._asked = 0
+        self._questions = 0
 
-    def say(self, kind: str, **body: Any) -> None:
-        """Tell the driver; `body` holds plain numbers, texts, lists and dicts."""
-        self._send(kind, body, asks=False)
+    def send(self, message: Message) -> None:
+        """Tell the driver something."""
+        self._post(Envelope(self._trial, self._execution, message))
 
-    def ask(self, kind: str, **body: Any) -> Answer:
-        """Tell the driver and wait for its answer. Raises DriverGone."""
-        from distributed import Variable
-
-        self._asked += 1
-        self._send(kind, body, asks=True)
-        answer = Variable(_address(self._execution, self._asked), client=self._client)
+    def ask(self, message: Message) -> Answer:
+        """Tell the driver something and return its answer. Raises Abandoned."""
+        self._questions += 1
+        envelope = Envelope(self._trial, self._execution, message, self._questions)
+        self._post(envelope)
+        variable = Variable(_address(envelope), client=self._client)
         deadline = time.monotonic() + PATIENCE
         while self._is_wanted() and time.monotonic() < deadline:
             try:
-                found: Answer = answer.get(timeout=LOOK_SECONDS)
+                answer: Answer = pickle.loads(variable.get(timeout=LOOK_SECONDS))
             except TimeoutError:
                 continue
             except OSError as error:
-                raise DriverGone from error
-            answer.delete()
-            return found
-        raise DriverGone
+                raise Abandoned from error
+            variable.delete()
+            if answer is Verdict.ABANDON:
+                raise Abandoned
+            return answer
+        raise Abandoned
 
-    def _send(self, kind: str, body: Mapping[str, Any], *, asks: bool) -> None:
-        content = {"job": self._job, "execution": self._execution, "number": self._asked, "kind": kind, "body": body}
-        self._worker.log_event(self._session, {"message": {**content, "asks": asks}})  # Dask adds keys of its own
+    def _post(self, envelope: Envelope) -> None:
+        self._worker.log_event(self._session, {"envelope": pickle.dumps(envelope)})  # events are plain values
 
     def _is_wanted(self) -> bool:
-        """Whether Dask still wants this job here; it does not after `drop`, nor when the driver's connection ends."""
+        """Return False after `drop`, and when the driver's connection has ended: Dask no longer wants the job here."""
         task = self._worker.state.tasks.get(self._key)
         return task is not None and task.state != "cancelled"
 
 
+@dataclass(frozen=True)
+class _JobEnd:
+    trial: int
+    key: str  # of the job
+
+
 class Cluster:
-    """Workers that run one job each at a time. `limit`: jobs at once, or None for one per worker that is there."""
+    """Workers that run one trial each at a time. `limit`: trials at once, or None for one per worker."""
 
     def __init__(self, client: Client, limit: int | None) -> None:
         self._client = client
         self._limit = limit
         self._session = f"fmnist_exp-{uuid.uuid4().hex}"
-        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._jobs: dict[str, Future[Any]] = {}
+        self._inbox: queue.SimpleQueue[Envelope | _JobEnd] = queue.SimpleQueue()
+        self._jobs: dict[int, Future[Any]] = {}  # by trial
         self._hosts: dict[str, str] = {}
         self._hosts_until = 0.0
         self._unread: dict[str, str] = {}  # execution → the address of an answer that it may not have read
         self._counter = itertools.count()
-        client.subscribe_topic(self._session, lambda event: self._inbox.put(Message(**event[1]["message"])))
+        client.subscribe_topic(self._session, lambda event: self._inbox.put(pickle.loads(event[1]["envelope"])))
 
     @property
     def size(self) -> int:
-        """How many jobs may run at once."""
+        """The number of trials that may run at once."""
         return self._limit or max(1, len(self.hosts()))
 
     def hosts(self) -> dict[str, str]:
-        """Each worker's address with its host."""
+        """Return each worker's address with its host."""
         self._check_scheduler()
         if time.monotonic() > self._hosts_until:
             # `scheduler_info` reads a copy that the client renews in the background, without the workers
@@ -136,18 +126,19 @@ class Cluster:
             self._hosts_until = time.monotonic() + HOSTS_SECONDS
         return self._hosts
 
-    def start(self, job: str, function: Callable[..., None], argument: Any) -> None:
-        """Have a worker call function(argument, line)."""
+    def submit(self, trial: int, function: Callable[[Any, Channel], None], argument: Any) -> None:
+        """Have the next free worker call `function(argument, channel)` for a trial."""
         self._check_scheduler()
-        key = f"{self._session}-{job}-{next(self._counter)}"
-        future = self._client.submit(_execute, self._session, job, function, argument, key=key, pure=False)
-        self._jobs[job] = future
-        future.add_done_callback(lambda done: self._inbox.put(Message(job, "", 0, "over", {"key": done.key})))
+        key = f"{self._session}-{trial}-{next(self._counter)}"
+        future = self._client.submit(_execute, self._session, trial, function, argument, key=key, pure=False)
+        self._jobs[trial] = future
+        future.add_done_callback(lambda done: self._inbox.put(_JobEnd(trial, done.key)))
 
-    def work(self, hear: Hear, seconds: float) -> None:
-        """Wait for the next message, `seconds` at most; let `hear` answer all that are there, and pass the answers on.
+    def work(self, handle: Handler, seconds: float) -> None:
+        """Wait at most `seconds` for a message; have all that are there handled, and send the answers.
 
-        Raises WorkError: the scheduler is gone, or has forgotten the jobs.
+        Raises:
+            WorkError: the scheduler is gone, or has forgotten the jobs.
         """
         try:
             messages = [self._inbox.get(timeout=seconds)]
@@ -155,85 +146,73 @@ class Cluster:
             self._check_scheduler()
             return
         while messages:
-            self._pass_on(messages.pop(), hear)
+            message = messages.pop()
+            if isinstance(message, Envelope):
+                self._handle(message, handle)
+            elif ended := self._meaning_of(message):
+                handle(Envelope(message.trial, "", ended))
             with suppress(queue.Empty):
                 messages.append(self._inbox.get_nowait())
 
-    def drop(self, job: str) -> None:
-        """Forget a job: it ended, or nobody wants it any more. Its execution notices when it asks next."""
-        future = self._jobs.pop(job, None)
-        with suppress(Exception):  # the scheduler may be gone
+    def drop(self, trial: int) -> None:
+        """Forget a trial that has ended or that nobody wants; its execution notices when it asks next."""
+        future = self._jobs.pop(trial, None)
+        with suppress(Exception):  # the scheduler may be gone, which Dask reports in many ways
             if future is not None and not future.done():
                 future.cancel()
 
     def close(self) -> None:
-        """Have the scheduler forget the answers that nobody has read: those to executions that died."""
-        from distributed import Variable
-
-        with suppress(Exception):  # the scheduler may be gone
+        """Delete the answers that nobody has read: those to executions that died."""
+        with suppress(Exception):  # the scheduler may be gone, which Dask reports in many ways
             for address in self._unread.values():
                 Variable(address, client=self._client).delete()
         self._unread.clear()
 
-    def survey(self, function: Callable[..., str], *arguments: Any, workers: Iterable[str] | None = None) -> Report:
-        """Call the function on every worker, or on these: worker's address → what it returned, or its error."""
+    def survey(
+        self, function: Callable[..., str], *arguments: Any, workers: Iterable[str] | None = None
+    ) -> dict[str, str]:
+        """Call the function on every worker, or on these; return its result, or its error, by the worker's address."""
         chosen = None if workers is None else list(workers)
         found = self._client.run(function, *arguments, workers=chosen, on_error="return")
-        return {address: result if isinstance(result, str) else _error(result) for address, result in found.items()}
+        return {address: result if isinstance(result, str) else _described(result) for address, result in found.items()}
 
     def threads(self) -> dict[str, int]:
-        """Each worker's address with the jobs that it would run at once."""
+        """Return each worker's address with the number of jobs that it would run at once."""
         return dict(self._client.nthreads())
 
-    def _pass_on(self, message: Message, hear: Hear) -> None:
-        if message.kind == "over":
-            ended = self._end_of(message)
-            if ended:
-                hear(ended)
-            return
-        answer = hear(message)
-        if not message.asks:
-            self._unread.pop(message.execution, None)  # it goes on, so it has read what it asked for
+    def _handle(self, envelope: Envelope, handle: Handler) -> None:
+        answer = handle(envelope)
+        if not envelope.question:
+            self._unread.pop(envelope.execution, None)  # it has continued, so it has read its last answer
         elif answer is not None:
-            self._answer(message, answer)
+            self._unread[envelope.execution] = _address(envelope)
+            Variable(_address(envelope), client=self._client).set(pickle.dumps(answer))
 
-    def _answer(self, message: Message, answer: Answer) -> None:
-        from distributed import Variable
-
-        address = _address(message.execution, message.number)
-        self._unread[message.execution] = address
-        Variable(address, client=self._client).set(dict(answer))
-
-    def _end_of(self, message: Message) -> Message | None:
-        """What the end of a job means, if the job is still wanted: its own last message would have come before."""
-        future = self._jobs.get(message.job)
-        if future is None or future.key != message.body["key"]:
+    def _meaning_of(self, end: _JobEnd) -> Message | None:
+        """Return what the end of a job says of its trial; None if the trial's own last message came before."""
+        future = self._jobs.get(end.trial)
+        if future is None or future.key != end.key:
             return None
-        from distributed import KilledWorker
-
         if future.status == "cancelled":  # not by `drop`
-            raise WorkError(LOST)
+            raise WorkError(GONE)
         if future.status == "finished":
-            return Message(message.job, "", 0, "left")
+            return Lost()
         error = future.exception() if future.status == "error" else None
-        broken = error is not None and not isinstance(error, KilledWorker)
-        reason = _error(error) if error is not None and broken else ""
-        return Message(message.job, "", 0, "broken" if broken else "died", {"reason": reason})
+        return Died() if error is None or isinstance(error, KilledWorker) else Broken(_described(error))
 
     def _check_scheduler(self) -> None:
         if self._client.status != "running" and self._client.status != "connecting":
-            raise WorkError(LOST)
+            raise WorkError(GONE)
 
 
-def _execute(session: str, job: str, function: Callable[..., None], argument: Any) -> None:
-    with suppress(DriverGone):
-        function(argument, Line(session, job))
+def _execute(session: str, trial: int, function: Callable[[Any, Channel], None], argument: Any) -> None:
+    with suppress(Abandoned):
+        function(argument, DaskChannel(session, trial))
 
 
-def _address(execution: str, number: int) -> str:
-    return f"{execution}-{number}"
+def _address(question: Envelope) -> str:
+    return f"{question.execution}-{question.question}"
 
 
-def _error(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -1,21 +1,23 @@
-"""Where a search's trials run: one after another in this process, or several at once in workers."""
+"""Where the trials of a search run: one after another in this process, or several at once on workers of Dask."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
-from fmnist_exp.backend import machine
+from dask.system import cpu_count
+from distributed.system import memory_limit
+
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning.workers import dask as dask_workers
 from fmnist_exp.tuning.workers import jobs, trial
-from fmnist_exp.tuning.workers.jobs import Hear, Message
-from fmnist_exp.tuning.workers.trial import Place, Task
+from fmnist_exp.tuning.workers.messages import Abandoned, Answer, Envelope, Handler, Message, Verdict
+from fmnist_exp.tuning.workers.trial import Requirements, Task
 
 # how Dask says that a worker cannot unpickle our functions; it may put the error's text into an Exception of its own
 UNKNOWN = re.compile("(Exception: )?(ModuleNotFoundError|AttributeError|ImportError)")
@@ -24,27 +26,27 @@ WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measu
 log = logging.getLogger(__name__)
 
 
-class Crew(Protocol):
-    """Runs tasks. `size`: how many at once."""
+class WorkerPool(Protocol):
+    """Runs tasks. `size`: the number of tasks that may run at once."""
 
     @property
     def size(self) -> int:
-        """How many tasks may be in progress."""
+        """The number of tasks that may run at once."""
 
-    def start(self, task: Task) -> None:
-        """Have the task run."""
+    def submit(self, task: Task) -> None:
+        """Queue a task for the next free worker."""
 
-    def work(self, hear: Hear, seconds: float) -> None:
-        """Let the tasks go on until one of them says something, `seconds` at most; `hear` gets it, and answers."""
+    def work(self, handle: Handler, seconds: float) -> None:
+        """Let the tasks run until one of them sends a message, at most `seconds`; have it handled and answered."""
 
     def drop(self, number: int) -> None:
-        """Forget a trial's task; it is stopped when it next asks."""
+        """Forget a trial's task: cancel it if it waits, stop it at the end of its epoch if it runs."""
 
     def has(self, address: str) -> bool:
-        """Whether the worker is still there."""
+        """Return True if the worker process of this address is still there."""
 
 
-class Alone:
+class InProcessPool:
     """Runs one trial at a time, in this process."""
 
     size = 1
@@ -53,104 +55,117 @@ class Alone:
         self._data = data
         self._task: Task | None = None
 
-    def start(self, task: Task) -> None:
+    def submit(self, task: Task) -> None:
         """Keep the task for `work`."""
         self._task = task
 
-    def work(self, hear: Hear, seconds: float) -> None:
+    def work(self, handle: Handler, seconds: float) -> None:
         """Run the task to its end, however long that takes."""
         task, self._task = self._task, None
         if task is not None:
-            trial.run_here(task, _Direct(str(task.number), hear), self._data)
+            with suppress(Abandoned):
+                trial.run_here(task, DirectChannel(task.number, handle), self._data)
 
     def drop(self, number: int) -> None:
-        """Nothing of it is left."""
+        """Do nothing: the task has ended."""
 
     def has(self, address: str) -> bool:
-        """This process is."""
+        """Return True."""
         return True
 
 
-class _Direct:
-    """A line to a driver in the same process."""
+class DirectChannel:
+    """A channel to a driver in the same process."""
 
-    place = "driver"
+    worker = "driver"
     address = ""
 
-    def __init__(self, job: str, hear: Hear) -> None:
-        self._job = job
-        self._hear = hear
+    def __init__(self, number: int, handle: Handler) -> None:
+        self._number = number
+        self._handle = handle
 
-    def say(self, kind: str, **body: Any) -> None:
-        self._hear(Message(self._job, "here", 0, kind, body))
+    def send(self, message: Message) -> None:
+        """Tell the driver something."""
+        self._handle(Envelope(self._number, "here", message))
 
-    def ask(self, kind: str, **body: Any) -> Mapping[str, Any]:
-        return self._hear(Message(self._job, "here", 0, kind, body)) or jobs.GONE
+    def ask(self, message: Message) -> Answer:
+        """Tell the driver something and return its answer. Raises Abandoned."""
+        answer = self._handle(Envelope(self._number, "here", message, question=1))
+        if answer is None or answer is Verdict.ABANDON:
+            raise Abandoned
+        return answer
 
 
-class Workers:
-    """Runs trials in the processes of a Dask cluster, one in each, with the threads that are each one's share."""
+class DaskPool:
+    """Runs one trial in each process of a Dask cluster.
 
-    def __init__(self, processes: jobs.Cluster, threads: int | None = None) -> None:
-        self._processes = processes
-        self._threads = threads  # of each worker; None: its cores, divided by the workers that share them
-        self._cores: dict[str, str] = {}  # worker's address → machine.core_set() there
+    Args:
+        cluster: the processes.
+        threads: of each process; None: its cores, divided by the number of processes that share them.
+    """
+
+    def __init__(self, cluster: jobs.Cluster, threads: int | None = None) -> None:
+        self._cluster = cluster
+        self._threads = threads
+        self._cores: dict[str, str] = {}  # worker's address → trial.core_set() there
 
     @property
     def size(self) -> int:
-        """How many workers there are, or may be used."""
-        return self._processes.size
+        """The number of processes that there are, or that may be used."""
+        return self._cluster.size
 
-    def start(self, task: Task) -> None:
-        """Queue the task for the next free worker."""
+    def submit(self, task: Task) -> None:
+        """Queue a task for the next free process."""
         cores = {} if self._threads else self._core_sets()
         task = dataclasses.replace(task, cores=cores, threads=self._threads)
-        self._processes.start(str(task.number), trial.run_on_worker, task)
+        self._cluster.submit(task.number, trial.run_on_worker, task)
 
-    def work(self, hear: Hear, seconds: float) -> None:
-        """Hear of the trials in the order of their messages."""
-        self._processes.work(hear, seconds)
+    def work(self, handle: Handler, seconds: float) -> None:
+        """Have messages handled in the order in which they came."""
+        self._cluster.work(handle, seconds)
 
     def drop(self, number: int) -> None:
-        """Cancel it if it waits, stop it at the end of its epoch if it runs."""
-        self._processes.drop(str(number))
+        """Forget a trial's task."""
+        self._cluster.drop(number)
 
     def has(self, address: str) -> bool:
-        """Whether the cluster knows it; a process that is started again has another address."""
-        return address in self._processes.hosts()
+        """Return True if the cluster has a process of this address; a process that is replaced has another one."""
+        return address in self._cluster.hosts()
 
     def _core_sets(self) -> dict[str, str]:
-        here = self._processes.hosts()
+        here = self._cluster.hosts()
         if new := here.keys() - self._cores:
-            self._cores |= self._processes.survey(machine.core_set, workers=new)
+            self._cores |= self._cluster.survey(trial.core_set, workers=new)
         return {address: self._cores[address] for address in here if address in self._cores}
 
 
 @contextmanager
-def hire(workers: int | None, scheduler: str | None, data: FashionMNIST, place: Place) -> Iterator[Crew]:
-    """The workers for a search, for as long as the block lasts.
+def start(
+    workers: int | None, scheduler: str | None, data: FashionMNIST, requirements: Requirements
+) -> Iterator[WorkerPool]:
+    """Start the workers of a search and end them with the block.
 
     Args:
-        workers: how many; None: one per core if there are 2 GiB of memory for each, or all that the scheduler has.
+        workers: their number; None: see `affordable`, or all that the scheduler has.
         scheduler: address of a running Dask scheduler; None: processes of this machine.
-        data: the driver's, for trials in its own process.
-        place: what each worker must have.
+        data: the images, for trials in this process.
+        requirements: what each worker needs.
 
     Raises:
         RequestError: the scheduler does not answer, or one of its workers cannot run the trials.
     """
     if scheduler is not None:
-        with dask_workers.remote(scheduler, workers) as processes:
-            _examine(processes, place)
-            yield Workers(processes)
+        with dask_workers.remote(scheduler, workers) as cluster:
+            _examine(cluster, requirements)
+            yield DaskPool(cluster)
         return
-    count = workers or _affordable(machine.cores())
+    count = workers or affordable()
     if count == 1:
-        yield Alone(data)
+        yield InProcessPool(data)
         return
-    threads = max(1, machine.cores() // count)
-    with dask_workers.local(count, threads) as processes:
-        yield Workers(processes, threads)
+    threads = max(1, cpu_count() // count)
+    with dask_workers.local(count, threads) as cluster:
+        yield DaskPool(cluster, threads)
 
 
 def check(scheduler: str | None) -> None:
@@ -159,18 +174,19 @@ def check(scheduler: str | None) -> None:
         dask_workers.check(scheduler)
 
 
-def _affordable(cores: int) -> int:
-    """One worker per core, or fewer where memory is short."""
-    count = max(1, min(cores, machine.memory() // WORKER_BYTES))
+def affordable() -> int:
+    """Return the number of workers for this machine: one per core, if there are 2 GiB of memory for each."""
+    cores, memory = cpu_count(), memory_limit()
+    count = max(1, min(cores, memory // WORKER_BYTES))
     if count < cores:
-        size = f"{machine.memory() / 2**30:.1f} GiB"
-        log.warning("%d workers for %d cores: each may need 2 GiB, and there are %s", count, cores, size)
+        log.warning(
+            "%d workers for %d cores: each may need 2 GiB, and there are %.1f GiB", count, cores, memory / 2**30
+        )
     return count
 
 
-def _examine(processes: jobs.Cluster, place: Place) -> None:
-    survey: Callable[[Place], str] = trial.examine
-    for address, complaint in processes.survey(survey, place).items():
+def _examine(cluster: jobs.Cluster, requirements: Requirements) -> None:
+    for address, complaint in cluster.survey(trial.complaint, requirements).items():
         if UNKNOWN.match(complaint):
             complaint = f"fmnist_exp is missing or of another version there ({complaint})"
         if complaint:

@@ -5,9 +5,9 @@ import pytest
 from support.searches import STORAGE, configure
 
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning import space
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.space import SearchSpace
 
 OTHER = {"model.l2": {"low": 1e-6, "high": 1e-3}}
 
@@ -22,7 +22,7 @@ def earlier(tmp_path, monkeypatch) -> optuna.Study:
         if number:
             study.enqueue_trial({"model.dropout": number / 10, "model.widths.depth": 1, "model.widths.1": 8 * number})
         trial = study.ask()
-        space.suggest(trial, config)
+        SearchSpace(config).suggest(trial)
         trial.set_user_attr("val_accuracy", number / 10)
         trial.set_user_attr("model_id", f"m-{number}")
         study.tell(trial, number / 10)
@@ -37,7 +37,7 @@ def test_the_best_settings_come_after_the_experiments_own(earlier):
     config = configure(search__warm_start="earlier", training__epochs=7)
     study = studies.open_study(config, "later", STORAGE)
     own, *taken = queued(study)
-    assert own == space.defaults(config)
+    assert own == SearchSpace(config).defaults()
     assert [params["model.dropout"] for params in taken] == [0.4, 0.3]  # as many as search.startup_trials
     assert taken[0] == {**earlier.get_trials()[4].params, "model.widths.2": 8}  # which a depth of 1 does not use
     assert study.user_attrs[warm_start.TAKEN] == "2 of 5 complete trials"
@@ -71,7 +71,7 @@ def test_a_study_that_goes_on_takes_nothing_a_second_time(earlier):
 def test_the_settings_are_suggested_in_the_trials():
     config = configure(search__warm_start="earlier")
     study = studies.open_study(config, "later", STORAGE)
-    chosen = [space.suggest(study.ask(), config) for _ in range(3)]
+    chosen = [SearchSpace(config).suggest(study.ask()) for _ in range(3)]
     assert [one.model.dropout for one in chosen] == [0.0, 0.4, 0.3]
     assert [one.model.widths for one in chosen] == [(32,), (32,), (24,)]
 

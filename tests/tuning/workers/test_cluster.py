@@ -51,7 +51,7 @@ def test_two_trials_run_at_once_in_processes_of_their_own(found, killer):
     assert killer.together == 2
     # a killed process is slow to come back: the other one may have taken all that was left
     assert {trial.user_attrs["worker"] for trial in found.trials} <= {"0", "1"}
-    pids = {trial.user_attrs["pid"] for trial in found.trials} | set(killer.killed)
+    pids = {int(run.data.metrics["pid"]) for run in found.runs()} | set(killer.killed)
     assert len(pids) >= 2
     assert os.getpid() not in pids
 

@@ -1,4 +1,4 @@
-"""Jobs of Dask in this process: what they say, what becomes of answers, where trials run."""
+"""Trials as jobs of Dask in this process: their messages, what becomes of answers, how many run where."""
 
 import time
 from collections.abc import Iterator
@@ -6,35 +6,52 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from distributed import Client, Future, LocalCluster
 from support import standin
 
-from fmnist_exp.backend import machine
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
-from fmnist_exp.tuning.workers import pool, trial
-from fmnist_exp.tuning.workers.jobs import GONE, Answer, Cluster, DriverGone, Line, Message
+from fmnist_exp.tuning.workers import jobs, pool, trial
+from fmnist_exp.tuning.workers.jobs import Cluster
+from fmnist_exp.tuning.workers.messages import (
+    Abandoned,
+    Answer,
+    Begin,
+    Broken,
+    Channel,
+    Envelope,
+    EpochEnd,
+    Lost,
+    Message,
+    Progress,
+    Started,
+    Verdict,
+)
 
 ENDED: list[str] = []  # jobs that noticed that nobody wants them
+THREADS: list[list[str]] = []  # the core sets of the workers, as a task has them
 
 
-def wait(job: str, line: Line) -> None:
+def ask_twice(name: str, channel: Channel) -> None:
     try:
-        line.ask("first")
-        line.say("between")
-        line.ask("second")
-    except DriverGone:
-        ENDED.append(job)
+        channel.ask(EpochEnd(1, 0.5))
+        channel.send(Progress(1.5))
+        channel.ask(EpochEnd(2, 0.6))
+    except Abandoned:
+        ENDED.append(name)
 
 
-def leave(job: str, line: Line) -> None:
-    raise DriverGone
+def give_up(name: str, channel: Channel) -> None:
+    raise Abandoned
+
+
+def break_down(name: str, channel: Channel) -> None:
+    raise ValueError("this cannot be run")
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
+def client() -> Iterator[Client]:
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local,
         Client(local, set_as_default=False) as client,
@@ -42,41 +59,49 @@ def client() -> Iterator[Any]:
         yield client
 
 
-def hear_until(cluster: Cluster, kind: str, answer: Answer | None = None) -> list[Message]:
-    """What is said up to a message of this kind; all that ask before it get the answer."""
-    heard: list[Message] = []
+def handle_until(cluster: Cluster, last: type | Message, answer: Answer | None = None) -> list[Message]:
+    """What is sent up to this message, or one of this type; all questions before it get the answer."""
+    sent: list[Message] = []
 
-    def hear(message: Message) -> Answer | None:
-        heard.append(message)
-        return answer if message.kind != kind else None
+    def is_last(message: Message) -> bool:
+        return isinstance(message, last) if isinstance(last, type) else message == last
+
+    def handle(envelope: Envelope) -> Answer | None:
+        sent.append(envelope.message)
+        return None if is_last(envelope.message) else answer
 
     deadline = time.monotonic() + 60
-    while kind not in [message.kind for message in heard]:
-        assert time.monotonic() < deadline, heard
-        cluster.work(hear, 0.1)
-    return heard
+    while not any(map(is_last, sent)):
+        assert time.monotonic() < deadline, sent
+        cluster.work(handle, 0.1)
+    return sent
 
 
-def variables(client: Any) -> list[str]:
+def variables(client: Client) -> list[str]:
     return list(client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.extensions["variables"].variables)))
+
+
+def wait_for_no_variables(client: Client) -> None:
+    deadline = time.monotonic() + 20
+    while variables(client):
+        assert time.monotonic() < deadline
 
 
 def test_a_job_that_the_scheduler_forgets_ends_the_search(client):
     cluster = Cluster(client, None)
-    cluster.start("0", wait, "0")
-    hear_until(cluster, "first")
-    client.cancel(list(cluster._jobs.values()), force=True)
+    cluster.submit(0, ask_twice, "forgotten")
+    handle_until(cluster, EpochEnd)
+    client.cancel([Future(key, client) for key in client.futures], force=True)
     with pytest.raises(WorkError, match="the Dask scheduler is gone, or was started anew"):
-        hear_until(cluster, "never")
+        handle_until(cluster, Started)
 
 
 def test_a_dropped_job_ends_soon_and_leaves_no_answer(client):
     cluster = Cluster(client, None)
-    cluster.start("0", wait, "dropped")
-    heard = hear_until(cluster, "second", {"stop": False})
-    assert [message.kind for message in heard] == ["first", "between", "second"]
-    assert cluster._unread == {}
-    cluster.drop("0")
+    cluster.submit(0, ask_twice, "dropped")
+    sent = handle_until(cluster, EpochEnd(2, 0.6), Verdict.CONTINUE)
+    assert sent == [EpochEnd(1, 0.5), Progress(1.5), EpochEnd(2, 0.6)]
+    cluster.drop(0)
     deadline = time.monotonic() + 20
     while "dropped" not in ENDED:
         assert time.monotonic() < deadline
@@ -84,26 +109,45 @@ def test_a_dropped_job_ends_soon_and_leaves_no_answer(client):
     assert variables(client) == []
 
 
-def test_a_job_that_gives_its_driver_up_has_left(client):
+def test_an_abandoned_job_ends_at_its_question(client):
     cluster = Cluster(client, None)
-    cluster.start("0", leave, "0")
-    assert [message.kind for message in hear_until(cluster, "left")] == ["left"]
-    cluster.drop("0")
+    cluster.submit(0, ask_twice, "abandoned")
+    handle_until(cluster, Lost, Verdict.ABANDON)
+    assert "abandoned" in ENDED
+    cluster.drop(0)
 
 
-def test_answers_that_nobody_reads_are_deleted(client):
+@pytest.mark.parametrize(
+    ("function", "end"), [(give_up, Lost()), (break_down, Broken("ValueError: this cannot be run"))]
+)
+def test_what_the_end_of_a_job_means(client, function, end):
     cluster = Cluster(client, None)
-    cluster._answer(Message("0", "dead", 1, "epoch", asks=True), GONE)
-    assert variables(client) == ["dead-1"]
+    cluster.submit(0, function, "ended")
+    assert handle_until(cluster, end) == [end]
+    cluster.drop(0)
+
+
+def test_answers_that_nobody_reads_are_deleted(client, monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 0)  # the job waits for no answer
+    cluster = Cluster(client, None)
+    cluster.submit(0, ask_twice, "impatient")
+    handle_until(cluster, Lost, Verdict.CONTINUE)
+    assert len(variables(client)) == 1
     cluster.close()
-    deadline = time.monotonic() + 20
-    while variables(client):
-        assert time.monotonic() < deadline
+    wait_for_no_variables(client)
 
 
-def test_workers_that_share_cores_are_counted(client):
-    cores = pool.Workers(Cluster(client, None))._core_sets()
-    assert list(cores.values()) == [machine.core_set()] * 2
+def record_cores(task: trial.Task, channel: Channel) -> None:
+    THREADS.append(list(task.cores.values()))
+
+
+def test_workers_that_share_cores_are_counted(client, monkeypatch, shared_store, data):
+    monkeypatch.setattr(trial, "run_on_worker", record_cores)
+    cluster = Cluster(client, None)
+    config = standin.configure(1)
+    pool.DaskPool(cluster).submit(trial.Task(0, config, standin.objective, trial.requirements_of(config, data)))
+    handle_until(cluster, Lost)
+    assert [[trial.core_set()] * 2] == THREADS
 
 
 # where trials run
@@ -111,21 +155,22 @@ def test_workers_that_share_cores_are_counted(client):
 
 @pytest.mark.parametrize(("memory", "count"), [(64, 8), (9, 4), (1, 1)])
 def test_short_memory_makes_fewer_workers(monkeypatch, caplog, memory, count):
-    monkeypatch.setattr(machine, "memory", lambda: memory * 2**30)
-    assert pool._affordable(8) == count
+    monkeypatch.setattr(pool, "cpu_count", lambda: 8)
+    monkeypatch.setattr(pool, "memory_limit", lambda: memory * 2**30)
+    assert pool.affordable() == count
     assert bool(caplog.records) == (count < 8)
 
 
 def test_a_trial_that_nobody_wants_is_not_said_to_have_failed(shared_store, data):
     config = standin.configure(1)
     run = runs.start_run(store.connect(), "trial", "gone", config.name)
-    said = []
+    sent: list[Any] = []
 
-    def hear(message: Message) -> Answer:
-        said.append(message.kind)
-        return {"stop": False, "run_id": run.id} if message.kind == "start" else GONE
+    def handle(envelope: Envelope) -> Answer:
+        sent.append(envelope.message)
+        return Begin(run.id) if isinstance(envelope.message, Started) else Verdict.ABANDON
 
-    task = trial.Task(0, config, standin.objective, trial.place_of(config, data))
-    with runs.closing(run), pytest.raises(DriverGone):
-        trial.run_here(replace(task, threads=1), pool._Direct("0", hear), data)
-    assert said[-1] == "epoch"
+    task = trial.Task(0, config, standin.objective, trial.requirements_of(config, data))
+    with runs.closing(run), pytest.raises(Abandoned):
+        trial.run_here(replace(task, threads=1), pool.DirectChannel(0, handle), data)
+    assert isinstance(sent[-1], EpochEnd)

@@ -101,7 +101,7 @@ def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
         await asyncio.wait(tasks)
         assert all(task.done() for task in tasks)
 
-    with dask_workers._quiet():
+    with dask_workers.quiet():
         asyncio.run(nobody_waits())
     gc.collect()  # asyncio speaks when a task goes
     assert [record.exc_info[1].args for record in caplog.records if record.name == "asyncio"] == [("ours",)]

@@ -111,16 +111,16 @@ def test_a_worker_without_the_package_is_refused(site, tmp_path):
 
 
 def test_what_keeps_a_worker_from_running_trials(shared_store, data, tmp_path):
-    place = trial.place_of(standin.configure(), data)
-    assert trial.examine(place) == ""
-    assert trial.examine(replace(place, code="x")).startswith("another version of fmnist_exp")
-    assert "are not the driver's" in trial.examine(replace(place, seed=1))
-    missing = replace(place, data=place.data.model_copy(update={"source": str(tmp_path / "none")}))
-    assert trial.examine(missing).startswith("data.source: ")
-    elsewhere = trial.examine(replace(place, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
+    needs = trial.requirements_of(standin.configure(), data)
+    assert trial.complaint(needs) == ""
+    assert trial.complaint(replace(needs, code="x")).startswith("another version of fmnist_exp")
+    assert "are not the driver's" in trial.complaint(replace(needs, seed=1))
+    missing = replace(needs, data=needs.data.model_copy(update={"source": str(tmp_path / "none")}))
+    assert trial.complaint(missing).startswith("data.source: ")
+    elsewhere = trial.complaint(replace(needs, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
     assert "is a file of another machine" in elsewhere
     assert not (tmp_path / "mlflow.db").exists()
-    assert store.address() == place.tracking_uri  # and none of this changed where this process writes
+    assert store.address() == needs.tracking_uri  # and none of this changed where this process writes
 
 
 # in network namespaces: hosts with addresses of their own on this machine

@@ -13,24 +13,24 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tuning.workers import study_lock
 
 
-def change_lease(**fields: object) -> None:
-    """Let the row of the study "leased" say something else."""
+def change_lock(**fields: object) -> None:
+    """Let the row of the study "locked" say something else."""
     with sqlite3.connect("studies.db") as database:
         for name, value in fields.items():
-            database.execute(f"UPDATE fmnist_exp_drivers SET {name} = ? WHERE study = 'leased'", [value])
+            database.execute(f"UPDATE fmnist_exp_drivers SET {name} = ? WHERE study = 'locked'", [value])
     database.close()
 
 
 def is_held() -> bool:
     try:
-        with study_lock.hold(STORAGE, "leased"):
+        with study_lock.hold(STORAGE, "locked"):
             return False
     except RequestError:
         return True
 
 
-def test_a_lease_is_exclusive_and_free_after_its_release(shared_store):
-    with study_lock.hold(STORAGE, "leased"):
+def test_a_lock_is_exclusive_and_free_after_its_release(shared_store):
+    with study_lock.hold(STORAGE, "locked"):
         assert is_held()
         with study_lock.hold(STORAGE, "another study"):
             pass
@@ -48,9 +48,9 @@ def test_a_lease_is_exclusive_and_free_after_its_release(shared_store):
         ({"beat": "2026-01-01 00:00:00"}, True),  # silent, but its process is there
     ],
 )
-def test_a_dead_drivers_lease_is_taken_over(shared_store, fields, held):
-    with study_lock.hold(STORAGE, "leased") as mine:
-        change_lease(**fields)
+def test_a_dead_drivers_lock_is_taken_over(shared_store, fields, held):
+    with study_lock.hold(STORAGE, "locked") as mine:
+        change_lock(**fields)
         assert is_held() == held
         assert mine is not None
 
@@ -64,24 +64,24 @@ def test_a_zombie_holds_nothing(shared_store):
         if process.status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.05)
-    with study_lock.hold(STORAGE, "leased"):
-        change_lease(pid=ended.pid, born=process.create_time())
+    with study_lock.hold(STORAGE, "locked"):
+        change_lock(pid=ended.pid, born=process.create_time())
         assert not is_held()
     ended.communicate()
 
 
-def check_for(seconds: float, held: study_lock.Lease) -> None:
+def check_for(seconds: float, held: study_lock.StudyLock) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         held.check()
         time.sleep(0.02)
 
 
-def test_a_driver_that_lost_its_lease_stops(shared_store, monkeypatch):
+def test_a_driver_that_lost_its_lock_stops(shared_store, monkeypatch):
     monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.05)
-    with study_lock.hold(STORAGE, "leased") as mine:
+    with study_lock.hold(STORAGE, "locked") as mine:
         mine.check()
-        change_lease(token="another")
-        with pytest.raises(WorkError, match="another process took study 'leased' over"):
+        change_lock(token="another")
+        with pytest.raises(WorkError, match="another process took study 'locked' over"):
             check_for(30, mine)
-    change_lease(pid=2**22 + 1)
+    change_lock(pid=2**22 + 1)

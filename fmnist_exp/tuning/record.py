@@ -1,0 +1,119 @@
+"""What a study remembers of its search and of its trials, and what its driver knows of a trial in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking.names import Tag
+from fmnist_exp.tracking.run import Run, Status
+
+EXPERIMENT = "search"  # user attribute of a study: the experiment that made it, in YAML
+EXECUTIONS = 3  # of one trial, when its workers die
+LOSSES = 20  # times that a trial's workers may lose touch with the driver
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """The user attributes of a trial in Optuna; they have the names of these fields."""
+
+    run_id: str = ""  # of the execution that counts
+    worker: str = ""  # that runs it
+    error: str = ""  # why the trial failed
+    val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
+    outcome: Mapping[str, Any] | None = None  # state and values that the study is about to be told
+    model_id: str = ""  # of the logged model; empty until there is one
+    val_accuracy: float = 0.0  # of the logged model
+    parameters: int | None = None
+    prediction_seconds: float | None = None
+    best_epoch: int | None = None
+
+    @classmethod
+    def of(cls, trial: Trial | FrozenTrial) -> Self:
+        """Return the record of a trial."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in trial.user_attrs.items() if name in names})
+
+    @classmethod
+    def write(cls, trial: Trial, **values: Any) -> None:
+        """Write these fields into the record of a trial."""
+        if unknown := values.keys() - {field.name for field in fields(cls)}:
+            raise TypeError(f"a trial's record has no {min(unknown)}")
+        for name, value in values.items():
+            trial.set_user_attr(name, value)
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """A trial in progress, as its driver knows it."""
+
+    trial: Trial
+    config: ExperimentConfig
+    executions: int = 0  # that began
+    losses: int = 0  # of those, given up by their worker, since the driver was silent for long
+    early_deaths: int = 0  # of workers, before the trial began
+    execution: str = ""  # id of the one that counts; empty until it begins
+    address: str = ""  # of its worker
+    heard: float = 0.0  # time of its last message, by time.monotonic
+    run: Run | None = None
+    epochs: int = 0  # reported to the study
+
+    @property
+    def number(self) -> int:
+        """The trial's number in its study."""
+        return self.trial.number
+
+    @property
+    def hopeless(self) -> str:
+        """Why the trial is not executed again; empty if it may be."""
+        if self.losses == LOSSES:
+            return f"its workers lost touch with the driver {LOSSES} times"
+        if self.executions + self.early_deaths - self.losses >= EXECUTIONS:
+            return f"its worker died {EXECUTIONS} times: killed, or over its memory limit"
+        return ""
+
+    def close_run(self, status: Status, reason: str = "", tags: Mapping[str, object] | None = None) -> None:
+        """Close the run, if the trial has one."""
+        if self.run is not None:
+            self.run.status = status
+            self.run.set_tags({**(tags or {}), **({Tag.ERROR: reason} if reason else {})})
+            self.run.close()
+
+
+def experiment_of(study: Study) -> ExperimentConfig | None:
+    """Return the experiment that made a study; None if the study does not know it.
+
+    Raises:
+        RequestError: another version made the study, whose experiment this one cannot read.
+    """
+    stored = study.user_attrs.get(EXPERIMENT)
+    if not stored:
+        return None
+    try:
+        if isinstance(stored, str):
+            return files.parse(stored, study.study_name)
+        return _from_dotted(stored)
+    except RequestError as error:
+        raise RequestError(
+            f"study {study.study_name!r} was made by another version of fmnist-exp, which this one cannot resume"
+            f" ({error}); choose another study name"
+        ) from error
+
+
+def _from_dotted(stored: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment that a study stored before it stored YAML: a dictionary of dotted names."""
+    own = {name: value for name, value in stored.items() if not name.startswith("search.")}
+    space: dict[str, dict[str, Any]] = {}
+    for name in [name for name in stored if name.startswith("search.space.")]:
+        field, _, limit = name.removeprefix("search.space.").rpartition(".")
+        space.setdefault(field, {})[limit] = stored[name]
+    searched = files.override(ExperimentConfig(), {**own, "search.space": space})
+    rest = stored.keys() - own.keys()
+    return files.override(searched, {name: stored[name] for name in rest if not name.startswith("search.space.")})

@@ -1,0 +1,141 @@
+"""What an execution of a trial tells its driver, and what the driver answers.
+
+A trial may run more than once, since Dask starts it again elsewhere when its worker dies. Each execution has an id of
+its own, by which the driver tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial measured, and the model that it logged, if any."""
+
+    stopped: bool  # by the driver, before its last epoch
+    val_accuracy: float
+    parameters: int | None = None
+    prediction_seconds: float | None = None
+    model_id: str = ""
+    best_epoch: int | None = None
+
+    def measured(self) -> dict[str, float | int | str]:
+        """Return what the trial measured, by name."""
+        return {name: value for name, value in vars(self).items() if name != "stopped" and value not in ("", None)}
+
+
+@dataclass(frozen=True)
+class Started:
+    """An execution is about to begin; it waits for a `Begin`."""
+
+    worker: str  # its name, which stays the same when its process is replaced
+    address: str  # of its process
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps of the fit are done."""
+
+    epochs: float  # done, with the part of the current one
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """An epoch is done; the execution waits for a `Verdict`."""
+
+    epoch: int  # counted from 1
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The trial is done, or stopped as the driver said."""
+
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial broke down."""
+
+    reason: str
+    full_disk: bool = False
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The worker cannot run trials of this search."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker's process died; Dask reports it."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker got no answer and gave the execution up; Dask reports it."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The worker could not call the trial's function at all; Dask reports it."""
+
+    reason: str
+
+
+Message = Started | Progress | EpochEnd | Finished | Failed | Unfit | Died | Lost | Broken
+
+
+class Verdict(Enum):
+    """Whether a trial continues after an epoch."""
+
+    CONTINUE = "continue"
+    STOP = "stop"  # end as after the last epoch
+    ABANDON = "abandon"  # nobody wants the result
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The execution may begin, and logs to this run."""
+
+    run_id: str
+
+
+Answer = Begin | Verdict
+
+
+class Abandoned(Exception):  # noqa: N818 — it is no error of the trial
+    """Nobody wants the trial's result, or nobody answers."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A message with its sender. `question` numbers the messages of an execution that wait for an answer; else 0."""
+
+    trial: int
+    execution: str  # empty if Dask reports
+    message: Message
+    question: int = 0
+
+
+Handler = Callable[[Envelope], Answer | None]
+
+
+class Channel(Protocol):
+    """The connection of an execution with the driver."""
+
+    worker: str
+    address: str
+
+    def send(self, message: Message) -> None:
+        """Tell the driver something."""
+
+    def ask(self, message: Message) -> Answer:
+        """Tell the driver something and return its answer. Raises Abandoned."""
