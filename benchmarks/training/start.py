@@ -28,7 +28,7 @@ def phases(name: str) -> Iterator[str]:
 
     assert cli
     yield "Python, and the command line's imports"
-    from fmnist_exp.cli.options import load_experiment, start_run
+    from fmnist_exp.cli.options import load_experiment
 
     config = load_experiment(name, [])
     yield "the experiment's file"
@@ -50,7 +50,7 @@ def phases(name: str) -> Iterator[str]:
     loaded = dataset.load(config.data, config.seed)
     yield "the images"
     config = resolve(config, loaded, client).config
-    run = start_run(client, "train", config)
+    run = runs.start_run(client, "train", config.name, config.name)
     yield "the run"
     setup.start()
     yield "import keras and tensorflow"

@@ -1,4 +1,8 @@
-"""The command line: arguments to one call, then what came of it. Heavy imports wait for a checked request."""
+"""The command line: each command parses its arguments, makes one call and prints the result.
+
+Application logic does not belong here. Commands import the application late, so that `--help` and a wrong argument
+answer at once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from fmnist_exp.errors import RequestError, WorkError
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Train, tune, compare and register Fashion-MNIST classifiers. The same entry points work with `mlflow run`."""
 

@@ -1,39 +1,56 @@
-"""What a person sees while work goes on: one live line in a terminal, plain lines in a log; tables at the end."""
+"""What a person sees while work goes on, one live line in a terminal and plain lines in a log, and tables at the end.
+
+What belongs to a search is in `search_display`, because its modules import Optuna.
+"""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
+import mlflow
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fmnist_exp.experiment.outcome import Outcome
+from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry.versions import NAME, Registration
+from fmnist_exp.tracking.redact import without_secrets
 from fmnist_exp.training.events import Epoch, FitCallback
-from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
-from fmnist_exp.tuning.retention import Retention
-from fmnist_exp.tuning.search import SearchResult
+
+if TYPE_CHECKING:
+    from fmnist_exp.evaluation.robustness import Level
+    from fmnist_exp.experiment.outcome import Outcome
+    from fmnist_exp.registry.assessment import Assessment
+    from fmnist_exp.registry.gate import Verdict
+    from fmnist_exp.registry.promotion import Promotion
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 class RunDisplay(FitCallback):
-    """Shows a fit: a bar over all its steps in a terminal, and a line per epoch everywhere."""
+    """Show a fit: a bar over all its steps in a terminal, and a line per epoch everywhere.
 
-    def __init__(self, name: str, epochs: int) -> None:
+    Args:
+        name: of the model.
+        epochs: number of epochs of the fit.
+        done: number of them that an interrupted run has finished.
+    """
+
+    def __init__(self, name: str, epochs: int, done: int = 0) -> None:
         self.name = name
         self.epochs = epochs
-        self.bar = _bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self.done = done
+        self.bar = progress_bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self.task = self.bar.add_task(f"{name}: starting", total=None)
 
     def __enter__(self) -> Self:
+        if self.done:
+            console.print(f"{self.name}: resuming after epoch {self.done}")
         self.bar.start()
         return self
 
@@ -61,119 +78,8 @@ class RunDisplay(FitCallback):
         return False
 
 
-class SearchDisplay(SearchCallback):
-    """Shows a search: best so far, pruned, time left, and a bar per running trial; a line per finished trial."""
-
-    def __init__(self) -> None:
-        self.bar = _bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-        self.task: TaskID = self.bar.add_task("starting", left="", total=None)
-        self.trials: dict[int, TaskID] = {}  # those that run
-        self.done = self.pruned = self.n_trials = 0
-        self.best: TrialSummary | None = None
-        self.start = self.deadline = 0.0
-        self.ended = 0  # trials ended in this session
-        self.study = ""  # its name, once it is open
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.bar.stop()
-
-    def on_search(self, done: int, n_trials: int, deadline: float) -> None:  # noqa: D102
-        self.done, self.n_trials, self.deadline, self.start = done, n_trials, deadline, time.monotonic()
-        self.bar.update(self.task, total=n_trials, completed=done)
-        if done:
-            console.print(f"resuming the study: {done} of {n_trials} trials are done")
-
-    def on_trial(self, number: int, settings: Mapping[str, Any], epochs: int) -> None:  # noqa: D102
-        self.trials[number] = self.bar.add_task("", left=_settings(settings), total=epochs)
-        self.on_progress(number, 0.0)
-
-    def on_progress(self, number: int, epochs: float) -> None:  # noqa: D102
-        if number in self.trials:
-            task = self.trials[number]
-            total = self.bar.tasks[self.bar.task_ids.index(task)].total or 1
-            epoch = min(int(epochs) + 1, int(total))
-            self.bar.update(task, description=f"  trial {number}: epoch {epoch}/{total:.0f}", completed=epochs)
-        self._show()
-
-    def on_retry(self, number: int, reason: str) -> None:  # noqa: D102
-        console.print(f"trial {number:>3} runs again: {reason}")
-        self.on_progress(number, 0.0)
-
-    def on_trial_end(self, trial: TrialSummary) -> None:  # noqa: D102
-        if trial.number in self.trials:
-            self.bar.remove_task(self.trials.pop(trial.number))
-        self.done += 1
-        self.ended += 1
-        self.pruned += trial.state == "PRUNED"
-        accuracy = trial.val_accuracy or 0.0
-        if trial.state == "COMPLETE" and (self.best is None or accuracy > (self.best.val_accuracy or 0.0)):
-            self.best = trial
-        outcome = (
-            f"{accuracy:.2%} after {trial.epochs} {'epoch' if trial.epochs == 1 else 'epochs'}"
-            if trial.val_accuracy
-            else trial.reason
-        )
-        state = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}[trial.state]
-        console.print(
-            f"trial {trial.number:>3} {state:<8} {outcome}  {trial.seconds:.0f} s  {_settings(trial.settings)}"
-        )
-        self._show()
-
-    def on_study(self, name: str) -> None:  # noqa: D102
-        self.study = name
-
-    def on_notice(self, text: str) -> None:  # noqa: D102
-        console.print(text)
-
-    def _show(self) -> None:
-        best = f"best {self.best.val_accuracy:.2%} (trial {self.best.number})" if self.best else "no trial complete yet"
-        text = f"{self.done}/{self.n_trials} trials  {best}  {self.pruned} pruned"
-        part = sum(task.percentage / 100 for task in self.bar.tasks if task.id != self.task)
-        self.bar.update(self.task, description=text, completed=self.done + part, left=self._left(part))
-
-    def _left(self, part: float) -> str:
-        """Time to the end of the search at this session's pace, and never past the deadline."""
-        now = time.monotonic()
-        limit = self.deadline - now
-        progress = self.ended + part
-        if progress > 0.1:
-            limit = min(limit, (now - self.start) / progress * (self.n_trials - self.done - part))
-        minutes, seconds = divmod(max(0, round(limit)), 60)
-        return f"{minutes}:{seconds:02} left"
-
-
-def show_search(result: SearchResult) -> None:
-    """The best five trials of a search, and what was left aside."""
-    title = f"Study {result.study}: the best of {sum(result.states.values())} trials"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("trial", "state", "validation", "epochs", "parameters", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("setting", overflow="fold")
-    for trial in result.ranked[:5]:
-        row = [str(trial.number), trial.state.lower(), f"{trial.val_accuracy:.2%}", str(trial.epochs)]
-        table.add_row(*row, f"{trial.parameters:,}", f"{trial.seconds:.0f}", _settings(trial.settings))
-    console.print(table)
-    console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
-    if result.front:
-        console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")
-    if result.retention:
-        show_retention(result.retention)
-
-
-def show_retention(retention: Retention) -> None:
-    """Whose weights stayed, and why others did that should not have."""
-    kept = ", ".join(map(str, retention.kept))
-    console.print(f"weights: deleted of {retention.deleted} trials, kept of {kept}")
-    if retention.reason:
-        console.print(f"weights: not all deleted; {retention.reason}")
-
-
 def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
-    """A line per model: name, parameters, seconds of fitting, validation and test accuracy."""
+    """Print a line per model: name, parameters, seconds of fitting, validation and test accuracy."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("model", "parameters", "fit", "validation", "test"):
         table.add_column(name, justify="left" if name == "model" else "right")
@@ -185,24 +91,84 @@ def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
 
 
 def show_registration(registration: Registration, test_accuracy: float | None = None) -> None:
-    """The version, what the gate said, and how to serve it."""
+    """Print the version, the verdict of the gate, and how to serve the version."""
     aliases = "challenger and champion" if registration.champion else "challenger; the champion stays"
     score = "" if test_accuracy is None else f"; test accuracy {test_accuracy:.2%}"
     console.print(f"registered {NAME} version {registration.version} ({aliases}){score}")
     console.print(f"gate:  {registration.reason}")
     model = f"models:/{NAME}/{registration.version}"
-    console.print(f"serve: mlflow models serve -m {model} --env-manager local --port 8080")
+    console.print(f"serve: fmnist-exp serve --model {model}")
+    console.print(f"   or: mlflow models serve -m {model} --env-manager local --port 8080")
 
 
-def _bar(*columns: Any) -> Progress:
+def show_verdict(verdict: Verdict) -> None:
+    """Print the comparison by class, and what the gate found."""
+    if verdict.comparison:
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("class", "images", "challenger", "champion", "won", "lost"):
+            table.add_column(name, justify="left" if name == "class" else "right")
+        numbers = verdict.comparison.numbers()
+        for name, row in {**numbers["classes"], "all": numbers}.items():
+            accuracies = [f"{row[f'{who}_accuracy']:.2%}" for who in ("challenger", "champion")]
+            table.add_row(name, f"{row['images']:,}", *accuracies, f"{row['won']}", f"{row['lost']}")
+        console.print(table)
+    console.print(f"export differs by {verdict.difference:.1g} in a probability; smoke request: {verdict.smoke}")
+    known = [
+        f"version {version} {float(value):.2%}"
+        for version, value in verdict.test_accuracy.items()
+        if value != "unknown"
+    ]
+    if known:
+        console.print(f"test accuracy, which decides nothing: {', '.join(known)}")
+    if verdict.promoted:  # else the command ends with it
+        console.print(verdict.sentence)
+
+
+def show_assessment(found: Assessment) -> None:
+    """Print the accuracy by corruption and severity, and the calibration."""
+    scaled = found.temperature is not None
+    table = Table(
+        title=f"Version {found.lineage.number}: accuracy on the test set", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("corruption")
+    for name in (*map(str, SEVERITIES), "mean", "ECE", *(["ECE scaled"] if scaled else [])):
+        table.add_column(name, justify="right")
+    blank = [""] * len(SEVERITIES)
+    table.add_row("clean", *blank, f"{found.clean.accuracy:.2%}", *_errors([found.clean]))
+    for name, levels in found.corrupted.items():
+        mean = sum(level.accuracy for level in levels) / len(levels)
+        table.add_row(name, *(f"{level.accuracy:.2%}" for level in levels), f"{mean:.2%}", *_errors(levels))
+    table.add_section()
+    table.add_row("all corruptions", *blank, f"{found.mean.accuracy:.2%}", *_errors([found.mean]))
+    console.print(table)
+    if fitted := found.temperature:
+        (before, after), (test_before, test_after) = fitted.validation, fitted.test
+        console.print(
+            f"temperature {fitted.value:.3f}: ECE on validation {before:.2%} → {after:.2%},"
+            f" on the test set {test_before:.2%} → {test_after:.2%}"
+        )
+
+
+def _errors(levels: Sequence[Level]) -> list[str]:
+    """Return the mean calibration error, and with a temperature that of the scaled probabilities."""
+    scaled = [level.scaled_ece for level in levels if level.scaled_ece is not None]
+    columns = [[level.ece for level in levels], *([scaled] if scaled else [])]
+    return [f"{sum(column) / len(column):.2%}" for column in columns]
+
+
+def show_promotion(promotion: Promotion) -> None:
+    """Print which version is the champion, and the run that says why."""
+    run = f"; run {promotion.run_id} says why" if promotion.run_id else ""
+    console.print(f"version {promotion.version} is the champion {promotion.since}{run}")
+
+
+def show_run(run_id: str, what: str = "") -> None:
+    """Print a run's id, and how to look at this tracking store: a command, or the address of its server."""
+    uri = without_secrets(mlflow.get_tracking_uri())
+    address = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    console.print(f"run {run_id}{what}; look at it with: {address}")
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a bar that is shown in a terminal only, and vanishes in the end."""
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name.partition('.')[2]}={_value(value)}" for name, value in settings.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return "-".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

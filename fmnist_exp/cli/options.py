@@ -1,52 +1,69 @@
-"""From arguments to a checked request: the experiment, the tracking store and the data."""
+"""From arguments to a checked experiment, and the help of its fields."""
 
 from __future__ import annotations
 
-import os
+import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
+import pydantic_core
 
 from fmnist_exp import models
-from fmnist_exp.backend import loading
+from fmnist_exp.config import fields as schema_fields
 from fmnist_exp.config import files
-from fmnist_exp.config.fields import allowed, fields
+from fmnist_exp.config.fields import FieldHelp, fields
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-    from fmnist_exp.data.dataset import FashionMNIST
-    from fmnist_exp.experiment.resolve import Resolved
-    from fmnist_exp.tracking.names import Kind
-    from fmnist_exp.tracking.run import Run
+SEARCH_SECTIONS = ("search", "gate")  # only tune's help shows them
 
 
 class FieldsCommand(click.Command):
-    """A command that takes every field of the experiment as an option; its help lists them with units and ranges."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
-        searched = self.name == "tune"
-        rows = [
-            (f"--{name}", _help(name)) for name in fields() if searched or not name.startswith(("search.", "gate."))
-        ]
-        with formatter.section("Fields of the experiment, as --NAME VALUE; what is not given stays as in its file"):
-            formatter.write_dl(rows)
-
-
-def fields_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Decorator: a command whose options, beside those declared, are the fields of the experiment.
+    """A command that takes every field of the experiment as an option, and lists those that have an effect in its help.
 
     The fields are not declared one by one: unknown options reach the schema, which knows names, ranges and units.
     """
-    passing = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.command(name, cls=FieldsCommand, context_settings=passing)
+
+    allow_extra_args = True
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for the help, which shows the experiment that all of them make, and parse them."""
+        ctx.obj = [word for word in args if word not in ctx.help_option_names]
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
+        config = self._experiment(ctx)
+        listed = [field for field in schema_fields.describe(config) if self._has_effect(field, config)]
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"Fields of the experiment {config.name!r} (--NAME VALUE), with their values, a description and the"
+            " possible values:"
+        )
+        for section, group in itertools.groupby(listed, key=lambda field: field.section.partition(".")[0]):
+            with formatter.section((section or "experiment").capitalize()):
+                formatter.write_dl([(f"--{field.name} {_text(field.value)}", _description(field)) for field in group])
+
+    def _experiment(self, ctx: click.Context) -> ExperimentConfig:
+        """Return the experiment that the command would run, with the fields given beside --help."""
+        parser = self.make_parser(ctx)
+        given, rest, _ = parser.parse_args(list(ctx.obj))
+        default = next((option.default for option in self.params if option.name == "experiment"), self.name)
+        reference = str(given.get("experiment", default))
+        if reference.startswith("runs:/") or self.name == "ensemble":  # which would need the tracking store
+            return files.override(ExperimentConfig(), parse_fields(rest))
+        return load_experiment(reference, rest)
+
+    def _has_effect(self, field: FieldHelp, config: ExperimentConfig) -> bool:
+        section, _, name = field.name.partition(".")
+        if section == "model":
+            return name in models.used_fields(config.model.family)
+        return section not in SEARCH_SECTIONS or self.name == "tune"
 
 
 def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option that `mlflow run -P name=true` can give as well, which hands every parameter a value."""
+    """Return an option that may stand alone, or with a value as `mlflow run -P name=true` passes it."""
     kind = click.BOOL
     return click.option(name, is_flag=False, flag_value="true", default=default, type=kind, metavar="[BOOL]", help=text)
 
@@ -54,20 +71,19 @@ def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[.
 def load_experiment(
     reference: str, arguments: Sequence[str], short: Mapping[str, str | None] | None = None
 ) -> ExperimentConfig:
-    """Read and check a request, all of it that needs no data and no heavy library.
+    """Return the experiment of a request, checked as far as no data and no heavy library are needed.
 
     Args:
         reference: a path, a name in experiments/, or runs:/RUN_ID/experiment.yaml.
         arguments: fields as `--a.b value` or `--a.b=value`.
-        short: fields that have an option of their own; None where it was not given.
+        short: fields that have an option of their own, with None for those that were not given.
 
     Raises:
-        RequestError: any of it is wrong.
+        RequestError: the experiment does not exist, or a field is unknown or has a wrong value.
     """
-    given = {name: value for name, value in (short or {}).items() if value is not None}
-    overrides = {**parse_fields(arguments), **given}
+    overrides = {**parse_fields(arguments), **given(short or {})}
     if reference.startswith("runs:/"):
-        from fmnist_exp.tracking.store import download_text
+        from fmnist_exp.tracking.store import download_text  # imports MLflow, which most requests need later
 
         config = files.parse(download_text(reference), reference, overrides)
     else:
@@ -76,29 +92,13 @@ def load_experiment(
     return config
 
 
-def connect(config: ExperimentConfig) -> tuple[FashionMNIST, Resolved]:
-    """Load the data, and check and complete the experiment, before anything is written."""
-    loading.load_keras()
-    from fmnist_exp.data import dataset
-    from fmnist_exp.experiment.resolve import resolve
-
-    loaded = dataset.load(config.data, config.seed)
-    return loaded, resolve(config, loaded)
-
-
-def start_run(
-    client: MlflowClient, kind: Kind, config: ExperimentConfig, more_tags: Mapping[str, str] | None = None
-) -> Run:
-    """Start the command's run, or take over the one that `mlflow run` made for it."""
-    from fmnist_exp.tracking import run as runs
-
-    # taken out of the environment: child processes must not write into this run
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    return runs.start_run(client, kind, config.name, config.name, run_id=run_id, more_tags=more_tags)
+def given(options: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def parse_fields(arguments: Sequence[str]) -> dict[str, str]:
-    """`--a.b value` and `--a.b=value` as {"a.b": "value"}. Raises RequestError for anything else."""
+    """Return `--a.b value` and `--a.b=value` as {"a.b": "value"}. Raise RequestError for anything else."""
     overrides: dict[str, str] = {}
     rest = list(arguments)
     while rest:
@@ -114,18 +114,13 @@ def parse_fields(arguments: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def ui_command() -> str:
-    """How to look at this tracking store: a command, or the server's address."""
-    import mlflow
-
-    from fmnist_exp.tracking.redact import without_secrets
-
-    uri = without_secrets(mlflow.get_tracking_uri())
-    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+def _text(value: object) -> str:
+    """Return a field's value as the command line takes it: YAML on one line, an empty value as `null`."""
+    plain = pydantic_core.to_jsonable_python(value, exclude_none=True)
+    return json.dumps(plain).replace('"', "")
 
 
-def _help(name: str) -> str:
-    field = fields()[name]
-    families = f"one of {', '.join(models.FAMILIES)}"  # the schema does not know the families
-    values = families if name == "model.family" else allowed(name)
-    return f"{field.description} [{values}]" if values else str(field.description)
+def _description(field: FieldHelp) -> str:
+    # the schema does not know the families
+    allowed = f"one of {', '.join(models.FAMILIES)}" if field.name == "model.family" else field.allowed
+    return f"{field.description} [{allowed}]" if allowed else field.description

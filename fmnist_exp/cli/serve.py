@@ -20,15 +20,20 @@ LOOPBACK = "127.0.0.1"
     show_default=True,
     help="A registered version: models:/fashion-mnist@ALIAS or models:/fashion-mnist/VERSION.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 opens it to the network."
 )
 def serve(model: str, port: int, host: str) -> None:
-    """Serve a version over HTTP as MLflow's scoring server does, with a page to try it."""
-    gc.disable()  # what is imported from here on lives as long as the server: looking for garbage in it is in vain
-    from fmnist_exp.serving import server
-    from fmnist_exp.serving.limits import Limits
+    """Serve a version over HTTP like MLflow's scoring server, with a page to try it."""
+    gc.disable()  # all that is imported from here on lives as long as the server, so it holds no garbage
+    from fmnist_exp.serving import limits, server
 
     bound = server.listen(host, port)
     address, number = bound.getsockname()[:2]
@@ -40,13 +45,13 @@ def serve(model: str, port: int, host: str) -> None:
         click.echo(f"{served.name}: http://{shown}:{number} (a page to try it; Ctrl-C stops)")
 
     try:
-        server.serve(lambda: load(model), bound, Limits(), ready)
-    except KeyboardInterrupt:  # how a server is meant to end
+        server.serve(lambda: load(model), bound, limits.Limits(), ready)
+    except KeyboardInterrupt:  # the usual end of a server
         click.echo("stopped")
 
 
 def load(uri: str) -> ServedModel:
-    """The version that `uri` names, its files checked. Raises RequestError or WorkError."""
+    """Return the version that `uri` names, with its files checked. Raises RequestError or WorkError."""
     from fmnist_exp.registry import versions
     from fmnist_exp.serving.model import ServedModel
     from fmnist_exp.tracking import store

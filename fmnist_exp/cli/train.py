@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from typing import Literal
 
 import click
 
 from fmnist_exp.backend import loading
-from fmnist_exp.cli.options import connect, fields_command, load_experiment, parse_fields, start_run, switch, ui_command
+from fmnist_exp.cli.options import FieldsCommand, load_experiment, parse_fields, switch
 from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
-
-if TYPE_CHECKING:
-    from fmnist_exp.config.schema import ExperimentConfig
-    from fmnist_exp.data.dataset import FashionMNIST
-    from fmnist_exp.experiment.checkpoints import Interrupted
-    from fmnist_exp.experiment.resolve import Resolved
 
 DEFAULT = "cnn"
 
@@ -29,146 +25,103 @@ _experiment = click.option(
 _resume = click.option(
     "--resume",
     metavar="RUN_ID",
-    help="Go on with a run that was killed, from its last epoch; it must have had training.checkpoint=true.",
+    help="Resume a killed run from its last epoch. The run must have had training.checkpoint=true.",
 )
+_register = switch("--register", "Register the model as a version, on which the gate then decides.")
 
 
-_register = switch("--register", "Register the model as a version, which then tries the gate.")
-
-
-@fields_command("main")
+@click.command("main", cls=FieldsCommand)
 @_experiment
 @_resume
 @_register
 @click.pass_context
 def main(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
     """Run one experiment (the same as train)."""
-    _train_or_go_on(ctx, experiment, resume, register)
+    _train_or_resume(ctx, experiment, resume, register)
 
 
-@fields_command("train")
+@click.command("train", cls=FieldsCommand)
 @_experiment
 @_resume
 @_register
 @click.pass_context
 def train(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
-    """Run one experiment, or go on with one."""
-    _train_or_go_on(ctx, experiment, resume, register)
+    """Run one experiment, or resume a killed run."""
+    _train_or_resume(ctx, experiment, resume, register)
 
 
-@fields_command("mlp")
+@click.command("mlp", cls=FieldsCommand)
 @_register
 @click.pass_context
 def mlp(ctx: click.Context, register: bool) -> None:
     """Run experiments/mlp.yaml, the best MLP."""
-    _train(load_experiment("mlp", ctx.args), register)
+    _run("train", load_experiment("mlp", ctx.args), register)
 
 
-@fields_command("cnn")
+@click.command("cnn", cls=FieldsCommand)
 @_register
 @click.pass_context
 def cnn(ctx: click.Context, register: bool) -> None:
     """Run experiments/cnn.yaml, the best CNN."""
-    _train(load_experiment("cnn", ctx.args), register)
+    _run("train", load_experiment("cnn", ctx.args), register)
 
 
-@fields_command("ensemble")
-@click.option("--members", required=True, help="Models, comma between them: models:/fashion-mnist/3,runs:/RUN_ID,…")
-@switch("--register", "Register it as a version, which then tries the gate.", default="true")
+@click.command("ensemble", cls=FieldsCommand)
+@click.option("--members", required=True, help="Models with commas between them: models:/fashion-mnist/3,runs:/RUN_ID.")
+@switch("--register", "Register the ensemble as a version, on which the gate then decides.", default="true")
 @click.pass_context
 def ensemble(ctx: click.Context, members: str, register: bool) -> None:
-    """Average the answers of logged models, as one model that is scored, logged and registered."""
+    """Average the probabilities of logged models, as one model that is scored, logged and registered."""
     uris = [uri.strip() for uri in members.split(",") if uri.strip()]
     if len(uris) < 2:
-        raise RequestError(f"--members {members!r}: an ensemble needs two models at least, with a comma between them")
-    once = {"training.epochs": 1}  # nothing is fitted: it is measured
+        raise RequestError(f"--members {members!r}: an ensemble needs at least two models, with a comma between them")
+    once = {"training.epochs": 1}  # nothing is fitted; the epoch only measures
     config = files.parse("{}", "ensemble", {**once, **parse_fields(ctx.args), "model.members": uris})
-    loading.load_keras()
-    from fmnist_exp.registry import lineage
-    from fmnist_exp.tracking import store
-
-    split = lineage.find(store.connect(), uris[0]).split_fields()
-    _train(files.override(config, split), register)
+    _run("ensemble", config, register)
 
 
-@fields_command("baseline")
+@click.command("baseline", cls=FieldsCommand)
 @click.pass_context
 def baseline(ctx: click.Context) -> None:
     """Run the naive guess, logistic regression and the smallest network."""
-    config = load_experiment("baseline", ctx.args)
-    data, resolved = connect(config)
-    from fmnist_exp.cli import display
-    from fmnist_exp.experiment import resolve
-    from fmnist_exp.experiment.baseline import run_baselines
-    from fmnist_exp.tracking import run as runs
-
-    with runs.closing(start_run(resolved.client, "baseline", resolved.config)) as run:
-        resolve.log_choice(run, resolved.choice)
-        outcomes = run_baselines(resolved.config, data, run, display.RunDisplay)
-    display.show_outcomes(outcomes)
-    display.console.print(f"run {run.id}; compare runs with: {ui_command()}")
+    _run("baseline", load_experiment("baseline", ctx.args))
 
 
-def _train_or_go_on(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
+def _train_or_resume(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
     if resume is None:
-        _train(load_experiment(experiment, ctx.args), register)
+        _run("train", load_experiment(experiment, ctx.args), register)
         return
-    if experiment != DEFAULT:  # `mlflow run` passes the default on, so it cannot be told from nothing
-        raise RequestError("--resume goes on with the run's own experiment; leave --experiment out")
-    overrides = parse_fields(ctx.args)
-    loading.load_keras()
-    from fmnist_exp.experiment import checkpoints
-    from fmnist_exp.tracking import store
-
-    interrupted = checkpoints.find(store.connect(), resume)
-    data, resolved = connect(checkpoints.resumed_config(interrupted, overrides))
-    checkpoints.check_data(interrupted, data)
-    _run(resolved, data, register, interrupted)
-
-
-def _train(config: ExperimentConfig, register: bool) -> None:
-    data, resolved = connect(config)
-    _run(resolved, data, register)
+    if experiment != DEFAULT:  # `mlflow run` passes the default on, so that it does not differ from a missing option
+        raise RequestError("--resume continues the run's own experiment; leave --experiment out")
+    _run("train", parse_fields(ctx.args), register, resume)
 
 
 def _run(
-    resolved: Resolved,
-    data: FashionMNIST,
+    kind: Literal["train", "ensemble", "baseline"],
+    experiment: ExperimentConfig | Mapping[str, str],
     register: bool = False,
-    interrupted: Interrupted | None = None,
+    resume: str = "",
 ) -> None:
+    """Run an experiment, or resume the run `resume` with overrides in the place of the experiment; print the result."""
+    loading.load_keras()
     from fmnist_exp.cli import display
-    from fmnist_exp.experiment import checkpoints, resolve
-    from fmnist_exp.experiment.run import run_experiment
-    from fmnist_exp.registry import gate
-    from fmnist_exp.tracking import run as runs
-    from fmnist_exp.training import fit as fitting
+    from fmnist_exp.experiment import train as library
 
-    registration = None
-    config = resolved.config
-    run = start_run(resolved.client, "train", config)
-    fit = partial(fitting.fit, start=interrupted.state if interrupted else None)
-    try:
-        with runs.closing(run):
-            resolve.log_choice(run, resolved.choice)
-            if interrupted:
-                checkpoints.take_over(interrupted, run)
-                done = len(interrupted.state.epochs)
-                display.console.print(f"going on after epoch {done} of run {interrupted.run.id}")
-            with display.RunDisplay(config.name, config.training.epochs) as watcher:
-                outcome = run_experiment(config, data, run, [watcher], score_test=True, fit=fit)
-            display.show_outcomes({config.name: outcome})
-            if register:
-                registration = gate.register(
-                    outcome.model_id, run.id, outcome.version_tags(run, data), run, config, data
-                )
-    except KeyboardInterrupt:
-        if config.training.checkpoint and checkpoints.can_be_resumed(run):
-            display.console.print(f"to continue: fmnist-exp train --resume {run.id}")
-        raise
-    if registration:
-        display.show_registration(registration)
-    display.console.print(f"run {run.id}; compare runs with: {ui_command()}")
+    request = library.TrainRequest(
+        experiment=experiment if isinstance(experiment, ExperimentConfig) else library.Resume(resume, experiment),
+        register=register,
+        run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
+        display=display.RunDisplay,
+    )
+    result = {"train": library.train, "ensemble": library.ensemble, "baseline": library.baselines}[kind](request)
+    if result.status == "interrupted":
+        if result.resumable:
+            display.console.print(f"to continue: fmnist-exp train --resume {result.run_id}")
+        raise click.Abort
+    display.show_outcomes(result.outcomes)
+    if result.registration:
+        display.show_registration(result.registration)
+    display.show_run(result.run_id)
 
 
 COMMANDS = (main, train, baseline, mlp, cnn, ensemble)

@@ -9,11 +9,12 @@ import click
 from click.core import ParameterSource
 
 from fmnist_exp.backend import loading
-from fmnist_exp.cli.options import fields_command, load_experiment, ui_command
+from fmnist_exp.cli.options import FieldsCommand, load_experiment
 from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking.redact import without_secrets
 
 
-@fields_command("tune")
+@click.command("tune", cls=FieldsCommand)
 @click.option(
     "--experiment",
     default="tune_cnn",
@@ -55,7 +56,7 @@ def tune(
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
     loading.load_keras()
-    from fmnist_exp.cli import display
+    from fmnist_exp.cli import search_display as display
     from fmnist_exp.tuning import search
 
     with display.SearchDisplay() as shown:
@@ -80,13 +81,11 @@ def tune(
     if result.status == "interrupted":
         click.echo(f"to continue: {_resume_command(ctx, result.study)}")
         raise click.Abort
-    display.console.print(f"look:  {ui_command()}")
+    display.show_run(result.run_id)
 
 
 def _resume_command(ctx: click.Context, study: str) -> str:
     """Return the command that resumes the study; secrets are blanked, and options from the environment left there."""
-    from fmnist_exp.tracking.redact import without_secrets
-
     words = ["fmnist-exp", "tune"]
     for name, value in ctx.params.items():
         if name != "study" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:

@@ -34,7 +34,7 @@ def run_baselines(
     config: ExperimentConfig,
     data: FashionMNIST,
     parent: Run,
-    display: Callable[[str, int], AbstractContextManager[FitCallback]],
+    display: Callable[[str, int, int], AbstractContextManager[FitCallback]],
 ) -> dict[str, Outcome]:
     """Run the three baselines as children of `parent`, score them on the test set and return the outcomes by name.
 
@@ -42,7 +42,8 @@ def run_baselines(
         config: The experiment of the smallest network, from `resolve`.
         data: Its images.
         parent: The run that becomes the parent and gets all accuracies.
-        display: Called with a baseline's name and number of epochs; its callback follows the fit.
+        display: Called with a baseline's name, its number of epochs, and 0 for those that are done; its callback
+            follows the fit.
     """
     plan: dict[str, tuple[ExperimentConfig, FitFunction, int]] = {
         "naive guess": (override(config, {"model.family": "naive"}), fit, 1),
@@ -53,7 +54,7 @@ def run_baselines(
     outcomes = {}
     for name, (child, fit_function, epochs) in plan.items():
         run = runs.start_run(parent.client, "baseline", name, config.name, parent)
-        with runs.closing(run), display(name, epochs) as callback:
+        with runs.closing(run), display(name, epochs, 0) as callback:
             outcomes[name] = run_experiment(child, data, run, [callback], score_test=True, fit=fit_function)
     for name, outcome in outcomes.items():
         baseline = name.replace(" ", "_")

@@ -1,25 +1,67 @@
-"""The results of `fmnist-exp evaluate`: one run with numbers, figures and model card, and tags on the version."""
+"""The evaluation of a version as one library call: one run with numbers, figures and model card, and tags."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation import calibration
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.registry import model_card, versions
+from fmnist_exp.registry import assessment, lineage, model_card, versions
 from fmnist_exp.registry.assessment import Assessment
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+def evaluate(
+    model: str,
+    config: ExperimentConfig,
+    *,
+    temperature: bool = False,
+    run_id: str | None = None,
+    status: Callable[[str], None] = lambda text: None,
+) -> tuple[Assessment, str]:
+    """Score a version on the test set and on corrupted copies of it, and write its model card.
+
+    Args:
+        model: models:/fashion-mnist@ALIAS or models:/fashion-mnist/VERSION.
+        config: its `data.source` is used, and its `seed` for the corruptions.
+        temperature: also fit a temperature on the validation images.
+        run_id: id of an existing run to write to; None starts a new one.
+        status: is called with the name of each step before it begins.
+
+    Returns:
+        What was measured, and the id of the run.
+
+    Raises:
+        RequestError: there is no such version, its images are not the data's, or none is left for the temperature.
+        WorkError: the model cannot be loaded or fails.
+    """
+    client = store.connect()
+    subject = lineage.trace(client, versions.find_uri(client, model))
+    data = subject.held_out.split(dataset.load(config.data, config.seed))
+    if temperature and not len(data.validation.images):
+        raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
+    name = f"evaluate version {subject.number}"
+    with runs.closing(runs.start_run(client, "evaluate", name, "", run_id=run_id)) as run:
+        found = assessment.assess(subject, data, config.seed, temperature=temperature, progress=status)
+        write(client, found, data, run)
+    return found, run.id
 
 
 def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run) -> None:

@@ -1,13 +1,11 @@
 """Checkpoints among a run's artifacts, and runs that go on: through the functions, and as a user does it."""
 
-import io
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,15 @@ import pytest
 from click.testing import CliRunner
 
 from fmnist_exp.cli import main
-from fmnist_exp.cli import train as train_command
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment import train as train_library
 from fmnist_exp.experiment.outcome import Outcome
-from fmnist_exp.experiment.resolve import Resolved
+from fmnist_exp.experiment.train import TrainRequest
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
@@ -68,8 +66,7 @@ def histories(run_id: str) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def cut(shared_store, small) -> str:
-    """A run that was interrupted after its second epoch; its id is what the command said last."""
-    printed = io.StringIO()
+    """The id of a run that was interrupted after its second epoch."""
     keep = checkpoints.CheckpointLog.on_checkpoint
 
     def keep_and_interrupt(log: checkpoints.CheckpointLog, checkpoint: Checkpoint) -> None:
@@ -77,13 +74,11 @@ def cut(shared_store, small) -> str:
         if len(checkpoint.state().epochs) == 2:
             raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints.CheckpointLog, "on_checkpoint", keep_and_interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train_command._run(Resolved(CONFIG, store.connect(), None), small)
-    said = re.search(r"to continue: fmnist-exp train --resume (\w+)\n$", printed.getvalue())
-    assert said, printed.getvalue()
-    return said[1]
+        result = train_library.train(TrainRequest(experiment=CONFIG, data=small))
+    assert (result.status, result.resumable) == ("interrupted", True)
+    return result.run_id
 
 
 def test_a_run_that_is_cut_off_leaves_its_experiment_the_best_model_and_two_states(cut):
@@ -228,7 +223,7 @@ def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeyp
         monkeypatch.setenv("MLFLOW_TRACKING_URI", patient.uri)  # meanwhile, here
         CliRunner().invoke(main, ["train", *OPTIONS.split()], catch_exceptions=False, standalone_mode=False)
         assert resumed.wait(300) == 0, hasty.log()
-    assert re.search(rf"going on after epoch [2-6] of run {old}", hasty.log())
+    assert re.search("resuming after epoch [2-6]", hasty.log())
     (new,) = hasty.client.search_runs(["0"], f"tags.`fmnist.resumes` = '{old}'")
     (whole,) = patient.client.search_runs(["0"])
     assert (hasty.client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")

@@ -283,7 +283,7 @@ def test_promote(client, weak, strong, answered, capsys):
         (["--version", "99"], "has no version 99; versions: 1"),
         (["--version", "nobody"], "has no alias 'nobody'; versions: 1"),
         (["--gate.level", "2"], "gate.level=2: must be above 0 and at most 0.5"),
-        (["--back", "--force"], "--back goes to the champion before"),
+        (["--back", "--force"], "--back restores the previous champion"),
         (["--back"], "fashion-mnist has no alias 'champion'"),
     ],
 )
