@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.registry.versions import NAME
@@ -28,25 +30,26 @@ def of_run(config: ExperimentConfig, outcome: Outcome, kind: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def of_search(config: ExperimentConfig, study: str, result: str, resume: str, version: str | None) -> str:
+def of_search(config: ExperimentConfig, run_id: str, study: str, result: str, version: str | None) -> str:
     """Return the note of a search's parent run.
 
     Args:
         config: The experiment with its search.
+        run_id: The parent run.
         study: The study's name.
-        result: The result of the search, in a sentence.
-        resume: The command that resumes the study.
+        result: The result of the search, in whole sentences.
         version: The number of the version that was registered; None if there is none.
     """
     blocks = [f"Search of the experiment **{config.name}**, study `{study}`. {result}"]
-    blocks += _commands({"Resume the study, or add trials to it": resume})
+    experiment = f"runs:/{run_id}/{Artifact.EXPERIMENT}"
+    blocks += _commands({"Resume the study": f"fmnist-exp tune --experiment {experiment} --study {shlex.quote(study)}"})
     if version is not None:
         uri = f"models:/{NAME}/{version}"
         blocks += _commands(
             {
-                "Load the model in Python": f'mlflow.pyfunc.load_model("{uri}")',
-                "Serve the model": f"fmnist-exp serve --model {uri}",
-                "Evaluate the model": f"fmnist-exp evaluate --model {uri}",
+                "Load its best model in Python": f'mlflow.pyfunc.load_model("{uri}")',
+                "Serve its best model": f"fmnist-exp serve --model {uri}",
+                "Evaluate its best model": f"fmnist-exp evaluate --model {uri}",
             }
         )
     return "\n\n".join(blocks) + "\n"

@@ -49,7 +49,7 @@ def run_experiment(
         config: The experiment, from `resolve`.
         data: Its images.
         run: The run to log to; the caller closes it.
-        callbacks: They are told of every step, epoch and checkpoint.
+        callbacks: They follow the fit.
         score_test: Score the test set too. For a final run, never for a trial.
         fit: Another way to fit, for models that need no gradient.
 

@@ -28,8 +28,8 @@ def export(model: keras.Model, file: Path) -> None:
     inputs: dict[str, tuple[list[int | None], Any]] = {"images": ([None, 28, 28], np.uint8)}
     inputs |= {name: (list(array.shape), array.dtype) for name, array in large.items()}
 
-    def predict(images: Any, *weights: Any) -> Any:
-        values = list((arrays | dict(zip(large, weights, strict=True))).values())
+    def predict(images: object, *weights: object) -> object:
+        values = list({**arrays, **dict(zip(large, weights, strict=True))}.values())
         trained = len(model.trainable_variables)
         probabilities, _ = model.stateless_call(values[:trained], values[trained:], images, training=False)
         return probabilities

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import keras
 import mlflow
@@ -94,7 +93,7 @@ def check_safe(folder: Path) -> None:
         _check_layers(json.loads(archive.read("config.json")))
 
 
-def _check_layers(config: Any) -> None:
+def _check_layers(config: object) -> None:
     """Check every layer in the nested configuration that Keras saved."""
     if isinstance(config, list):
         for part in config:
@@ -110,7 +109,7 @@ def _check_layers(config: Any) -> None:
             _check_layers(part)
 
 
-def _conda_environment() -> dict[str, Any]:
+def _conda_environment() -> dict[str, object]:
     """Return the model's environment, for MLflow to derive all its requirement files from.
 
     If it is given requirements only, MLflow looks for the version of pip and warns in environments without pip, such
