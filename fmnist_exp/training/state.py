@@ -60,7 +60,7 @@ def read(file: Path) -> State | None:
     """
     try:
         arrays = npz.read_arrays(file)
-    except npz.DamagedFileError:
+    except (OSError, npz.DamagedFileError):
         return None
     notes = json.loads(arrays.pop("notes").tobytes())
     if notes.pop("format", 1) != FORMAT:
