@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dask.system import cpu_count
+
 from benchmarks import processes
 from benchmarks.reporting import bfloat16_unit, processor
 from benchmarks.training import fits, report
 from benchmarks.training.contestants import CONTESTANTS
 from benchmarks.training.report import PEAK, Measured, console
-from fmnist_exp.backend.machine import cores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,7 +122,7 @@ def throughput(names: Sequence[str], rounds: int, seconds: float) -> dict[str, M
 
 def machine() -> dict[str, Any]:
     """Return the description of this machine that is kept with the results."""
-    return {"cores": cores(), "processor": processor(), "bfloat16": bfloat16_unit()}
+    return {"cores": cpu_count(), "processor": processor(), "bfloat16": bfloat16_unit()}
 
 
 def check_machine(store: Path, here: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Ctrl-C that does not get lost: Python drops a KeyboardInterrupt raised within a destructor or a library's callback.
+"""Signal handlers that remember an interrupt, since Python may drop the KeyboardInterrupt that a signal raises.
 
-The signal raises at once, as Python's own handler does, and is remembered; long work asks now and then with `check`.
+Python drops it if it is raised in a destructor or in a library's callback. Long work calls `check` from time to time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import NoReturn
 _pending = False
 
 
-def heed() -> None:
-    """Have SIGTERM, by which `mlflow run` passes Ctrl-C on, and SIGINT interrupt this process.
+def install() -> None:
+    """Let SIGINT and SIGTERM interrupt this process; `mlflow run` passes Ctrl-C on as SIGTERM.
 
-    A shell without job control has commands in the background ignore SIGINT: that stays so.
+    A SIGINT that is ignored stays ignored, as a shell without job control sets it for commands in the background.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
@@ -23,19 +23,19 @@ def heed() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle the signal."""
+    """Handle a signal: remember it and raise KeyboardInterrupt."""
     global _pending
     _pending = True
     raise KeyboardInterrupt
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if one came that nobody has handled."""
+    """Raise KeyboardInterrupt if a signal has come since the last call of `clear`."""
     if _pending:
         raise KeyboardInterrupt
 
 
-def handled() -> None:
-    """What came so far is done with."""
+def clear() -> None:
+    """Forget the signals that have come so far, once their KeyboardInterrupt is handled."""
     global _pending
     _pending = False

@@ -32,7 +32,7 @@ for command in (*train.COMMANDS, *tune.COMMANDS, *versions.COMMANDS, *serve.COMM
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    interrupts.heed()
+    interrupts.install()
     try:
         main.main(args=arguments, standalone_mode=False)
         code = DONE

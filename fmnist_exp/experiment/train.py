@@ -124,7 +124,7 @@ def _train(
                 tags = outcome.version_tags(run, data)
                 registration = gate.register(outcome.model_id, run.id, tags, run, config, data)
     except KeyboardInterrupt:
-        interrupts.handled()
+        interrupts.clear()
         resumable = config.training.checkpoint and checkpoints.can_be_resumed(run)
         return TrainResult("interrupted", run.id, {}, resumable=resumable)
     return TrainResult("completed", run.id, {config.name: outcome}, registration)

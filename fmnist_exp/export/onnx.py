@@ -34,7 +34,7 @@ def export(model: keras.Model, file: Path) -> None:
         probabilities, _ = model.stateless_call(values[:trained], values[trained:], images, training=False)
         return probabilities
 
-    converted, _ = tf2onnx.convert.from_function(*inference.graph(predict, inputs))
+    converted, _ = tf2onnx.convert.from_function(*inference.tensorflow_function(predict, inputs))
     graph = converted.graph
     for weight in [given for given in graph.input if given.name in large]:
         graph.input.remove(weight)

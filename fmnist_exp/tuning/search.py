@@ -187,7 +187,7 @@ def _run_trials(driver: Driver) -> Status:
     try:
         driver.work()
     except KeyboardInterrupt:
-        interrupts.handled()
+        interrupts.clear()
         driver.stop()
         parent.mark_killed()
         recovery.finalise(study, parent, "interrupted")
@@ -231,7 +231,7 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
             result = replace(result, retention=kept)
         return result
     except KeyboardInterrupt:
-        interrupts.handled()
+        interrupts.clear()
         parent.mark_killed()
     return replace(result, status="interrupted")
 

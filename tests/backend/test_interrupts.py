@@ -17,9 +17,9 @@ from fmnist_exp.training.events import FitCallback
 def heeded() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.heed()
+    interrupts.install()
     yield
-    interrupts.handled()
+    interrupts.clear()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -50,7 +50,7 @@ def test_a_fit_ends_at_its_next_step(heeded, small):
     with pytest.raises(KeyboardInterrupt):
         fitting.fit(models.build(config.model), config, small, [dropping])
     assert dropping.steps == 3
-    interrupts.handled()
+    interrupts.clear()
     interrupts.check()
 
 
@@ -64,5 +64,5 @@ def test_both_signals_interrupt_at_once_and_are_remembered(heeded, number):
 
 def test_a_command_in_the_background_goes_on_ignoring_ctrl_c(heeded):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    interrupts.heed()
+    interrupts.install()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
