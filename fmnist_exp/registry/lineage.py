@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fmnist_exp.data.dataset import FashionMNIST
 
 RUNS = "runs:/"
-BATCH = 500  # images; the feature maps of 10,000 images at once would take gigabytes
+IMAGES_PER_CALL = 500  # the feature maps of 10,000 images at once would take gigabytes
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Predictor:
         """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
         columns = [f"p{label}" for label in range(len(CLASS_NAMES))]
         try:
-            tables = [self.model.predict(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+            tables = [
+                self.model.predict(images[i : i + IMAGES_PER_CALL]) for i in range(0, len(images), IMAGES_PER_CALL)
+            ]
             return np.concatenate([table[columns].to_numpy(np.float32) for table in tables])
         except Exception as error:  # the model's own code runs here
             raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error

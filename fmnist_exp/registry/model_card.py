@@ -24,8 +24,8 @@ Rows = list[tuple[str, ...]]
 
 PICTURES = (Artifact.CONFUSION_MATRIX, Artifact.RELIABILITY, Artifact.ROBUSTNESS_CURVES, Artifact.ROBUSTNESS_SAMPLES)
 ALWAYS_SHOWN = (
-    *("model.family", "training.epochs", "training.batch_size", "training.optimizer"),
-    "training.learning_rate",
+    "model.family",
+    *(f"training.{name}" for name in ("epochs", "batch_size", "optimizer", "learning_rate")),
 )
 NEVER_SHOWN = ("name", "search.", "gate.", "data.source", "version.")  # params that say nothing about the model
 

@@ -158,24 +158,6 @@ def again(client, version, **fields):
     return client.create_model_version(versions.NAME, version.source, version.run_id, checked, **fields)
 
 
-@pytest.mark.parametrize("edited", [False, True])
-def test_our_description_is_replaced_unless_a_person_changed_it(edited, client, version):
-    mine = again(client, version)
-    versions.describe(client, mine, {"test accuracy": 0.5})
-    first = versions.find(client, str(mine.version)).description
-    assert "Test accuracy 50.00%" in first
-    if edited:
-        client.update_model_version(versions.NAME, mine.version, description=f"{first} And more.")
-    versions.describe(client, mine, {"test accuracy": 0.6}, "the run")
-    assert ("60.00%" in versions.find(client, str(mine.version)).description) == (not edited)
-
-
-def test_a_description_of_an_earlier_release_is_replaced(client, version):
-    mine = again(client, version, description="Model card: Names the garment on a 28 × 28 grey image, one of ten.")
-    versions.describe(client, mine, {})
-    assert "mlflow.pyfunc.load_model" in versions.find(client, str(mine.version)).description
-
-
 def test_the_same_seed_gives_the_same_numbers(client, version, small, evaluated):
     subject = lineage.trace(client, version)
     again = assessment.assess(subject, small, 0, temperature=False, progress=print)

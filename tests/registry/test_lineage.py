@@ -1,5 +1,7 @@
 """Logged models as a beginning and as members: found, checked, loaded, put together and registered."""
 
+import hashlib
+
 import mlflow
 import numpy as np
 import pytest
@@ -84,7 +86,12 @@ def test_an_ensemble_becomes_a_version(members, small):
         version = versions.register(client, outcome.model_id, open_run.id, outcome.version_tags(open_run, small))
     assert client.get_model_version_by_alias("fashion-mnist", "challenger").version == version.version
     assert float(version.tags["test_accuracy"]) == outcome.test.accuracy
-    assert {"val_accuracy", "data_digest", "git_commit", "sha256"} <= version.tags.keys()
+    assert {"val_accuracy", "data_digest", "git_commit"} <= version.tags.keys()
+    listed = versions.files(version) / "checksums.json"
+    assert version.tags["sha256"] == hashlib.sha256(listed.read_bytes()).hexdigest()
+    description = versions.find(client, version.version).description
+    assert f"Test accuracy {outcome.test.accuracy:.2%}, validation accuracy" in description
+    assert f"fmnist-exp serve --model models:/fashion-mnist/{version.version}" in description
 
 
 def test_a_warm_start_begins_better_and_says_what_it_took(members, small):
