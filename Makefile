@@ -1,4 +1,4 @@
-# Every target is a few plain commands, printed as they run. Without make: see README.md.
+# Every target is a few plain commands, which make prints before it runs them. README.md says how to do without make.
 SHELL := /bin/sh
 VENV := .venv
 ACTIVATE := . $(VENV)/bin/activate &&
@@ -6,61 +6,61 @@ READY := $(VENV)/.ready
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-# The first Python of a supported version that really runs (a pyenv shim may not). `make test PYTHON=...` names another.
+# The first supported Python that really runs; a pyenv shim may not. `make test PYTHON=...` chooses another one.
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1
 PYTHON ?= $(or $(shell for p in python3.13 python3.12 python3.11; do $$p $(SUPPORTED) && echo $$p && break; done),python3)
-# Debian's Python without python3-venv has no ensurepip: there, its own pip fills the environment from outside.
+# Debian's Python has no ensurepip without the package python3-venv. Its own pip then installs into the environment.
 ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
 .PHONY: help tune test lint format ui serve results race bench-train lock
 
-help: ## list these targets
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
-tune: $(READY) ## the main job: search on the real images, register the best model
+tune: $(READY) ## search for the best network and register it (8 to 15 minutes on 2 cores)
 	$(ACTIVATE) mlflow run . -e tune --env-manager local
 
-test: lint ## all checks
+test: lint ## run all checks: lint, then the tests
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile
 
-lint: $(READY) ## the checks that run nothing: style, format, types
+lint: $(READY) ## check style, format and types
 	$(ACTIVATE) ruff check .
 	$(ACTIVATE) ruff format --check .
 	$(ACTIVATE) mypy
 
-format: $(READY) ## format the code and mend what ruff can
+format: $(READY) ## format the code and fix what ruff can fix
 	$(ACTIVATE) ruff check --fix .
 	$(ACTIVATE) ruff format .
 
-ui: $(READY) ## look at the runs in a browser: port 5000 of this machine
+ui: $(READY) ## show the runs in a browser, at http://127.0.0.1:5000
 	$(ACTIVATE) mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
-serve: $(READY) ## serve the champion: port 8080 of this machine
+serve: $(READY) ## serve the champion, at http://127.0.0.1:8080
 	$(ACTIVATE) fmnist-exp serve --port 8080
 
-results: $(READY) ## train the published systems and ours, three seeds each, and write docs/results.md (hours; goes on)
+results: $(READY) ## train the published systems and ours with three seeds, write docs/results.md (hours; can be resumed)
 	$(ACTIVATE) python -m benchmarks.systems
 
-race: $(READY) ## this platform's search against four others, three times ten minutes each (hours; goes on)
+race: $(READY) ## compare this platform's search with four others (2.5 hours; can be resumed)
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
 	$(ACTIVATE) python -m benchmarks.tuning.race --publish
 
-bench-train: $(READY) ## training speed beside plain Keras and the machine's peak (hours, goes on; QUICK=1: 5 minutes)
+bench-train: $(READY) ## compare training with plain Keras and the machine's peak (hours, can be resumed; QUICK=1: 5 minutes)
 	$(ACTIVATE) python -m benchmarks.training.speed $(if $(QUICK),--quick)
 
-lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1 takes newer versions)
+lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1: take the newest versions)
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group dev -c requirements.txt -o requirements-dev.txt
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements.txt -o requirements-bench.txt
 
-# Every step checks hashes: pip installs the tools (uv among them), uv the rest. The file comes last, so that what
-# stopped half-way starts again from an empty environment. uv leaves bytecode to the first start, and where
-# PYTHONDONTWRITEBYTECODE is set, as in most images, to every start: so it is compiled here.
+# pip installs the tools (uv among them) and uv the rest, both with hashes. The file .ready is written last, so that an
+# interrupted set-up starts again with an empty environment. uv by itself would leave the bytecode to the first start of
+# Python, and to every start if PYTHONDONTWRITEBYTECODE is set, as it is in most container images.
 $(READY): pyproject.toml requirements.txt requirements-dev.txt
-	@$(PYTHON) $(SUPPORTED) || { echo "$(PYTHON) is no Python 3.11, 3.12 or 3.13 that runs. Install one, or name it: make test PYTHON=/where/it/is/python3" >&2; exit 1; }
-	@test -n "$(ENSUREPIP)" || $(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "$(PYTHON) has neither venv nor pip. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) $(SUPPORTED) || { echo "$(PYTHON) is not a working Python 3.11, 3.12 or 3.13. Install one, or choose it: make test PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(ENSUREPIP)" || $(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "$(PYTHON) has neither venv nor pip. On Debian and Ubuntu, run: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear$(if $(ENSUREPIP),, --without-pip) $(VENV)
 	$(PIP) install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements.txt -r requirements-dev.txt

@@ -1,8 +1,10 @@
-"""One list of requirements behind every set-up, entry points that exist, no trace of a machine in the files."""
+"""Tests of the set-up: one list of requirements, entry points that exist, and no machine's names in the files."""
 
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ SUPPORTED_PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 def locked(file: str) -> dict[str, list[tuple[Requirement, int]]]:
-    """Name → its pins (several where they differ by marker), each with its number of hashes."""
+    """Return the pins by name (several if they differ by marker), each with its number of hashes."""
     pins: dict[str, list[tuple[Requirement, int]]] = {}
     for entry in (ROOT / file).read_text().replace("\\\n", " ").splitlines():
         text, *hashes = entry.split("--hash=sha256:")
@@ -75,9 +77,20 @@ def test_mlflow_and_conda_install_the_lock_and_nothing_else() -> None:
 def test_supported_pythons() -> None:
     supported = SpecifierSet(PYPROJECT["project"]["requires-python"])
     assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in supported] == SUPPORTED_PYTHONS
-    makefile = (ROOT / "Makefile").read_text()
-    assert "(3, 11) <= sys.version_info < (3, 14)" in makefile
-    assert f"--python-version {SUPPORTED_PYTHONS[0]}" in makefile
+
+
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
+def test_make_refuses_other_pythons(minor: int, tmp_path: Path) -> None:
+    """The stand-in for another Python says its version, and cannot create an environment."""
+    python = tmp_path / "python"
+    version = f"import sys; sys.version_info = (3, {minor})"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} -c "{version}\n$2"\nexit 1\n')
+    python.chmod(0o755)
+    for file in ("Makefile", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / file, tmp_path)
+    done = subprocess.run(["make", "lint", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert ("not a working Python" in done.stderr) == (f"3.{minor}" not in SUPPORTED_PYTHONS)
 
 
 def test_mlproject_uses_python_env() -> None:
@@ -95,16 +108,16 @@ def test_every_entry_point_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_entry_point_calls_its_command_and_passes_what_it_declares(name: str) -> None:
+def test_an_entry_point_passes_its_parameters_to_its_command(name: str) -> None:
     parameters = ENTRY_POINTS[name].get("parameters", {})
-    # `experiment` names the story to run. Any other default would stand beside the schema's.
+    # `experiment` names the file to run; any other default is in the schema only
     assert parameters.keys() <= {"experiment"}
     options = [word for parameter in parameters for word in (f"--{parameter}", f"{{{parameter}}}")]
     assert shlex.split(ENTRY_POINTS[name]["command"]) == ["python", "-m", "fmnist_exp", name, *options]
 
 
 def test_readme_installs_the_locked_mlflow() -> None:
-    """Another version upgrades the embedded store's tables, and the project's own can then no longer read them."""
+    """A newer MLflow upgrades the tables of the embedded store, and the locked one could then no longer read them."""
     (pin, _), *_ = LOCKS["requirements.txt"]["mlflow"]
     named = set(re.findall(r"mlflow==[\w.]+", (ROOT / "README.md").read_text()))
     assert named == {str(pin)}

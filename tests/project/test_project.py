@@ -1,6 +1,7 @@
-"""One whole run of each kind, on the real images, the way a user starts it: `mlflow run`."""
+"""Tests of whole runs and searches on the real images, started as a user does, with `mlflow run` and `fmnist-exp`."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,21 +31,21 @@ RUN_ARTIFACTS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the user stands: the embedded store is made here."""
+    """The folder in which the user works, with the embedded store."""
     return tmp_path_factory.mktemp("user")
 
 
 @pytest.fixture(scope="module")
 def environment(folder: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    # `python` must be the interpreter that runs the tests, as in an activated environment
+    # `python` is the interpreter of the tests, as in an activated environment
     path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
     return {**clean, "PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
 
 
 @pytest.fixture(scope="module")
 def client(environment: dict[str, str]) -> Iterator[MlflowClient]:
-    """Of the user's store. MLflow itself must know it too: it looks there for a run's models."""
+    """The client of the user's store. MLflow itself also looks there for the models of a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", environment["MLFLOW_TRACKING_URI"])
         yield MlflowClient()
@@ -71,7 +72,7 @@ def test_mlp(folder, environment, client):
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
     assert run.data.tags["fmnist.kind"] == "train"
-    # `mlflow run` logs what it was given, quoted for the shell, and MLflow lets nobody log it again
+    # `mlflow run` logs its parameters itself, quoted for the shell, and MLflow does not let them change
     assert run.data.params["model.widths"] == "'[64]'"
     assert run.data.params["training.learning_rate"] == "5e-4"
     assert run.data.params["training.batch_size"] == "1024"
@@ -113,50 +114,55 @@ def test_the_champion_answers(client, data):
     assert list(table.columns) == ["label", "name", "probability", *(f"p{label}" for label in range(10))]
 
 
-@pytest.mark.usefixtures("ctrl_c_heeded")
-def test_ctrl_c_closes_the_runs_and_the_study_goes_on(folder, environment, client):
-    command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp", "--study", "cut", "--n_trials"]
-    storage = ["--storage", f"sqlite:///{folder}/studies.db", "--training.epochs", "2"]
-    outside = {**environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        [*command, "50", *storage],
-        cwd=folder,
-        env=outside,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("trial   0"):
-                break
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        printed = process.stdout.read()
-        assert process.wait(60) == 130, printed
-    told = "to continue: fmnist-exp tune --experiment tune_mlp --n_trials 50 "
-    again = next(line for line in printed.splitlines() if line.startswith(told))
-    assert again.endswith(f" --storage sqlite:///{folder}/studies.db --training.epochs 2 --study cut")
-    study_runs = client.search_runs(["0"], "tags.`fmnist.study` = 'cut'")
-    assert {run.info.status for run in study_runs} <= {"FINISHED", "KILLED"}
-    done = subprocess.run(
-        [*command, "2", *storage], cwd=folder, env=outside, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming the study" in done.stdout
-    assert {run.info.status for run in client.search_runs(["0"])} <= {"FINISHED", "KILLED"}
-
-
-def test_a_search_that_fails_says_how_to_go_on(folder, environment):
-    command = ["tune", "--experiment", "tune_mlp", "--timeout", "1e-06", "--workers", "1", "--study", "brief"]
-    done = subprocess.run(
-        [sys.executable, "-m", "fmnist_exp", *command],
+def command_line(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fmnist_exp", *arguments],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def last_command(printed: str) -> list[str]:
+    """Return the arguments of the last command in the output."""
+    return shlex.split(
+        [line for line in printed.splitlines() if ": fmnist-exp " in line][-1].partition("fmnist-exp")[2]
+    )
+
+
+@pytest.mark.usefixtures("ctrl_c_heeded")
+def test_ctrl_c_closes_the_runs_and_the_printed_command_resumes_the_study(folder, environment, client):
+    command = ["tune", "--experiment", "tune_mlp", "--n_trials", "50", "--storage", f"sqlite:///{folder}/studies.db"]
+    command += ["--training.epochs", "2", "--study", "cut"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fmnist_exp", *command],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("trial   0"))
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+        assert process.wait(60) == 130, printed
+    study_runs = client.search_runs(["0"], "tags.`fmnist.study` = 'cut'")
+    assert {run.info.status for run in study_runs} <= {"FINISHED", "KILLED"}
+    resume = last_command(printed)
+    assert sorted(resume) == sorted(command)
+    done = command_line(folder, environment, *resume, "--n_trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming the study" in done.stdout
+    assert {run.info.status for run in client.search_runs(["0"])} <= {"FINISHED", "KILLED"}
+
+
+def test_a_failed_search_prints_the_command_that_resumes_it(folder, environment):
+    command = ["tune", "--experiment", "tune_mlp", "--timeout", "1e-06", "--workers", "1", "--study", "brief"]
+    done = command_line(folder, environment, *command)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "no trial came to a model within search.timeout=1e-06 minutes" in done.stderr
-    assert f"to continue: fmnist-exp {' '.join(command)}\n" in done.stdout
+    assert "search.timeout=1e-06" in done.stderr
+    assert last_command(done.stdout) == command
