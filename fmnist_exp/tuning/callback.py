@@ -1,10 +1,9 @@
-"""What a search reports while it runs: the events of a `SearchCallback`, and trials as tables show them."""
+"""Callbacks of a search, and the trials as they and tables see them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -19,7 +18,7 @@ class TrialSummary:
 
     number: int
     state: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     run_id: str
     epochs: int = 0
     val_accuracy: float = 0.0
@@ -46,7 +45,7 @@ class SearchCallback:
             deadline: when the time is over, in seconds of time.monotonic.
         """
 
-    def on_trial(self, number: int, settings: Mapping[str, Any], epochs: int) -> None:
+    def on_trial(self, number: int, settings: Mapping[str, object], epochs: int) -> None:
         """Handle the start of a trial of at most `epochs` epochs."""
 
     def on_progress(self, number: int, epochs: float) -> None:

@@ -38,7 +38,7 @@ TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Search:
-    """What a driver works on; `deadline` is in seconds of time.monotonic."""
+    """An open search; its `deadline` is in seconds of time.monotonic."""
 
     space: SearchSpace
     data: FashionMNIST

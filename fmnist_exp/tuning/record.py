@@ -1,4 +1,4 @@
-"""What a study remembers of its search and of its trials, and what its driver knows of a trial in progress."""
+"""Records: a study's own of its search and its trials, and its driver's of a trial in progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrialRecord:
     worker: str = ""  # that runs it
     error: str = ""  # why the trial failed
     val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
-    outcome: Mapping[str, Any] | None = None  # state and values that the study is about to be told
+    outcome: Mapping[str, Any] | None = None  # state and values that the study gets next
     model_id: str = ""  # of the logged model; empty until there is one
     val_accuracy: float = 0.0  # of the logged model
     parameters: int | None = None
@@ -42,7 +42,7 @@ class TrialRecord:
         return cls(**{name: value for name, value in trial.user_attrs.items() if name in names})
 
     @classmethod
-    def write(cls, trial: Trial, **values: Any) -> None:
+    def write(cls, trial: Trial, **values: object) -> None:
         """Write these fields into the record of a trial."""
         if unknown := values.keys() - {field.name for field in fields(cls)}:
             raise TypeError(f"a trial's record has no {min(unknown)}")
@@ -72,7 +72,7 @@ class RunningTrial:
 
     @property
     def hopeless(self) -> str:
-        """Why the trial is not executed again; empty if it may be."""
+        """The reason why the trial is not executed again; empty if it may be."""
         if self.losses == LOSSES:
             return f"its workers lost touch with the driver {LOSSES} times"
         if self.executions + self.early_deaths - self.losses >= EXECUTIONS:
@@ -107,10 +107,10 @@ def experiment_of(study: Study) -> ExperimentConfig | None:
         ) from error
 
 
-def _from_dotted(stored: Mapping[str, Any]) -> ExperimentConfig:
+def _from_dotted(stored: Mapping[str, object]) -> ExperimentConfig:
     """Return the experiment that a study stored before it stored YAML: a dictionary of dotted names."""
     own = {name: value for name, value in stored.items() if not name.startswith("search.")}
-    space: dict[str, dict[str, Any]] = {}
+    space: dict[str, dict[str, object]] = {}
     for name in [name for name in stored if name.startswith("search.space.")]:
         field, _, limit = name.removeprefix("search.space.").rpartition(".")
         space.setdefault(field, {})[limit] = stored[name]

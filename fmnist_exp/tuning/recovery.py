@@ -1,4 +1,4 @@
-"""Trials that nobody will finish, after Ctrl-C or a kill: the study is told, and their runs are closed."""
+"""Trials that nobody will finish, after Ctrl-C or a kill: they are ended in the study, and their runs closed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STATUS: dict[TrialState, Status] = {
 def finalise(study: Study, parent: Run, reason: str) -> None:
     """Bring every open trial and run of the study to an end. The caller is the study's only driver.
 
-    A trial whose outcome was about to be told is told; others are cut off, and their settings queued again. Runs get
-    the status of their trial; one that no trial names is deleted, and the parent run of an earlier session is closed.
+    A trial whose outcome is recorded ends with it; others are cut off, and their settings queued again. Runs get the
+    status of their trial; one that no trial names is deleted, and the parent run of an earlier session is closed.
 
     Args:
         study: the study.

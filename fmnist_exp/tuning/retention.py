@@ -1,4 +1,4 @@
-"""Which trials keep their weights when a search has ended: the best, the front, and those that a version needs."""
+"""Retention: when a search has ended, only the best trials, the front and what a version needs keep their weights."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -18,13 +19,13 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
-from fmnist_exp.experiment import resolve
+from fmnist_exp.experiment import notes, resolve
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import gate
 from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
+from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import objectives, recovery, refit, retention
 from fmnist_exp.tuning import study as studies
@@ -176,8 +177,11 @@ def _run(driver: Driver, request: SearchRequest) -> SearchResult:
     if not result.ranked and status == "completed":
         timeout = search.space.search.timeout
         raise WorkError(f"no trial came to a model within search.timeout={timeout:g} minutes")
-    _log_study(search, result)
-    return _finish(search, result, request.callback) if status == "completed" else result
+    report.log(search.study, search.space, search.parent)
+    if status == "completed":
+        result = _finish(search, result, request.callback)
+    _describe(result, search, request)
+    return result
 
 
 def _run_trials(driver: Driver) -> Status:
@@ -200,19 +204,20 @@ def _run_trials(driver: Driver) -> Status:
     return "completed"
 
 
-def _log_study(search: Search, result: SearchResult) -> None:
-    """Log the study's table and figures, and which trial is the best."""
-    parent = search.parent
-    with parent.artifacts() as folder:
-        (folder / Artifact.EXPERIMENT).write_text(search.space.config.to_yaml(), encoding="utf-8")
-        report.write(search.study, search.space.search, folder)
-    if result.ranked:
-        best = result.ranked[0]
-        parent.set_tags({Tag.BEST_TRIAL: best.number, Tag.BEST_RUN: best.run_id})
-        if result.front:
-            parent.set_tags({Tag.FRONT: " ".join(map(str, result.front))})
-        parent.log_metrics({Metric.BEST_VAL_ACCURACY: best.val_accuracy, Metric.BEST_TRIAL: best.number})
-        parent.log_params({Param.BEST.format(field=name): value for name, value in best.settings.items()})
+def _describe(result: SearchResult, search: Search, request: SearchRequest) -> None:
+    """Give the parent run its note."""
+    states = ", ".join(f"{count} {state.lower()}" for state, count in result.states.items())
+    best = f"; best validation accuracy {result.ranked[0].val_accuracy:.2%}" if result.ranked else ""
+    tested = "" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.2%}"
+    ended = "It was interrupted. " if result.status == "interrupted" else ""
+    resume = ["fmnist-exp", "tune", "--experiment", f"runs:/{result.run_id}/{Artifact.EXPERIMENT}"]
+    resume += ["--study", result.study, "--storage", request.storage]
+    if request.config.training.precision == "auto":  # what the file has is what the study chose
+        resume += ["--training.precision", "auto"]
+    version = result.registration.version if result.registration else None
+    text = f"{ended}Trials: {states}{best}{tested}."
+    note = notes.of_search(search.space.config, result.study, text, shlex.join(resume), version)
+    search.parent.set_tags({Tag.NOTE: note})
 
 
 def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:

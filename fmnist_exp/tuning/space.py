@@ -23,6 +23,8 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.training import fit as fitting
 
+Values = Mapping[str, Any]  # of fields, by dotted name
+
 
 class SearchSpace:
     """The fields that a search varies, and the values that each may take.
@@ -43,7 +45,7 @@ class SearchSpace:
 
     def suggest(self, trial: BaseTrial) -> ExperimentConfig:
         """Return the experiment of a trial: each field has the value that Optuna suggests, and there is no search."""
-        overrides: dict[str, Any] = {}
+        overrides: dict[str, object] = {}
         for name, field in self.fields.items():
             if isinstance(field, Range):
                 if _is_whole(name):
@@ -60,11 +62,11 @@ class SearchSpace:
                 overrides[name] = widths[:depth]
         return _override(self.config.model_copy(update={"search": None}), overrides)
 
-    def apply(self, parameters: Mapping[str, Any]) -> ExperimentConfig:
+    def apply(self, parameters: Values) -> ExperimentConfig:
         """Return the experiment of a trial that has these parameters of Optuna."""
         return self.suggest(FixedTrial(dict(parameters)))
 
-    def settings(self, experiment: ExperimentConfig) -> dict[str, Any]:
+    def settings(self, experiment: ExperimentConfig) -> dict[str, object]:
         """Return the values of the searched fields in an experiment, by dotted name."""
         values = flatten(experiment)
         return {name: values[name] for name in self.fields}
@@ -73,7 +75,7 @@ class SearchSpace:
         """Return the experiment's own values as Optuna's parameters, for the first trial."""
         return self.parameters(flatten(self.config))
 
-    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parameters(self, values: Values) -> dict[str, Any]:
         """Return values of the searched fields, by dotted name, as Optuna's parameters."""
         parameters: dict[str, Any] = {}
         for name, field in self.fields.items():
@@ -86,7 +88,7 @@ class SearchSpace:
                 parameters[name] = json.dumps(values[name]) if isinstance(field, Choice) else values[name]
         return parameters
 
-    def contains(self, values: Mapping[str, Any]) -> bool:
+    def contains(self, values: Values) -> bool:
         """Return True if the values of the searched fields, by dotted name, lie in the space."""
         return all(_contains(field, values[name]) for name, field in self.fields.items())
 
@@ -152,10 +154,11 @@ class SearchSpace:
                 )
 
 
-def _override(config: ExperimentConfig, overrides: dict[str, Any]) -> ExperimentConfig:
+def _override(config: ExperimentConfig, overrides: Mapping[str, object]) -> ExperimentConfig:
     """Return the experiment with these values; lists with one value per layer follow a change of the depth."""
-    if isinstance(overrides.get("model.widths"), list | tuple):  # a wrong space may give a number
-        depth = len(overrides["model.widths"])
+    widths = overrides.get("model.widths")
+    if isinstance(widths, list | tuple):  # a wrong space may give a number
+        depth = len(widths)
         for name in ("dropout", "convolutions"):
             own = getattr(config.model, name)
             if isinstance(own, tuple) and f"model.{name}" not in overrides:
@@ -167,7 +170,7 @@ def _is_whole(name: str) -> bool:
     return fields()[name].annotation in (int, int | None)
 
 
-def _corners(field: Range | Choice | Layers) -> list[Any]:
+def _corners(field: Range | Choice | Layers) -> list[object]:
     if isinstance(field, Choice):
         return list(field.choices)
     if isinstance(field, Range):
@@ -180,7 +183,7 @@ def _on_step(field: Range, value: float) -> bool:
     return field.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
 
 
-def _contains(field: Range | Choice | Layers, value: Any) -> bool:
+def _contains(field: Range | Choice | Layers, value: object) -> bool:
     if isinstance(field, Choice):
         return json.dumps(value) in [json.dumps(choice) for choice in field.choices]
     if isinstance(field, Range):

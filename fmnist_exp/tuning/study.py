@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import optuna
 from optuna import Study, Trial
@@ -96,15 +95,15 @@ def _claim(study: Study, space: SearchSpace, earlier: EarlierSettings | None) ->
         )
 
 
-def _differences(theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
+def _differences(theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[object, object]]:
     """Return the values of the fields by which two searches differ, apart from their budgets and gates."""
     there, here = (_leaves(config.model_dump(mode="json", exclude_none=True)) for config in (theirs, mine))
     compared = [key for key in {*there, *here} if key not in BUDGET and not key.startswith("gate.")]
     return {key: (there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)}
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
     for key, value in tree.items():
         leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return leaves
@@ -126,7 +125,7 @@ def running(study: Study) -> list[FrozenTrial]:
 def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     """End a running trial that nobody will finish, and put its setting back in the queue.
 
-    The trial is told last: after a kill before that it is still running, and the next call does the rest.
+    Its end comes last: after a kill before that, the trial is still running, and the next call does the rest.
     """
     cut = study.user_attrs.get(CUT_OFF, [])
     if trial.number not in cut:

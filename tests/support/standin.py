@@ -30,7 +30,7 @@ def configure(n_trials: int = 4, **changes: object) -> ExperimentConfig:
 
 
 def quality(config: ExperimentConfig, epoch: int) -> float:
-    """What a trial measures: a smooth function of its setting, that grows with the epochs."""
+    """Return what a trial measures: a smooth function of its setting, which grows with the epochs."""
     return 0.9 - config.model.dropout / 2 - 0.1 / epoch
 
 

@@ -1,4 +1,4 @@
-"""What a driver makes of workers that die, hang or lose touch, and of kills between two writes."""
+"""A driver with workers that die, hang or lose touch, and with kills between two writes."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Which trials keep their weights, on real logged models; and a search with several objectives, from end to end."""
+"""Retention on real logged models; and a search with several objectives, from end to end."""
 
 import csv
 import io
@@ -106,7 +106,7 @@ def three(store, small) -> tuple[optuna.Study, mlflow.MlflowClient]:
 
 
 def loads(client: mlflow.MlflowClient, study: optuna.Study) -> list[bool]:
-    """Of each trial, whether its model can be loaded."""
+    """Return for each trial whether its model can be loaded."""
     found = []
     for trial in study.get_trials():
         files = client.list_logged_model_artifacts(trial.user_attrs["model_id"], "data")

@@ -147,6 +147,15 @@ def test_the_parent_has_the_best_values(found):
     assert float(data.params["best.training.learning_rate"]) == best.settings["training.learning_rate"]
 
 
+def test_the_parents_note_says_how_to_resume_it(found):
+    note = found.parent.data.tags["mlflow.note.content"]
+    experiment = f"runs:/{found.parent.info.run_id}/experiment.yaml"
+    assert f"fmnist-exp tune --experiment {experiment} --study first --storage {STORAGE}\n" in note
+    assert f"{found.result.ranked[0].val_accuracy:.2%}" in note
+    resumed = files.parse(store.download_text(experiment), "first")
+    assert studies.open_study(resumed, "first", STORAGE).get_trials()
+
+
 def test_the_parents_artifacts(found):
     paths = {entry.path for entry in found.client.list_artifacts(found.parent.info.run_id, "study")}
     names = ("history", "importances", "parallel_coordinates", "slices", "learning_curves", "timeline")

@@ -1,19 +1,38 @@
-"""The files that a study leaves on its parent run: tables of its trials, and its figures."""
+"""What a study leaves on its parent run: tables of its trials, its figures, and which trial is the best."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from optuna import Study
 
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.figures import canvas
+from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag
+from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import objectives
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import interactive, points, static
-
-if TYPE_CHECKING:
-    from optuna import Study
+from fmnist_exp.tuning.space import SearchSpace
 
 COLUMNS = ("number", "state", "value", "datetime_start", "duration", "params", "user_attrs")
+
+
+def log(study: Study, space: SearchSpace, parent: Run) -> None:
+    """Log the experiment, the study's files and the best trial on the parent run."""
+    with parent.artifacts() as folder:
+        (folder / Artifact.EXPERIMENT).write_text(space.config.to_yaml(), encoding="utf-8")
+        write(study, space.search, folder)
+    if not (ranked := studies.ranked(study)):
+        return
+    best, record = ranked[0], TrialRecord.of(ranked[0])
+    parent.set_tags({Tag.BEST_TRIAL: best.number, Tag.BEST_RUN: record.run_id})
+    if front := objectives.front(study):
+        parent.set_tags({Tag.FRONT: " ".join(str(trial.number) for trial in front)})
+    parent.log_metrics({Metric.BEST_VAL_ACCURACY: record.val_accuracy, Metric.BEST_TRIAL: best.number})
+    settings = space.settings(space.apply(best.params))
+    parent.log_params({Param.BEST.format(field=name): value for name, value in settings.items()})
 
 
 def write(study: Study, search: SearchConfig, folder: Path) -> None:

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Worker
@@ -37,7 +36,7 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     Raises:
         WorkError: the processes end while they start.
     """
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "distributed.scheduler.allowed-failures": 2,
         "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler: none dies with another one
         "distributed.scheduler.work-stealing": False,
@@ -144,7 +143,7 @@ def dask_setup(worker: Worker) -> None:
     os.environ.pop("MLFLOW_RUN_ID", None)
 
 
-def _leave(*_signal: Any) -> None:
+def _leave(*_signal: object) -> None:
     """End this process at once, but release Keras' semaphore, of which Python would say that it leaked."""
     compat.release_semaphores()
     os._exit(0)

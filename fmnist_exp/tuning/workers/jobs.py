@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from distributed import Client, Future, KilledWorker, Variable, get_client, get_worker
 
@@ -39,6 +39,8 @@ from fmnist_exp.tuning.workers.messages import (
 PATIENCE = 1800
 LOOK_SECONDS = 2  # between two looks whether a job is still wanted
 HOSTS_SECONDS = 1  # for which the list of workers is taken for true
+
+Argument = TypeVar("Argument")
 
 GONE = "the Dask scheduler is gone, or was started anew"
 
@@ -104,7 +106,7 @@ class Cluster:
         self._limit = limit
         self._session = f"fmnist_exp-{uuid.uuid4().hex}"
         self._inbox: queue.SimpleQueue[Envelope | _JobEnd] = queue.SimpleQueue()
-        self._jobs: dict[int, Future[Any]] = {}  # by trial
+        self._jobs: dict[int, Future[None]] = {}  # by trial
         self._hosts: dict[str, str] = {}
         self._hosts_until = 0.0
         self._unread: dict[str, str] = {}  # execution → the address of an answer that it may not have read
@@ -126,7 +128,7 @@ class Cluster:
             self._hosts_until = time.monotonic() + HOSTS_SECONDS
         return self._hosts
 
-    def submit(self, trial: int, function: Callable[[Any, Channel], None], argument: Any) -> None:
+    def submit(self, trial: int, function: Callable[[Argument, Channel], None], argument: Argument) -> None:
         """Have the next free worker call `function(argument, channel)` for a trial."""
         self._check_scheduler()
         key = f"{self._session}-{trial}-{next(self._counter)}"
@@ -169,7 +171,7 @@ class Cluster:
         self._unread.clear()
 
     def survey(
-        self, function: Callable[..., str], *arguments: Any, workers: Iterable[str] | None = None
+        self, function: Callable[..., str], *arguments: object, workers: Iterable[str] | None = None
     ) -> dict[str, str]:
         """Call the function on every worker, or on these; return its result, or its error, by the worker's address."""
         chosen = None if workers is None else list(workers)
@@ -205,7 +207,7 @@ class Cluster:
             raise WorkError(GONE)
 
 
-def _execute(session: str, trial: int, function: Callable[[Any, Channel], None], argument: Any) -> None:
+def _execute(session: str, trial: int, function: Callable[[Argument, Channel], None], argument: Argument) -> None:
     with suppress(Abandoned):
         function(argument, DaskChannel(session, trial))
 

@@ -1,4 +1,4 @@
-"""What an execution of a trial tells its driver, and what the driver answers.
+"""The messages of an execution of a trial to its driver, and the driver's answers.
 
 A trial may run more than once, since Dask starts it again elsewhere when its worker dies. Each execution has an id of
 its own, by which the driver tells them apart.
@@ -14,7 +14,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial measured, and the model that it logged, if any."""
+    """The measurements of a trial, and the model that it logged, if any."""
 
     stopped: bool  # by the driver, before its last epoch
     val_accuracy: float
@@ -94,7 +94,7 @@ Message = Started | Progress | EpochEnd | Finished | Failed | Unfit | Died | Los
 
 
 class Verdict(Enum):
-    """Whether a trial continues after an epoch."""
+    """The driver's decision after an epoch."""
 
     CONTINUE = "continue"
     STOP = "stop"  # end as after the last epoch

@@ -1,4 +1,4 @@
-"""Where the trials of a search run: one after another in this process, or several at once on workers of Dask."""
+"""Pools that run the trials of a search: one after another in this process, or at once on workers of Dask."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ Objective = Callable[[ExperimentConfig, FashionMNIST, Run, Sequence[FitCallback]
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a worker needs to run the trials of a search."""
+    """The conditions that a worker must meet to run the trials of a search."""
 
     tracking_uri: str
     data: DataConfig

@@ -60,7 +60,7 @@ def client() -> Iterator[Client]:
 
 
 def handle_until(cluster: Cluster, last: type | Message, answer: Answer | None = None) -> list[Message]:
-    """What is sent up to this message, or one of this type; all questions before it get the answer."""
+    """Return the messages up to this message, or one of this type; all questions before it get the answer."""
     sent: list[Message] = []
 
     def is_last(message: Message) -> bool:

@@ -1,4 +1,4 @@
-"""Who may drive a study: one process, as long as it lives."""
+"""The lock of a study: one process may drive it, as long as it lives."""
 
 import sqlite3
 import subprocess
