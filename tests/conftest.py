@@ -1,4 +1,4 @@
-"""What several test files share: real images, a fresh MLflow store, an environment without the user's settings."""
+"""Fixtures for several test files: real images, a fresh MLflow store, an environment without the user's settings."""
 
 import gzip
 import os
@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("fmnist_exp")
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_user() -> Iterator[None]:
-    """The tests decide where MLflow and Optuna write; what `mlflow run` hands down would lead them astray."""
+    """Remove the settings that `mlflow run` passes on: the tests decide where MLflow and Optuna write."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith("MLFLOW_") or name == "FMNIST_EXP_STORAGE":
@@ -37,14 +37,14 @@ def no_settings_of_the_user() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_other_package() -> None:
-    """MLflow puts a loaded model's copy of this package first; processes that a later test starts would find that."""
+    """Remove the copies of this package that come with loaded models; MLflow puts them first in the path."""
     ours = Path(dataset.__file__).parents[2]
     sys.path[:] = [entry for entry in sys.path if Path(entry) == ours or not Path(entry, "fmnist_exp").is_dir()]
 
 
 @pytest.fixture
 def ctrl_c_heeded() -> Iterator[None]:
-    """Children inherit an ignored Ctrl-C, as tests have that a shell runs in the background; a handler they do not."""
+    """Let child processes react to Ctrl-C, which is ignored if the tests run in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -52,13 +52,13 @@ def ctrl_c_heeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data(no_settings_of_the_user) -> FashionMNIST:
-    """The real images: 54,000 for training, 6,000 for validation, 10,000 for the test."""
+    """Return the real images: 54,000 for training, 6,000 for validation, 10,000 for the test."""
     return dataset.load(DataConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")
 def small(data) -> FashionMNIST:
-    """Some hundred real images, as many of each class: 600 for training, 200 for validation, 200 for the test."""
+    """Return 1,000 real images, equally many of each class: 600 for training, 200 for validation, 200 for the test."""
 
     def first(split: Split, count: int) -> Split:
         per_class = [np.flatnonzero(split.labels == label)[: count // 10] for label in range(10)]
@@ -70,7 +70,7 @@ def small(data) -> FashionMNIST:
 
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory, data) -> Path:
-    """The four real files, gzipped, written from what load() found and cached on this machine."""
+    """Write the four real files, gzipped, from the data that load() has cached on this machine."""
     parsed = cache.read_cache("official", "")
     folder = tmp_path_factory.mktemp("fashion-mnist")
     for field, file in formats.IDX_FILES.items():

@@ -1,4 +1,4 @@
-"""Training images as Keras is fed them: shuffled, augmented, with labels as the loss wants them."""
+"""Batches of training images for Keras: shuffled, augmented, with labels in the form that the loss takes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fmnist_exp.data.dataset import Split
 
 Targets = NDArray[Any]  # (N,) whole numbers, or (N, 10) one-hot
 
-COPIED_AT_ONCE = 1000  # images; only memory depends on it, and what the generator draws for whom
+COPIED_AT_ONCE = 1000  # images; another number needs other memory, and gives other copies for the same seed
 
 
 def targets(split: Split, training: TrainingConfig) -> Targets:
-    """Labels as the loss wants them: (N,) whole numbers, or (N, 10) one-hot."""
+    """Return the labels in the form that the loss takes."""
     return np.eye(10, dtype=np.float32)[split.labels] if training.labels == "one_hot" else split.labels
 
 
 def with_copies(config: ExperimentConfig, split: Split) -> Split:
-    """The images, then `augmentation.copies` changed copies of them all; the seed alone decides how they change."""
+    """Return the images followed by `augmentation.copies` augmented copies of all; they depend on the seed alone."""
     copies, count = config.augmentation.copies, len(split.images)
-    # a branch of the seed that the epochs, which are numbers beside it, never take
+    # a branch of the seed that no epoch uses: those are numbers beside it
     random = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(0,)))
     images = np.empty(((1 + copies) * count, *split.images.shape[1:]), np.uint8)
     images[:count] = split.images

@@ -89,8 +89,8 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def said(shared_store, small) -> dict:
-    """What a run on JAX said: fitted, evaluated, logged and loaded."""
+def printed(shared_store, small) -> dict:
+    """Return what a process printed that fitted, evaluated, logged and loaded a model on JAX."""
     splits = {f"{s.name}_{part}": getattr(s, part) for s in vars(small).values() if hasattr(s, "images")
               for part in ("images", "labels")}  # fmt: skip
     np.savez("small.npz", **splits)
@@ -104,32 +104,32 @@ def said(shared_store, small) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_it_ran_on_jax_and_learned(said):
-    assert said["backend"] == "jax"
-    assert said["losses"][1] < said["losses"][0]
-    assert said["scored"][0] == pytest.approx(said["val_accuracy"])  # what was fitted is what was logged
-    assert min(said["scored"]) > 0.3
+def test_it_ran_on_jax_and_learned(printed):
+    assert printed["backend"] == "jax"
+    assert printed["losses"][1] < printed["losses"][0]
+    assert printed["scored"][0] == pytest.approx(printed["val_accuracy"])  # what was fitted is what was logged
+    assert min(printed["scored"]) > 0.3
 
 
-def test_its_run_is_whole(said):
-    run = store.connect().get_run(said["run_id"])
+def test_its_run_is_whole(printed):
+    run = store.connect().get_run(printed["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test_accuracy"] == said["scored"][1]
-    assert run.outputs.model_outputs[0].model_id == said["model_id"]
+    assert run.data.metrics["test_accuracy"] == printed["scored"][1]
+    assert run.outputs.model_outputs[0].model_id == printed["model_id"]
 
 
-def test_its_model_answers_the_same_everywhere(said, small):
-    expected = np.array(said["answers"])
-    on_tensorflow = inference.predict(logged_models.load_keras(f"models:/{said['model_id']}"), small.test.images)
+def test_its_model_answers_the_same_everywhere(printed, small):
+    expected = np.array(printed["answers"])
+    on_tensorflow = inference.predict(logged_models.load_keras(f"models:/{printed['model_id']}"), small.test.images)
     assert np.allclose(on_tensorflow, expected, atol=1e-4)
-    table = mlflow.pyfunc.load_model(f"models:/{said['model_id']}").predict(small.test.images)
+    table = mlflow.pyfunc.load_model(f"models:/{printed['model_id']}").predict(small.test.images)
     assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)
 
 
-def test_the_recipe_of_cnn_fast_runs_there_too(said, small):
+def test_the_recipe_of_cnn_fast_runs_there_too(printed, small):
     """Muon, one cycle, smoothed labels, bfloat16, residuals, pooling first; answers averaged over six views."""
-    assert len(said["fast_losses"]) == 1
-    assert np.isfinite(said["fast_losses"]).all()
+    assert len(printed["fast_losses"]) == 1
+    assert np.isfinite(printed["fast_losses"]).all()
     changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
     whole = tta.averaged(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
     assert np.allclose(inference.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)

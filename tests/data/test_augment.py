@@ -19,7 +19,7 @@ def on(field: str) -> AugmentationConfig:
 
 
 def apply(field: str, images: np.ndarray, seed: int = 0, config: AugmentationConfig | None = None) -> np.ndarray:
-    """What the transform that a field switches on does, alone."""
+    """Apply the transform that a field switches on, and no other."""
     transform = next(transform for transform in TRANSFORMS.values() if field in transform.fields)
     return transform.apply(images, config or on(field), np.random.default_rng(seed))
 
@@ -84,7 +84,7 @@ def test_flip_mirrors_about_half_of_the_images(small):
 
 
 @pytest.mark.parametrize("most", [1, 3, 8])
-def test_shift_moves_by_at_most_so_many_pixels_and_fills_with_black(most):
+def test_shift_moves_in_both_directions_and_fills_with_black(most):
     bright = np.random.default_rng(1).integers(1, 256, (200, 28, 28), np.uint8)  # no black: the border shows
     after = apply("shift", bright, config=AugmentationConfig(shift=most))
     moves = set()
@@ -117,7 +117,7 @@ def test_erasing_changes_one_rectangle_only():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
-def test_erasing_hits_so_many_images(small, share):
+def test_erasing_changes_its_share_of_the_images(small, share):
     after = apply("erasing", small.train.images, config=AugmentationConfig(erasing=share))
     hit = (after != small.train.images).any(axis=(1, 2)).mean()
     assert hit == pytest.approx(share, abs=0.06)

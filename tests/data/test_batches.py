@@ -1,4 +1,4 @@
-"""What Keras is fed: every image, in an order and a guise that seed and epoch decide."""
+"""Batches show every image once an epoch; the seed and the epoch decide their order and augmentation."""
 
 import collections
 import typing

@@ -98,7 +98,7 @@ def test_csv_of_real_images(real_folder, tmp_path):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_idx_is_read(tmp_path, pack):
-    path = tmp_path / "images"  # what is zipped is told by content, not by name
+    path = tmp_path / "images"  # the content decides whether it is unzipped, not the name
     path.write_bytes(pack(IDX))
     assert formats.read_idx(path, SHAPE, SHA256).tobytes() == IDX[16:]
 

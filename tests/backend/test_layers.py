@@ -1,8 +1,4 @@
-"""The fast layers that networks are fitted with, beside the stock ones that they stand for; what a fit leaves."""
-
-import gc
-import random
-import weakref
+"""The fast layers compute what the stock layers compute that they replace."""
 
 import keras
 import numpy as np
@@ -10,8 +6,7 @@ import pytest
 
 from fmnist_exp import models
 from fmnist_exp.backend import layers, seeds, tensorflow_layers
-from fmnist_exp.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
-from fmnist_exp.training import fit as fitting
+from fmnist_exp.config.schema import ModelConfig
 
 NETWORKS = [
     ModelConfig(family="mlp", widths=(16, 8), batch_norm=True),
@@ -153,45 +148,6 @@ def test_a_frozen_layer_keeps_its_statistics(small):
     assert all(np.array_equal(old, new) for old, new in zip(before, layer.get_weights(), strict=True))
 
 
-def test_a_network_begins_the_same_whoever_draws_random_numbers_meanwhile():
-    """Dask's event loop, for one, in another thread of a worker."""
-    config, begun = ModelConfig(family="mlp", widths=(8, 8), dropout=0.5), []
-    for draws in (0, 1, 2):
-        seeds.prepare(1, "float32")
-        random.seed(draws)
-        begun.append([np.asarray(variable) for variable in models.build(config).variables])  # dropout's seeds too
-    seeds.prepare(2, "float32")
-    other = [np.asarray(variable) for variable in models.build(config).variables]
-    for again in begun[1:]:
-        assert all(np.array_equal(one, two) for one, two in zip(begun[0], again, strict=True))
-    assert not np.array_equal(begun[0][0], other[0])
-
-
-def test_what_has_nothing_to_gain_stays_as_it_is():
+def test_a_network_without_such_layers_is_returned_as_it_is():
     model = models.build(ModelConfig(family="mlp"))
     assert layers.accelerate(model) is model
-
-
-def graphs():
-    from tensorflow.python.framework.func_graph import FuncGraph
-
-    return weakref.WeakSet(thing for thing in gc.get_objects() if issubclass(type(thing), FuncGraph))
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        ModelConfig(family="mlp", widths=(8,)),
-        ModelConfig(family="cnn", widths=(4, 6), batch_norm=True, pool_first=True),
-    ],
-    ids=["stock", "fast"],
-)
-def test_a_fit_leaves_no_graph_behind(model, small):
-    seeds.prepare(0, "bfloat16")
-    before = graphs()
-    config = ExperimentConfig(model=model, training=TrainingConfig(epochs=1))
-    fitting.fit(layers.accelerate(models.build(config.model)), config, small)
-    left = weakref.WeakSet(graphs() - before)
-    assert left
-    seeds.prepare(0, "float32")
-    assert not left
