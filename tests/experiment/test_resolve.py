@@ -1,0 +1,58 @@
+"""What is refused before a run starts, and what takes the place of aliases and `auto`."""
+
+import mlflow
+import pytest
+
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.errors import RequestError
+from fmnist_exp.experiment import resolve
+from fmnist_exp.tracking import run as runs
+
+CONFIG = files.override(ExperimentConfig(), {"name": "tiny", "model.family": "mlp", "model.widths": [8]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training.batch_size": 601}, r"training\.batch_size=601: must be at most 600"),
+        ({"model.family": "cnn", "model.widths": [8, 8, 8, 8, 8, 8]}, "pixels"),
+    ],
+)
+def test_what_the_images_cannot_serve_is_refused_before_a_store_is_made(tmp_path, monkeypatch, small, changes, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=words):
+        resolve.resolve(files.override(CONFIG, changes), small)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.frozen": 2}, r"model\.frozen=2: must be below 2"),
+        ({"model.warm_start": "runs:/nothing"}, "its run 'nothing'"),
+    ],
+)
+def test_what_the_network_or_the_store_cannot_serve_is_refused_before_a_run_starts(shared_store, small, changes, words):
+    client = mlflow.MlflowClient()
+    before = len(client.search_runs(["0"]))
+    with pytest.raises(RequestError, match=words):
+        resolve.resolve(files.override(CONFIG, changes), small, client)
+    assert len(client.search_runs(["0"])) == before
+
+
+def test_a_resolved_experiment_is_left_as_it_is(shared_store, small):
+    resolved = resolve.resolve(CONFIG, small)
+    assert (resolved.config, resolved.choice) == (CONFIG, None)
+
+
+def test_a_remembered_precision_is_not_measured_again(shared_store, small):
+    auto = files.override(CONFIG, {"training.precision": "auto"})
+    assert resolve.resolve(auto, small, keep_auto=True).config == auto
+    config, choice = resolve.choose_precision(auto, small, remembered="bfloat16")
+    assert config.training.precision == choice.precision == "bfloat16"
+    run = runs.start_run(mlflow.MlflowClient(), "tune", "search", "x")
+    resolve.log_choice(run, choice)
+    found = mlflow.MlflowClient().get_run(run.id).data
+    assert found.tags["fmnist.precision"] == "bfloat16"
+    assert not any("precision" in name or "per_second" in name for name in found.metrics)
