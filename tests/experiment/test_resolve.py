@@ -16,7 +16,7 @@ CONFIG = files.override(ExperimentConfig(), {"name": "tiny", "model.family": "ml
     ("changes", "words"),
     [
         ({"training.batch_size": 601}, r"training\.batch_size=601: must be at most 600"),
-        ({"model.family": "cnn", "model.widths": [8, 8, 8, 8, 8, 8]}, "pixels"),
+        ({"model.family": "mpl"}, "did you mean 'mlp'"),
     ],
 )
 def test_what_the_images_cannot_serve_is_refused_before_a_store_is_made(tmp_path, monkeypatch, small, changes, words):
