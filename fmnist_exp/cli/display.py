@@ -1,6 +1,6 @@
-"""What a person sees while work goes on, one live line in a terminal and plain lines in a log, and tables at the end.
+"""Live lines in a terminal or plain lines in a log while a command works, and tables at the end.
 
-What belongs to a search is in `search_display`, because its modules import Optuna.
+The display of a search is in `search_display`, because its modules import Optuna.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From arguments to a checked experiment, and the help of its fields."""
+"""The options of commands, the experiment that they describe, and the help of its fields."""
 
 from __future__ import annotations
 

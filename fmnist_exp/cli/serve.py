@@ -45,19 +45,16 @@ def serve(model: str, port: int, host: str) -> None:
         click.echo(f"{served.name}: http://{shown}:{number} (a page to try it; Ctrl-C stops)")
 
     try:
-        server.serve(lambda: load(model), bound, limits.Limits(), ready)
+        server.serve(lambda: _load(model), bound, limits.Limits(), ready)
     except KeyboardInterrupt:  # the usual end of a server
         click.echo("stopped")
 
 
-def load(uri: str) -> ServedModel:
-    """Return the version that `uri` names, with its files checked. Raises RequestError or WorkError."""
-    from fmnist_exp.registry import versions
-    from fmnist_exp.serving.model import ServedModel
-    from fmnist_exp.tracking import store
+def _load(uri: str) -> ServedModel:
+    """Load the version; its imports take a second, in which the server listens already."""
+    from fmnist_exp.registry import served
 
-    version = versions.find_uri(store.connect(), uri)
-    return ServedModel(versions.files(version), f"{version.name} version {version.version}")
+    return served.load(uri)
 
 
 COMMANDS = (serve,)

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.servers import HEAD, IMAGE, body, connect, refused, serving
 
-from fmnist_exp.cli.serve import load
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.registry.served import load
 
 
 def with_pixel(value: object) -> list[list[object]]:

@@ -1,4 +1,4 @@
-"""What the figures of a study show, prepared once for the two libraries that draw it."""
+"""The content of a study's figures, prepared once for the two libraries that draw them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study that begins with the best settings of an earlier one; trials are told, not trained."""
+"""A study that begins with the best settings of an earlier one; no trial is trained."""
 
 import optuna
 import pytest
