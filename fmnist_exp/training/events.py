@@ -1,4 +1,4 @@
-"""What a fit reports while it runs: epochs and checkpoints, to callbacks that need not know Keras."""
+"""The epochs and checkpoints that a fit reports while it runs, and the callbacks that receive them, without Keras."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What a Keras callback remembers from one epoch to the next."""
+    """The values that a Keras callback remembers from one epoch to the next."""
 
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     arrays: Sequence[Array] = ()

@@ -25,7 +25,7 @@ def test_exact_one_sided_mcnemar(won, lost, p):
 
 
 def test_the_level_is_kept_by_equal_models():
-    """Of equal challengers, at most one in twenty passes at level 0.05."""
+    """At level 0.05, at most one in twenty challengers passes that is no better than the champion."""
     random = np.random.default_rng(0)
     passed = [compared(won, 200 - won, 0).p_value < 0.05 for won in random.binomial(200, 0.5, 400)]
     assert 0.01 < np.mean(passed) <= 0.07

@@ -1,4 +1,4 @@
-"""What every corruption must keep to; a new one in the registry is tested without a line here."""
+"""The contract of every corruption; a new entry of CORRUPTIONS is tested without a line here."""
 
 import numpy as np
 import pytest

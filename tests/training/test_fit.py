@@ -47,7 +47,7 @@ def fit(config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCal
 
 
 def numbers(result: Fit) -> list[dict[str, float]]:
-    """All that was measured, but for how long it took."""
+    """Return all metrics except times."""
     return [{k: v for k, v in epoch.metrics.items() if k not in TIMES} for epoch in result.epochs]
 
 
@@ -55,8 +55,8 @@ def fingerprint(model: typing.Any) -> str:
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
-class Diary(FitCallback):
-    """Writes down all that it hears, and asks to stop after epoch `last`."""
+class Collector(FitCallback):
+    """Collects every step and epoch, and asks to stop after epoch `last`."""
 
     def __init__(self, last: int | None = None) -> None:
         self.steps: list[tuple[int, int, int]] = []
@@ -75,10 +75,10 @@ class Diary(FitCallback):
 
 
 @pytest.fixture(scope="module")
-def plain(small) -> tuple[typing.Any, Fit, Diary]:
+def plain(small) -> tuple[typing.Any, Fit, Collector]:
     """TINY, fitted once for all tests that only look."""
-    diary = Diary()
-    return *fit(configure(), small, [diary]), diary
+    collector = Collector()
+    return *fit(configure(), small, [collector]), collector
 
 
 def check_learned(small: FashionMNIST, model: typing.Any, result: Fit) -> scoring.Evaluation:
@@ -95,11 +95,11 @@ def check_learned(small: FashionMNIST, model: typing.Any, result: Fit) -> scorin
 
 
 def test_learns_and_measures_what_it_did(small, plain):
-    model, result, diary = plain
+    model, result, collector = plain
     found = check_learned(small, model, result)
     assert result.best.metrics["val_loss"] == pytest.approx(found.loss, rel=1e-4)
     assert not result.stopped_by_callback
-    assert list(diary.epochs) == list(result.epochs)
+    assert list(collector.epochs) == list(result.epochs)
     assert list(result.best.metrics) == [
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
     ]
@@ -138,10 +138,10 @@ def test_label_smoothing_learns_and_raises_the_loss_of_good_answers(small, plain
 
 
 def test_the_naive_guess_is_measured_without_a_fit(small):
-    diary = Diary()
-    _, result = fit(configure(model__family="naive", training__epochs=5), small, [diary])
+    collector = Collector()
+    _, result = fit(configure(model__family="naive", training__epochs=5), small, [collector])
     assert len(result.epochs) == 1
-    assert diary.epochs == [result.best]
+    assert collector.epochs == [result.best]
     assert result.best.metrics["val_accuracy"] == pytest.approx(0.1)
     assert result.best.metrics["train_loss"] == pytest.approx(math.log(10), rel=1e-4)
     assert result.best.metrics["learning_rate"] == 0
@@ -169,7 +169,7 @@ def test_same_seed_same_numbers_to_the_last_bit(small):
 
 
 def test_same_seed_same_numbers_in_another_process(small, tmp_path):
-    """With a CNN: convolutions are what TensorFlow runs in an order of its own, unless told otherwise."""
+    """The network is a CNN, because TensorFlow runs convolutions in an arbitrary order unless it is told not to."""
     config = configure(**BUSY, model__family="cnn", model__widths=[3, 4], training__epochs=1)
     np.savez(tmp_path / "small.npz", *[a for s in (small.train, small.validation) for a in (s.images, s.labels)])
     (tmp_path / "experiment.yaml").write_text(config.to_yaml())
@@ -234,10 +234,10 @@ def test_weight_decay_shrinks_the_weights_of_sgd(small):
 
 
 def test_one_cycle_climbs_then_falls_to_zero(small):
-    diary = Diary()
+    collector = Collector()
     config = configure(training__schedule="one_cycle", training__epochs=8, training__warmup=0.25)
-    _, result = fit(config, small, [diary])
-    rates = [epoch.metrics["learning_rate"] for epoch in diary.epochs]
+    _, result = fit(config, small, [collector])
+    rates = [epoch.metrics["learning_rate"] for epoch in collector.epochs]
     peak = 3e-3
     assert rates[0] == pytest.approx(peak / 25 + (peak - peak / 25) / 2, rel=1e-3)  # half of the climb
     assert rates[1] == pytest.approx(peak, rel=1e-3)
@@ -286,14 +286,14 @@ def test_stops_early_and_keeps_the_best_epochs_weights(small, monitor, sign):
 # callbacks
 
 
-def test_callbacks_hear_of_the_last_of_the_steps_that_run_together(small):
-    diary = Diary()
-    fit(configure(training__steps_per_execution=5), small, [diary])
-    assert diary.steps == [(epoch, step, STEPS) for epoch in (1, 2) for step in (5, 10, STEPS)]
+def test_callbacks_receive_the_last_of_the_steps_that_run_together(small):
+    collector = Collector()
+    fit(configure(training__steps_per_execution=5), small, [collector])
+    assert collector.steps == [(epoch, step, STEPS) for epoch in (1, 2) for step in (5, 10, STEPS)]
 
 
-def test_a_callback_can_stop_the_fit_and_the_others_hear_of_the_epoch(small):
-    stopper, other = Diary(last=2), Diary()
+def test_a_callback_can_stop_the_fit_and_the_others_receive_the_epoch(small):
+    stopper, other = Collector(last=2), Collector()
     model, result = fit(configure(training__epochs=9), small, [stopper, other])
     assert result.stopped_by_callback
     assert len(result.epochs) == len(stopper.epochs) == len(other.epochs) == 2
@@ -302,7 +302,7 @@ def test_a_callback_can_stop_the_fit_and_the_others_hear_of_the_epoch(small):
     assert found.accuracy == pytest.approx(result.best.metrics["val_accuracy"])
 
 
-# what cannot go well
+# failures
 
 
 def test_a_loss_that_explodes_ends_the_fit_with_the_reason(small):

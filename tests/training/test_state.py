@@ -1,4 +1,4 @@
-"""A fit that is cut off and goes on comes to the same end as one that never stopped, to the last bit."""
+"""A fit that is interrupted and resumed comes to the same end as one that never stopped, to the last bit."""
 
 import hashlib
 import itertools
@@ -57,12 +57,12 @@ FITS: dict[str, dict[str, typing.Any]] = {
 }
 
 
-class CutOffError(Exception):
-    """What a fit is cut off with."""
+class InterruptedFitError(Exception):
+    """Interrupts a fit."""
 
 
-class Keeper(FitCallback):
-    """Keeps the state after each epoch; cuts the fit off after epoch `last`."""
+class StateWriter(FitCallback):
+    """Writes the state after each epoch, and interrupts the fit after epoch `last`."""
 
     def __init__(self, folder: Path, last: int = 0) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Keeper(FitCallback):
         checkpoint.state().write(self.folder / f"{number}.npz")
         self.best += [number] if checkpoint.is_best else []
         if number == self.last:
-            raise CutOffError
+            raise InterruptedFitError
 
 
 def configure(changes: dict[str, typing.Any]) -> ExperimentConfig:
@@ -102,21 +102,21 @@ def fingerprint(model: typing.Any) -> str:
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
-def go_on(config: ExperimentConfig, data: FashionMNIST, folder: Path, *cuts: int) -> tuple[typing.Any, Fit]:
-    """Go on from the state after the first of the cuts, be cut off at the others, and come to the end."""
+def resume(config: ExperimentConfig, data: FashionMNIST, folder: Path, *cuts: int) -> tuple[typing.Any, Fit]:
+    """Resume from the state after the first of `cuts`, interrupt the fit after the others, and fit to the end."""
     for before, after in itertools.pairwise(cuts):
-        with pytest.raises(CutOffError):
-            fit(config, data, [Keeper(folder, after)], training_state.read(folder / f"{before}.npz"))
+        with pytest.raises(InterruptedFitError):
+            fit(config, data, [StateWriter(folder, after)], training_state.read(folder / f"{before}.npz"))
     return fit(config, data, [], training_state.read(folder / f"{cuts[-1]}.npz"))
 
 
 @pytest.mark.parametrize(("name", "cuts"), [*((name, (2,)) for name in FITS), (next(iter(FITS)), (1, 2))])
-def test_cut_off_or_not_it_is_the_same_fit(small, tmp_path, name, cuts):
+def test_a_resumed_fit_equals_an_unbroken_one(small, tmp_path, name, cuts):
     config = configure(FITS[name])
-    model, unbroken = fit(config, small, [keeper := Keeper(tmp_path)])
+    model, unbroken = fit(config, small, [writer := StateWriter(tmp_path)])
     assert len(unbroken.epochs) > max(cuts)
-    assert keeper.best[-1] == unbroken.best.number
-    again, result = go_on(config, small, tmp_path, *cuts)
+    assert writer.best[-1] == unbroken.best.number
+    again, result = resume(config, small, tmp_path, *cuts)
     assert numbers(result.epochs) == numbers(unbroken.epochs)
     assert result.best.number == unbroken.best.number
     assert fingerprint(again) == fingerprint(model)
@@ -125,31 +125,31 @@ def test_cut_off_or_not_it_is_the_same_fit(small, tmp_path, name, cuts):
 def test_the_best_weights_from_before_the_cut_are_restored(small, tmp_path):
     """At this rate the first epoch is the best, and the others are worse."""
     config = configure({"training.optimizer": "sgd", "training.learning_rate": 2.0, "training.momentum": 0.99})
-    model, unbroken = fit(config, small, [Keeper(tmp_path)])
+    model, unbroken = fit(config, small, [StateWriter(tmp_path)])
     assert unbroken.best.number == 1
-    for cut in (2, 4):  # in the midst, and when all epochs were done
-        keeper = Keeper(tmp_path / "again")
-        keeper.folder.mkdir(exist_ok=True)
+    for cut in (2, 4):  # in the middle, and after the last epoch
+        writer = StateWriter(tmp_path / "again")
+        writer.folder.mkdir(exist_ok=True)
         state = training_state.read(tmp_path / f"{cut}.npz")
-        again, result = fit(config, small, [keeper], state)
+        again, result = fit(config, small, [writer], state)
         assert fingerprint(again) == fingerprint(model)
         assert result.best == unbroken.best
-        assert list(keeper.epochs) == list(result.epochs)  # callbacks hear of the earlier ones too
+        assert list(writer.epochs) == list(result.epochs)  # callbacks receive the earlier ones too
         assert result.seconds > state.seconds > sum(e["epoch_seconds"] for e in state.epochs)
 
 
 def test_a_fit_that_stopped_early_is_not_trained_further(small, tmp_path):
     config = configure({"training.patience": 1, "training.learning_rate": 0.03, "training.epochs": 20})
-    model, unbroken = fit(config, small, [Keeper(tmp_path)])
+    model, unbroken = fit(config, small, [StateWriter(tmp_path)])
     assert len(unbroken.epochs) < 20
-    again, result = go_on(config, small, tmp_path, len(unbroken.epochs))
+    again, result = resume(config, small, tmp_path, len(unbroken.epochs))
     assert [e.metrics for e in result.epochs] == [e.metrics for e in unbroken.epochs]
     assert fingerprint(again) == fingerprint(model)
 
 
 def test_keeping_states_changes_no_number(small, tmp_path):
     config = configure(BUSY | {"training.epochs": 2})
-    (kept, first), (plain, second) = fit(config, small, [Keeper(tmp_path)]), fit(config, small, [])
+    (kept, first), (plain, second) = fit(config, small, [StateWriter(tmp_path)]), fit(config, small, [])
     assert numbers(first.epochs) == numbers(second.epochs)
     assert fingerprint(kept) == fingerprint(plain)
 
@@ -207,6 +207,6 @@ def test_a_state_holds_no_pickle(tmp_path):
 
 
 def test_the_state_of_another_network_is_refused(small, tmp_path):
-    fit(configure({"training.epochs": 1}), small, [Keeper(tmp_path)])
-    with pytest.raises(WorkError, match="of another network"):
+    fit(configure({"training.epochs": 1}), small, [StateWriter(tmp_path)])
+    with pytest.raises(WorkError, match="another network"):
         fit(configure({"model.widths": [17]}), small, [], training_state.read(tmp_path / "1.npz"))

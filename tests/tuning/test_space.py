@@ -173,3 +173,27 @@ def test_a_space_that_cannot_be_searched_is_refused_before_the_search(searched, 
 def test_an_experiment_without_a_search_is_refused():
     with pytest.raises(RequestError, match="has no search: block"):
         SearchSpace(ExperimentConfig())
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        ("training.precision", {"choices": ["float32", "float64"]}, r"^training\.precision='float64': must be one of"),
+        ("training.precision", {"choices": ["float32", "auto"]}, r"^search\.space: training\.precision has choices"),
+        (
+            "training.batch_size",
+            {"choices": [128, 601]},
+            r"^search\.space: training\.batch_size=601: must be at most 600",
+        ),
+        (
+            "training.batch_size",
+            {"low": 100, "high": 700},
+            r"^search\.space: training\.batch_size=700: must be at most",
+        ),
+    ],
+)
+def test_a_search_of_what_cannot_be_trained_is_refused(small, field, values, message):
+    own = {"training.precision": "float32", "training.batch_size": 128, "search.space": {field: values}}
+    config = files.override(ExperimentConfig(), own)
+    with pytest.raises(RequestError, match=message):
+        (SearchSpace(config).validate(), SearchSpace(config).validate_data(small))

@@ -1,0 +1,50 @@
+"""A run of `training.precision: auto` logs the precision that was chosen, and can be repeated with it."""
+
+import numpy as np
+
+from fmnist_exp.config import files
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.resolve import log_choice, resolve
+from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+
+CONFIG = files.override(
+    ExperimentConfig(),
+    {
+        "name": "auto",
+        "model.family": "mlp",
+        "model.widths": [16],
+        "model.batch_norm": True,
+        "model.dropout": 0.2,
+        "training.epochs": 1,
+        "training.batch_size": 50,
+        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
+        "training.precision": "auto",
+        "augmentation.horizontal_flip": True,
+    },
+)
+
+
+def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small):
+    """The measurement does not change the numbers: a run that names the chosen precision gives the same ones."""
+    client = store.connect()
+    with runs.closing(runs.start_run(client, "train", "auto", "auto")) as run:
+        resolved = resolve(CONFIG, small, client)
+        log_choice(run, resolved.choice)
+        first = experiment_run.run_experiment(resolved.config, small, run, score_test=False)
+    found = client.get_run(run.id)
+    used = found.data.tags["fmnist.precision"]
+    assert used == found.data.params["training.precision"]
+    speeds = {name: found.data.metrics[f"{name}_images_per_second"] for name in ("float32", "bfloat16")}
+    assert speeds[used] == max(speeds.values())
+    logged = files.parse(store.download_text(f"runs:/{run.id}/experiment.yaml"), "logged")
+    assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
+    with runs.closing(runs.start_run(client, "train", "again", "auto")) as again:
+        second = experiment_run.run_experiment(logged, small, again, score_test=False)
+    models = [logged_models.load_keras(f"models:/{outcome.model_id}") for outcome in (first, second)]
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert "fmnist.precision" not in client.get_run(again.id).data.tags  # there was nothing to choose
