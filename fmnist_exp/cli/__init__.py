@@ -18,6 +18,12 @@ from fmnist_exp.cli import serve, train, tune, versions
 from fmnist_exp.errors import RequestError, WorkError
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = {
+    DONE: "The work is done.",
+    WORK_FAILED: "The work failed. The run is closed as FAILED, and the reason is its tag `fmnist.error`.",
+    WRONG_REQUEST: "The request was wrong. Nothing was written.",
+    INTERRUPTED: "The command was interrupted. Runs are closed as KILLED, and a search can be resumed.",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

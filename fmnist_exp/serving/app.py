@@ -37,7 +37,7 @@ class Application:
         self._mlflow: ASGI | None = None
         # one request at a time is parsed and computed: ONNX Runtime uses all cores for it, and memory stays bounded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self._routes: dict[tuple[str, str], ASGI] = {
+        self.routes: dict[tuple[str, str], ASGI] = {
             ("POST", "/invocations"): self._invocations,
             ("GET", "/"): self._page,
             ("GET", "/health"): self._health,
@@ -54,7 +54,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        route = self._routes.get((scope["method"], scope["path"]), self._other)
+        route = self.routes.get((scope["method"], scope["path"]), self._other)
         try:
             await route(scope, receive, send)
         except RefusedError as refused:
@@ -68,17 +68,21 @@ class Application:
         await self._mlflow(scope, receive, send)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return the page to try the model."""
         await respond(send, HTTPStatus.OK, page.html(), page.HEADERS)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return counters of requests and images in the text format of Prometheus."""
         await respond(send, HTTPStatus.OK, self.counters.text(), [(b"content-type", prometheus.TYPE.encode())])
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return status 200 once the model is loaded, and 503 before."""
         if self.model is None:
             raise LOADING
         await respond(send, HTTPStatus.OK, json.dumps({"status": "ok", "model": self.model.name}).encode(), JSON)
 
     async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return one record per image: label, name, probability, p0 … p9. The images are `inputs` or `instances`."""
         start = time.perf_counter()
         status = 499  # the client has gone; no answer was sent
         try:
