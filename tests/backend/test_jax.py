@@ -45,6 +45,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.experiment import run as experiments
 from fmnist_exp.models import tta
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
@@ -60,7 +61,7 @@ config = files.override(ExperimentConfig(), fields)
 client = store.connect()
 with runs.closing(runs.start_run(client, "train", "jax", "jax")) as run:
     outcome = experiments.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
-answers = inference.predict(store.load_model(outcome.model_id), splits[2].images)
+answers = inference.predict(logged_models.load_keras(f"models:/{outcome.model_id}"), splits[2].images)
 
 changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
 changes |= {"training.epochs": 1, "training.batch_size": 100}
@@ -72,7 +73,7 @@ setup.set_precision("float32")
 plain = models.build(fast.model)
 plain.set_weights(model.get_weights())
 plain.save("fast.keras")
-whole = tta.averaged(plain, fast.model)
+whole = tta.with_tta(plain, fast.model)
 np.save("fast.npy", inference.predict(whole, splits[0].images))  # 600: two batches, and a shorter one
 
 print(json.dumps({
@@ -131,7 +132,7 @@ def test_the_recipe_of_cnn_fast_runs_there_too(printed, small):
     assert len(printed["fast_losses"]) == 1
     assert np.isfinite(printed["fast_losses"]).all()
     changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
-    whole = tta.averaged(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
+    whole = tta.with_tta(keras.models.load_model("fast.keras"), files.load("cnn_fast", changes).model)
     assert np.allclose(inference.predict(whole, small.train.images), np.load("fast.npy"), atol=1e-4)
 
 
