@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ class DamagedFileError(Exception):
     """A file is not an undamaged npz file: bits have flipped, its writer was killed, or the disk was full."""
 
 
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
     """Return the arrays in an npz file, by name.
 
     Raises:
@@ -32,6 +31,6 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
         raise DamagedFileError(f"{file.name} is damaged: {error}") from error
 
 
-def _array(content: bytes) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+def _array(content: bytes) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
     return array
