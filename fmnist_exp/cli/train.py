@@ -105,6 +105,7 @@ def _run(
     """Run an experiment, or resume the run `resume` with overrides in the place of the experiment; print the result."""
     loading.load_keras()
     from fmnist_exp.cli import display
+    from fmnist_exp.experiment import baseline
     from fmnist_exp.experiment import train as library
 
     request = library.TrainRequest(
@@ -113,7 +114,7 @@ def _run(
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
         display=display.RunDisplay,
     )
-    result = {"train": library.train, "ensemble": library.ensemble, "baseline": library.baselines}[kind](request)
+    result = {"train": library.train, "ensemble": library.ensemble, "baseline": baseline.run_baselines}[kind](request)
     if result.status == "interrupted":
         if result.resumable:
             display.console.print(f"to continue: fmnist-exp train --resume {result.run_id}")

@@ -1,7 +1,5 @@
 """The files of a run: tables and figures of its network, its fit and its evaluation."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -51,7 +49,6 @@ def write_fit(folder: Path, fitted: Fit, data: FashionMNIST, config: ExperimentC
 
 @functools.lru_cache(maxsize=1)  # they are equal for all trials of a search
 def _training_images(train: Split, augmentation: AugmentationConfig, seed: int) -> Mapping[Artifact, bytes]:
-    """Return the figures of training images as PNG."""
     augmented = figures.augmented(examples(train.images, train.labels, augmentation, seed), augmentation)
     samples = figures.samples(train.images, train.labels)
     return {Artifact.SAMPLES: canvas.png(samples), Artifact.AUGMENTED: canvas.png(augmented)}

@@ -1,7 +1,5 @@
 """Checkpoints among a run's artifacts: the best epoch's model, and the states from which a killed run is resumed."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import zipfile
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import keras
 from mlflow import MlflowClient
-from mlflow.entities import Run as LoggedRun
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp.config import files
@@ -27,8 +24,7 @@ from fmnist_exp.training import state as training_state
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.state import State
 
-# written in turn: while one of them is being written, the other one is complete
-STATES = tuple(Artifact.STATE.format(turn=turn) for turn in (0, 1))
+STATES = {Artifact.STATE.format(turn=turn) for turn in (0, 1)}
 HARMLESS = ("name", "data.source", "gate.")  # fields that do not change the fit; the images themselves are compared
 
 
@@ -44,16 +40,11 @@ class EpochLog(FitCallback):
 
 
 class CheckpointLog(FitCallback):
-    """Keeps the best epoch's model and the two newest states among a run's artifacts.
-
-    Args:
-        run: The run.
-        to_log: Turns the network that is being fitted into one that can be loaded anywhere.
-    """
+    """Keeps the best epoch's model and the two newest states among a run's artifacts."""
 
     def __init__(self, run: Run, to_log: Callable[[keras.Model], keras.Model]) -> None:
         self.run = run
-        self.to_log = to_log
+        self.to_log = to_log  # turns the network that is being fitted into one that can be loaded anywhere
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:  # noqa: D102
         with self.run.artifacts() as folder:
@@ -64,51 +55,41 @@ class CheckpointLog(FitCallback):
 
 @dataclass(frozen=True)
 class Interrupted:
-    """An interrupted run, with everything that is needed to resume it.
-
-    Attributes:
-        run: The run.
-        config: Its experiment.
-        state: Its newest complete state.
-        digests: The digests of its training and validation images.
-    """
+    """An interrupted run, with everything that is needed to resume it."""
 
     run: Run
     config: ExperimentConfig
-    state: State
-    digests: Mapping[str, str]
+    state: State  # the newest complete one
+    digests: Mapping[str, str]  # of the images, by split: training and validation
 
 
 def find(client: MlflowClient, run_id: str) -> Interrupted:
-    """Return the interrupted run with that id.
-
-    Raises:
-        RequestError: If there is no such run, it finished, or it has no complete state.
-    """
+    """Return the interrupted run. Raises RequestError if there is none, it finished, or it has no complete state."""
     try:
         found = client.get_run(run_id)
     except MlflowException as error:
         raise RequestError(f"--resume {run_id}: {redact.first_line(error)}") from error
-    if obstacle := _obstacle(found):
-        raise RequestError(f"--resume {run_id}: {obstacle}")
-    state = _newest_state(client, run_id)
+    state, reason = None, ""
+    if found.info.lifecycle_stage != "active":
+        reason = "the run was deleted"
+    elif found.data.tags.get(Tag.KIND) != "train":
+        reason = "only runs of train, main, mlp and cnn can be resumed"
+    elif found.info.status == "FINISHED":
+        reason = "the run finished; there is nothing left to do"
+    elif (state := _newest_state(client, run_id)) is None:
+        reason = found.data.tags.get(Tag.ERROR, "")
+        if "continued by" not in reason:
+            reason = "it ran without training.checkpoint=true, or was interrupted in its first epoch"
+        reason = f"the run has no state to resume from; {reason}"
     if state is None:
-        ended = found.data.tags.get(Tag.ERROR, "")
-        reason = "it ran without training.checkpoint=true, or was interrupted in its first epoch"
-        raise RequestError(
-            f"--resume {run_id}: the run has no state to resume from; {ended if 'continued by' in ended else reason}"
-        )
+        raise RequestError(f"--resume {run_id}: {reason}")
     name = f"runs:/{run_id}/{Artifact.EXPERIMENT}"
     config = files.parse(store.download_text(name), name)
     return Interrupted(Run(client, run_id), config, state, lineage.digests(found))
 
 
 def resumed_config(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:
-    """Return the run's experiment with overrides.
-
-    Raises:
-        RequestError: If an override would change the fit.
-    """
+    """Return the run's experiment with overrides. Raises RequestError if one would change the fit."""
     config = files.override(interrupted.config, overrides)
     before, after = flatten(interrupted.config), flatten(config)
     for name in overrides:
@@ -154,27 +135,16 @@ def can_be_resumed(run: Run) -> bool:
 
 def delete_states(run: Run) -> None:
     """Delete the states of a run that no longer needs them; the best epoch's model stays."""
-    for path in _checkpoint_files(run.client, run.id).intersection(STATES):
+    for path in _checkpoint_files(run.client, run.id) & STATES:
         run.delete_artifact(path)
-
-
-def _obstacle(run: LoggedRun) -> str:
-    """Return why a run cannot be resumed, or an empty text."""
-    if run.info.lifecycle_stage != "active":
-        return "the run was deleted"
-    if run.data.tags.get(Tag.KIND) != "train":
-        return "only runs of train, main, mlp and cnn can be resumed"
-    return "the run finished; there is nothing left to do" if run.info.status == "FINISHED" else ""
 
 
 def _newest_state(client: MlflowClient, run_id: str) -> State | None:
     """Return the state with the most epochs among those that are complete."""
-    states = []
     with tempfile.TemporaryDirectory() as downloads:
-        for path in _checkpoint_files(client, run_id).intersection(STATES):
-            states.append(training_state.read(Path(client.download_artifacts(run_id, path, downloads))))
-    complete = [state for state in states if state is not None]
-    return max(complete, key=lambda state: len(state.epochs), default=None)
+        paths = [client.download_artifacts(run_id, p, downloads) for p in _checkpoint_files(client, run_id) & STATES]
+        states = [state for state in map(training_state.read, map(Path, paths)) if state is not None]
+    return max(states, key=lambda state: len(state.epochs), default=None)
 
 
 def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
@@ -183,7 +153,8 @@ def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
 
 
 def _write(state: State, folder: Path) -> None:
-    state.write(_file(folder, STATES[len(state.epochs) % 2]))
+    """Write the states in turn: while one of them is being written, the other one is complete."""
+    state.write(_file(folder, Artifact.STATE.format(turn=len(state.epochs) % 2)))
 
 
 def _file(folder: Path, path: str) -> Path:

@@ -1,29 +1,59 @@
-"""The result of one experiment."""
+"""The result of one experiment, and the notes in Markdown that say in MLflow what a run is and how to use its model."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.evaluation.metrics import Evaluation
-from fmnist_exp.tracking.names import VersionTag
+from fmnist_exp.registry.versions import NAME
+from fmnist_exp.tracking.names import Artifact, VersionTag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.fit import Fit
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run. `validation` is None without validation images, `test` unless the test set was scored."""
+    """The result of a run."""
 
     run_id: str
     model_id: str
     parameters: int
     fit: Fit
-    validation: Evaluation | None
-    test: Evaluation | None
+    validation: Evaluation | None  # None without validation images
+    test: Evaluation | None  # None unless the test set was scored
 
     def version_tags(self, run: Run, data: FashionMNIST) -> dict[str, object]:
         """Return the tags of a version that is registered from this run."""
         scores = {VersionTag.VAL_ACCURACY: self.validation, VersionTag.TEST_ACCURACY: self.test}
         tags: dict[str, object] = {tag: scored.accuracy for tag, scored in scores.items() if scored}
         return tags | {VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: run.git_commit}
+
+    def note(self, config: ExperimentConfig, kind: str) -> str:
+        """Return the note of the run; a trial's is short, since its search has one of its own."""
+        scores = {"validation": self.validation, "test": self.test}
+        shown = [f"{name} accuracy {scored.accuracy:.2%}" for name, scored in scores.items() if scored]
+        shown += [f"{self.parameters:,} parameters", f"{len(self.fit.epochs)} epochs in {self.fit.seconds:.0f} s"]
+        what = "Trial" if kind == "trial" else "Run"
+        commands = {"Run it again": f"fmnist-exp train --experiment runs:/{self.run_id}/{Artifact.EXPERIMENT}"}
+        if kind != "trial":
+            uri = f"models:/{self.model_id}"
+            commands["Load its model in Python"] = f'mlflow.keras.load_model("{uri}")'
+            commands["Serve its model"] = f"mlflow models serve --env-manager local -m {uri}"
+        return _note(f"{what} of the experiment **{config.name}**: {', '.join(shown)}.", commands)
+
+
+def search_note(config: ExperimentConfig, study: str, result: str, resume: str, version: str | None) -> str:
+    """Return the note of a search's parent run, from its result in whole sentences and the command that resumes it."""
+    commands = {"Resume the study": resume}
+    if version is not None:
+        uri = f"models:/{NAME}/{version}"
+        commands["Load its best model in Python"] = f'mlflow.pyfunc.load_model("{uri}")'
+        commands["Serve its best model"] = f"fmnist-exp serve --model {uri}"
+        commands["Evaluate its best model"] = f"fmnist-exp evaluate --model {uri}"
+    return _note(f"Search of the experiment **{config.name}**, study `{study}`. {result}", commands)
+
+
+def _note(first: str, commands: Mapping[str, str]) -> str:
+    """Return a paragraph, and each command as a block of code below its purpose."""
+    return "\n\n".join([first, *(f"{purpose}:\n\n    {command}" for purpose, command in commands.items())]) + "\n"

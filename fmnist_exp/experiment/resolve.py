@@ -3,8 +3,6 @@
 What can be checked without either, such as names and ranges of fields, is checked when the experiment's file is read.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -25,18 +23,11 @@ from fmnist_exp.training.precision import Choice
 
 @dataclass(frozen=True)
 class Resolved:
-    """An experiment that can be run as it is.
+    """An experiment that can be run as it is."""
 
-    Attributes:
-        config: The experiment with versions in place of aliases and a precision in place of `auto`, so that it means
-            the same for ever.
-        client: The client of the tracking store.
-        choice: The precision that was chosen; None if the experiment names one.
-    """
-
-    config: ExperimentConfig
+    config: ExperimentConfig  # names versions instead of aliases and a precision instead of auto, so it can be repeated
     client: MlflowClient
-    choice: Choice | None
+    choice: Choice | None  # the precision that was chosen; None if the experiment names one
 
 
 def resolve(
@@ -52,18 +43,20 @@ def resolve(
         keep_auto: Leave training.precision=auto to `choose_precision`, for a search, whose study remembers the choice.
 
     Raises:
-        RequestError: If the experiment cannot be run.
-        WorkError: If a model that it names cannot be loaded.
+        RequestError: The experiment cannot be run.
+        WorkError: A model that it names cannot be loaded.
     """
     models.check(config.model)
     fitting.check(config.training, data)
     client = client or store.connect()
-    model = _without_aliases(config.model, data, client)
+    # each model must not know the validation images
+    members = tuple(lineage.find_trained_on(client, uri, data).uri for uri in config.model.members)
+    origin = config.model.warm_start
+    warm_start = lineage.find_trained_on(client, origin, data).uri if origin else None
+    model = config.model.model_copy(update={"members": members, "warm_start": warm_start})
     _check_transfer(model, config.seed, client)
     config = config.model_copy(update={"model": model})
-    if keep_auto:
-        return Resolved(config, client, None)
-    config, choice = choose_precision(config, data)
+    config, choice = (config, None) if keep_auto else choose_precision(config, data)
     return Resolved(config, client, choice)
 
 
@@ -72,10 +65,7 @@ def choose_precision(
 ) -> tuple[ExperimentConfig, Choice | None]:
     """Return the experiment with a precision in place of `auto`, and the choice; None if there was none to make.
 
-    Args:
-        config: The experiment.
-        data: Its images.
-        remembered: An earlier choice that is to be repeated. None: the faster precision, measured now.
+    `remembered` is an earlier choice to repeat; without it the speeds are measured now and the faster one is chosen.
     """
     if config.training.precision != "auto":
         return config, None
@@ -88,13 +78,6 @@ def log_choice(run: Run, choice: Choice | None) -> None:
     if choice is not None:
         run.set_tags({Tag.PRECISION: choice.precision})
         run.log_metrics(choice.metrics())
-
-
-def _without_aliases(model: ModelConfig, data: FashionMNIST, client: MlflowClient) -> ModelConfig:
-    """Return the configuration with versions in place of aliases. Each model must not know the validation images."""
-    members = tuple(lineage.find_trained_on(client, uri, data).uri for uri in model.members)
-    warm_start = lineage.find_trained_on(client, model.warm_start, data).uri if model.warm_start else None
-    return model.model_copy(update={"members": members, "warm_start": warm_start})
 
 
 def _check_transfer(model: ModelConfig, seed: int, client: MlflowClient) -> None:

@@ -1,7 +1,5 @@
 """One experiment, whole: build, fit, evaluate and log it. Single runs and trials go through the same function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,7 +12,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.evaluation.metrics import Evaluation
-from fmnist_exp.experiment import artifacts, checkpoints, notes
+from fmnist_exp.experiment import artifacts, checkpoints
 from fmnist_exp.experiment.artifacts import ScoredSplit
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
@@ -54,18 +52,22 @@ def run_experiment(
         fit: Another way to fit, for models that need no gradient.
 
     Raises:
-        WorkError: If the fit fails, for example because the loss is not a number any more.
+        WorkError: The fit failed, for example because the loss is not a number any more.
     """
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)
         runs.log_start(run, config, data)
         trained = _build(config, run)
-        fitted = fit(trained, config, data, [*_logging(run, config), *callbacks])
+        log: list[FitCallback] = [checkpoints.EpochLog(run)]
+        if config.training.checkpoint:
+            log.append(checkpoints.CheckpointLog(run, partial(_to_log, config=config)))
+        fitted = fit(trained, config, data, [*log, *callbacks])
 
         setup.set_precision("float32")
         network = _to_log(trained, config)
         model = tta.with_tta(network, config.model)
-        scored = [_score(model, split) for split in _splits(data, score_test)]
+        validation = [data.validation] if len(data.validation.images) else []
+        scored = [_score(model, split) for split in [*validation, *([data.test] if score_test else [])]]
         with run.artifacts() as folder:
             artifacts.write_model(folder, network, config)
             artifacts.write_fit(folder, fitted, data, config)
@@ -81,7 +83,7 @@ def run_experiment(
             test=by_name.get("test"),
         )
         _log_result(run, outcome, data, with_tta=model is not network)
-        run.set_tags({Tag.NOTE: notes.of_run(config, outcome, run.kind)})
+        run.set_tags({Tag.NOTE: outcome.note(config, run.kind)})
         if config.training.checkpoint:
             checkpoints.delete_states(run)
         return outcome
@@ -93,8 +95,7 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
     The numbers are logged to both runs, linked with the model, and the figures to `parent`. A model that an earlier
     session of the search has scored is not scored again.
     """
-    known = run.logged_metrics("test_")
-    if known:
+    if known := run.logged_metrics("test_"):
         parent.log_metrics(known)
         return known[Metric.TEST_ACCURACY]
     scored = _score(logged_models.load_keras(f"models:/{model_id}"), data.test)
@@ -121,14 +122,6 @@ def _load(run: Run, uri: str) -> keras.Model:
     return lineage.find(run.client, uri).load_keras()
 
 
-def _logging(run: Run, config: ExperimentConfig) -> list[FitCallback]:
-    """Return the callbacks that log epochs and, if asked for, checkpoints."""
-    log: list[FitCallback] = [checkpoints.EpochLog(run)]
-    if config.training.checkpoint:
-        log.append(checkpoints.CheckpointLog(run, partial(_to_log, config=config)))
-    return log
-
-
 def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
     """Return a copy with the same weights, without an optimizer, of stock layers that compute in float32."""
     if config.model.members:  # it consists of logged models
@@ -137,12 +130,6 @@ def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
         plain = models.build(config.model)
     plain.set_weights(model.get_weights())
     return plain
-
-
-def _splits(data: FashionMNIST, score_test: bool) -> list[Split]:
-    """Return the splits to score."""
-    validation = [data.validation] if len(data.validation.images) else []
-    return [*validation, *([data.test] if score_test else [])]
 
 
 def _score(model: keras.Model, split: Split) -> ScoredSplit:

@@ -19,7 +19,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
-from fmnist_exp.experiment import notes, resolve
+from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import gate
 from fmnist_exp.registry.versions import Registration
@@ -216,7 +216,7 @@ def _describe(result: SearchResult, search: Search, request: SearchRequest) -> N
         resume += ["--training.precision", "auto"]
     version = result.registration.version if result.registration else None
     text = f"{ended}Trials: {states}{best}{tested}."
-    note = notes.of_search(search.space.config, result.study, text, shlex.join(resume), version)
+    note = outcome.search_note(search.space.config, result.study, text, shlex.join(resume), version)
     search.parent.set_tags({Tag.NOTE: note})
 
 

@@ -16,7 +16,7 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import Split
 from fmnist_exp.experiment import baseline
-from fmnist_exp.tracking import run as runs
+from fmnist_exp.experiment.train import TrainRequest
 from fmnist_exp.training.events import Epoch, FitCallback
 
 CONFIG = files.override(
@@ -60,13 +60,13 @@ def test_three_children_and_their_scores_on_the_parent(store, small):
             return False
 
     @contextlib.contextmanager
-    def display(name: str, count: int) -> Iterator[FitCallback]:
+    def display(name: str, count: int, done: int) -> Iterator[FitCallback]:
         shown.append((name, count))
         yield Counter()
 
     client = mlflow.MlflowClient()
-    with runs.closing(runs.start_run(client, "baseline", "bars", CONFIG.name)) as run:
-        outcomes = baseline.run_baselines(CONFIG, small, run, display)
+    result = baseline.run_baselines(TrainRequest(experiment=CONFIG, data=small, display=display))
+    outcomes = result.outcomes
     assert shown == [("naive guess", 1), ("logistic regression", 1), ("smallest network", 2)]
     assert epochs == {"naive guess": 1, "logistic regression": 1, "smallest network": 2}
     assert list(outcomes) == ["naive guess", "logistic regression", "smallest network"]
@@ -77,12 +77,12 @@ def test_three_children_and_their_scores_on_the_parent(store, small):
     assert outcomes["naive guess"].parameters == 0
     assert outcomes["smallest network"].parameters == outcomes["logistic regression"].parameters == 7850
 
-    children = client.search_runs(["0"], f"tags.mlflow.parentRunId = '{run.id}'")
+    children = client.search_runs(["0"], f"tags.mlflow.parentRunId = '{result.run_id}'")
     kinds = {(child.info.run_name, child.info.status, child.data.tags["fmnist.kind"]) for child in children}
     assert kinds == {(name, "FINISHED", "baseline") for name in outcomes}
     families = {child.info.run_name: child.data.params["model.family"] for child in children}
     assert families == {"naive guess": "naive", "logistic regression": "linear", "smallest network": "linear"}
-    metrics = client.get_run(run.id).data.metrics
+    metrics = client.get_run(result.run_id).data.metrics
     assert metrics["naive_guess_test_accuracy"] == pytest.approx(0.1)
     for name, outcome in outcomes.items():
         assert metrics[f"{name.replace(' ', '_')}_val_accuracy"] == pytest.approx(outcome.validation.accuracy)
