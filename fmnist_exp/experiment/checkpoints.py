@@ -17,7 +17,8 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import finished, redact, store
+from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import state as training_state
@@ -122,7 +123,7 @@ def take_over(interrupted: Interrupted, run: Run) -> None:
     found = client.get_run(old.id)
     reason = f"{found.data.tags.get(Tag.ERROR, 'interrupted')}; continued by run {run.id}"
     if found.info.status == "RUNNING":  # it was killed before it could close itself
-        finished.close(client, old.id, "KILLED", reason)
+        runs.close(client, old.id, "KILLED", reason)
     else:
         old.set_tags({Tag.ERROR: reason})
     delete_states(old)

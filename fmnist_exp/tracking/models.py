@@ -1,12 +1,10 @@
 """Logged models: log one, load one, delete the files of one."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import mlflow
 from mlflow import MlflowClient
 from mlflow.models import Model
@@ -17,17 +15,11 @@ from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tracking.redact import first_line, without_secrets
 from fmnist_exp.tracking.run import Run, param_text
 
-if TYPE_CHECKING:
-    import keras
-
 
 def log(run: Run, write: Callable[[Path, Model], None], params: Mapping[str, object]) -> str:
-    """Log a model as `model` of a run and return the model's id.
+    """Log a model as `model` of a run, with these params beside it, and return the model's id.
 
-    Args:
-        run: The run that made the model.
-        write: Writes the model into a folder that does not exist yet and completes MLflow's description of the model.
-        params: The params that MLflow shows beside the model.
+    `write` writes the model into a folder that does not exist yet and completes MLflow's description of the model.
     """
     client = run.client
     texts = {key: without_secrets(param_text(value)) for key, value in params.items()}
@@ -48,11 +40,7 @@ def log(run: Run, write: Callable[[Path, Model], None], params: Mapping[str, obj
 
 
 def load_keras(location: str | Path) -> keras.Model:
-    """Return the Keras model at a URI or in a folder; Keras loads it in safe mode.
-
-    Raises:
-        WorkError: If the model cannot be had or loaded.
-    """
+    """Return the Keras model at a URI or in a folder, loaded in safe mode. Raises WorkError if that fails."""
     try:
         return mlflow.keras.load_model(str(location))
     except Exception as error:  # Keras raises errors of any kind for a damaged file
@@ -60,16 +48,13 @@ def load_keras(location: str | Path) -> keras.Model:
 
 
 def delete_files(client: MlflowClient, model_id: str, paths: Collection[str], reason: str) -> None:
-    """Delete files of a logged model and record the reason in the model's tags.
-
-    Files that are missing already are no error.
+    """Delete files of a logged model and record the reason in the model's tags. Missing files are no error.
 
     Raises:
-        WorkError: If the store does not delete them.
+        WorkError: The store does not delete them.
     """
     try:
-        location = client.get_logged_model(model_id).artifact_location
-        store.delete_files(client, location, paths)
+        store.delete_files(client, client.get_logged_model(model_id).artifact_location, paths)
         client.set_logged_model_tags(model_id, {str(LoggedModelTag.WEIGHTS): f"deleted: {reason}"})
     except Exception as error:  # each kind of artifact store has errors of its own
         raise WorkError(f"the files of model {model_id} cannot be deleted: {first_line(error)}") from error

@@ -4,10 +4,8 @@ Users rely on these texts: the page docs/interface.md is generated from this mod
 for several; `Metric.CORRUPTION_ACCURACY.format(corruption="blur")` returns one of them.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 Kind = Literal["baseline", "train", "tune", "trial", "evaluate"]
 
@@ -17,8 +15,7 @@ class Name(StrEnum):
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> Name:
-        """Return the member for `value`."""
+    def __new__(cls, value: str, meaning: str) -> Self:  # noqa: D102
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -157,10 +154,7 @@ class VersionTag(Name):
     DATA_DIGEST = "data_digest", "Digest of the training images and labels."
     GIT_COMMIT = "git_commit", "Git commit of the code that trained the model."
     SHA256 = "sha256", "Digest of checksums.json, which lists the model's files; verified before they are loaded."
-    DESCRIPTION_SHA256 = (
-        "description_sha256",
-        "Digest of the description that was generated; one that a person has changed is kept.",
-    )
+    DESCRIPTION_SHA256 = "description_sha256", "Digest of the generated description; one changed by a person is kept."
     EVALUATED_BY = "evaluated_by", "Id of the run that evaluated the version."
     MODEL_CARD = "model_card", "Address of the model card."
     CORRUPTED_ACCURACY = "corrupted_accuracy", "Mean accuracy over all corruptions and severities."
@@ -170,10 +164,7 @@ class VersionTag(Name):
     GATE_RUN = "gate_run", "Id of the run that holds the comparison."
     GATE_CHAMPION = "gate_champion", "Number of the champion that the version was compared with, or none."
     GATE_LEVEL = "gate_level", "Significance level of the paired test."
-    GATE_EXPORT_DIFFERENCE = (
-        "gate_export_difference",
-        "Largest difference of a probability between the Keras model and its ONNX export.",
-    )
+    GATE_EXPORT_DIFFERENCE = "gate_export_difference", "Largest difference of a probability between Keras and ONNX."
     GATE_SMOKE = "gate_smoke", "Result of one request to MLflow's scoring server."
     GATE_IMAGES = "gate_images", "Number of validation images that neither model was trained on."
     GATE_CHALLENGER_ACCURACY = "gate_challenger_accuracy", "Accuracy of the challenger on those images."
@@ -181,14 +172,8 @@ class VersionTag(Name):
     GATE_WON = "gate_won", "Number of those images that only the challenger classifies correctly."
     GATE_LOST = "gate_lost", "Number of those images that only the champion classifies correctly."
     GATE_P_VALUE = "gate_p_value", "P-value of the one-sided exact McNemar test."
-    GATE_CHALLENGER_TEST_ACCURACY = (
-        "gate_challenger_test_accuracy",
-        "Test accuracy of the challenger; it does not count in the verdict.",
-    )
-    GATE_CHAMPION_TEST_ACCURACY = (
-        "gate_champion_test_accuracy",
-        "Test accuracy of the champion; it does not count in the verdict.",
-    )
+    GATE_CHALLENGER_TEST_ACCURACY = "gate_challenger_test_accuracy", "Test accuracy of the challenger, for information."
+    GATE_CHAMPION_TEST_ACCURACY = "gate_champion_test_accuracy", "Test accuracy of the champion, for information."
     CHAMPION_SINCE = "champion_since", "Time (UTC) at which the version became champion."
     CHAMPION_AFTER = "champion_after", "Number of the champion before it, or none."
     CHAMPION_WHY = "champion_why", "Reason why it became champion."

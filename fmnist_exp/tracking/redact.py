@@ -1,7 +1,5 @@
 """Texts that may be shown and stored: one line, without the passwords in addresses."""
 
-from __future__ import annotations
-
 import re
 
 

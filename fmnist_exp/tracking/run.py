@@ -1,10 +1,8 @@
-"""A run of MLflow that is being written: its tags, params, metrics, datasets and artifacts.
+"""Runs of MLflow: write one, and attach, close or discard one that another process began.
 
 Every call names its run. MLflow's active-run stack is thread-local, and a process that inherits MLFLOW_RUN_ID would
 write into its parent's run by mistake.
 """
-
-from __future__ import annotations
 
 import importlib.metadata
 import json
@@ -16,24 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelInput,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunTag,
-)
+from mlflow import MlflowClient, entities
+from mlflow.exceptions import MlflowException
 
 from fmnist_exp import compat
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
-from fmnist_exp.tracking import names, store
-from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Tag
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Metric, Param, Tag
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -42,42 +31,32 @@ LIBRARIES = ("tensorflow", "keras", "numpy")
 PARAMS_PER_REQUEST = 100  # MLflow's limit
 EXPERIMENT_TAGS = {
     ExperimentTag.KIND: "custom_model_development",
-    ExperimentTag.PRIMARY_METRIC: names.Metric.BEST_VAL_ACCURACY,
+    ExperimentTag.PRIMARY_METRIC: Metric.BEST_VAL_ACCURACY,
     ExperimentTag.GREATER_IS_BETTER: "true",
 }
 
 
 class Run:
-    """One MLflow run that is being written. Close it with `close`, or by `with closing(run)`.
-
-    Attributes:
-        client: The client of its store.
-        id: The run's id.
-        status: The status that `close` gives the run.
-        experiment_id: The MLflow experiment that the run belongs to.
-        kind: What the run is, the tag `fmnist.kind`.
-        git_commit: The commit of the code that made the run; empty if unknown.
-    """
+    """One MLflow run that is being written. Close it with `close`, or by `with closing(run)`."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
         self.id = run_id
-        self.status: Status = "FINISHED"
+        self.status: Status = "FINISHED"  # the one that `close` gives the run
         found = client.get_run(run_id)
         self.experiment_id = str(found.info.experiment_id)
         self.kind = found.data.tags.get(Tag.KIND, "")
-        self.git_commit = found.data.tags.get(Tag.GIT_COMMIT, "")
+        self.git_commit = found.data.tags.get(Tag.GIT_COMMIT, "")  # empty if unknown
         self._known_params = set(found.data.params)  # `mlflow run` has logged some
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; their values lose the secrets in addresses."""
-        entries = [RunTag(str(key), without_secrets(str(value))) for key, value in tags.items()]
-        self.client.log_batch(self.id, tags=entries)
+        self.client.log_batch(self.id, tags=_tag_entries(tags))
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params. One that `mlflow run` has logged stays as it is, since MLflow forbids a second spelling."""
         new = {str(key): value for key, value in params.items() if key not in self._known_params}
-        entries = [Param(key, without_secrets(param_text(value))) for key, value in new.items()]
+        entries = [entities.Param(key, without_secrets(param_text(value))) for key, value in new.items()]
         for start in range(0, len(entries), PARAMS_PER_REQUEST):
             self.client.log_batch(self.id, params=entries[start : start + PARAMS_PER_REQUEST])
         self._known_params |= new.keys()
@@ -87,8 +66,8 @@ class Run:
     ) -> None:
         """Log metrics, linked with the model and the images that they were measured on, if given."""
         now = int(time.time() * 1000)  # milliseconds
-        name, digest = (split.name, split.digest) if split else (None, None)
-        entries = [Metric(str(key), float(value), now, step, model_id, name, digest) for key, value in metrics.items()]
+        about = now, step, model_id, *((split.name, split.digest) if split else ())
+        entries = [entities.Metric(str(key), float(value), *about) for key, value in metrics.items()]
         self.client.log_batch(self.id, metrics=entries)
 
     def logged_metrics(self, prefix: str) -> dict[str, float]:
@@ -103,17 +82,17 @@ class Run:
         datasets = []
         for context, split in contexts.items():
             profile = json.dumps({"images": len(split.images)})
-            entity = Dataset(split.name, split.digest, "local", source, tensors, profile)
-            datasets.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+            dataset = entities.Dataset(split.name, split.digest, "local", source, tensors, profile)
+            datasets.append(entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", context)]))
         self.client.log_inputs(self.id, datasets)
 
     def log_input_model(self, model_id: str) -> None:
         """Link the run with a logged model that it evaluates."""
-        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
+        self.client.log_inputs(self.id, models=[entities.LoggedModelInput(model_id)])
 
     def log_output_model(self, model_id: str) -> None:
         """Link the run with a logged model that came out of it."""
-        self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)])
+        self.client.log_outputs(self.id, [entities.LoggedModelOutput(model_id, step=0)])
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
@@ -147,13 +126,13 @@ def start_run(
     run_id: str | None = None,
     more_tags: Mapping[str, str] | None = None,
 ) -> Run:
-    """Start a run, or take over an existing one, and give it MLflow's own source and git tags.
+    """Start a run with MLflow's own source and git tags, as a child of `parent` if given, or take over a run.
 
     Args:
         client: The client of the store.
-        kind: What the run is, for the tag `fmnist.kind`.
+        kind: What the run is.
         name: The run's name in the MLflow UI.
-        experiment: The experiment's name, for the tag `fmnist.experiment`.
+        experiment: The name of the experiment file, not of an MLflow experiment.
         parent: The run whose child the new run becomes.
         run_id: The run to take over; `mlflow run` makes one before it starts a command.
         more_tags: Tags that the run needs from its first moment, because the process may be killed right after it.
@@ -166,7 +145,7 @@ def start_run(
         experiment_id = parent.experiment_id if parent else _experiment_id(client)
         run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
     else:
-        client.log_batch(run_id, tags=[RunTag(str(key), without_secrets(value)) for key, value in own.items()])
+        client.log_batch(run_id, tags=_tag_entries(own))
     run = Run(client, run_id)
     if parent is None:
         _tag_experiment(client, run.experiment_id)
@@ -194,10 +173,37 @@ def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
     with run.artifacts() as folder:  # already now, so that a run that is killed can be run again or resumed
         text = config.model_copy(update={"search": None}).to_yaml()
         (folder / Artifact.EXPERIMENT).write_text(text, encoding="utf-8")
-    versions = {names.Param.LIBRARY.format(library=name): importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {Param.LIBRARY.format(library=name): importlib.metadata.version(name) for name in LIBRARIES}
     run.log_params({**flatten(config), **versions})
     held_out = {"validation": data.validation} if len(data.validation.images) else {}
     run.log_inputs(data, {"training": data.train, **held_out})
+
+
+def reattach(client: MlflowClient, run_id: str, parent_id: str) -> None:
+    """Make a run the child of another run. A run that a user has deleted is left alone."""
+    try:
+        client.set_tag(run_id, str(Tag.PARENT), parent_id)
+    except MlflowException:
+        if client.get_run(run_id).info.lifecycle_stage != "deleted":
+            raise
+
+
+def close(
+    client: MlflowClient, run_id: str, status: Status, reason: str = "", tags: Mapping[Tag, str] | None = None
+) -> None:
+    """End a run with a status and, if given, a reason (the tag `fmnist.error`) and further tags."""
+    entries = {**(tags or {}), **({Tag.ERROR: reason} if reason else {})}
+    client.log_batch(run_id, tags=_tag_entries(entries))
+    client.set_terminated(run_id, status)
+
+
+def discard(client: MlflowClient, run_id: str) -> None:
+    """Delete a run whose execution was given up, together with the models that it logged."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
+    client.set_terminated(run_id, "KILLED")
+    client.delete_run(run_id)  # if the execution is still alive, it can no longer write into the run
 
 
 def param_text(value: object) -> str:
@@ -207,6 +213,10 @@ def param_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _tag_entries(tags: Mapping[Tag, object]) -> list[entities.RunTag]:
+    return [entities.RunTag(str(key), without_secrets(str(value))) for key, value in tags.items()]
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -221,9 +231,6 @@ def _experiment_id(client: MlflowClient) -> str:
 def _tag_experiment(client: MlflowClient, experiment_id: str) -> None:
     """Tell the MLflow UI how to show the experiment, except where its owner has decided already."""
     known = client.get_experiment(experiment_id).tags
-    if ExperimentTag.PRIMARY_METRIC in known:
-        missing = {ExperimentTag.KIND} - known.keys()
-    else:
-        missing = EXPERIMENT_TAGS.keys() - known.keys()
-    for tag in missing:
+    wanted = {ExperimentTag.KIND} if ExperimentTag.PRIMARY_METRIC in known else EXPERIMENT_TAGS.keys()
+    for tag in wanted - known.keys():
         client.set_experiment_tag(experiment_id, str(tag), str(EXPERIMENT_TAGS[tag]))

@@ -1,7 +1,5 @@
 """The tracking store: which one is in use, whether it answers, and the text files in it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -24,7 +22,7 @@ def connect() -> MlflowClient:
     """Return a client of the store that MLFLOW_TRACKING_URI names, or of the embedded one, after checking the store.
 
     Raises:
-        RequestError: If the server does not answer or the store cannot be written.
+        RequestError: The server does not answer or the store cannot be written.
     """
     uri = mlflow.get_tracking_uri()
     shown = without_secrets(uri)
@@ -60,11 +58,7 @@ def address() -> str:
 
 
 def use(uri: str) -> None:
-    """Make this process use the store at `uri`.
-
-    Raises:
-        RequestError: If the store cannot be used from this machine.
-    """
+    """Make this process use the store at `uri`. Raises RequestError if that is impossible from this machine."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise RequestError(
             f"the tracking store {uri} is a file of another machine; start `mlflow server` and set MLFLOW_TRACKING_URI"
@@ -77,7 +71,7 @@ def download_text(uri: str) -> str:
     """Return the content of a text artifact, for example of `runs:/RUN_ID/experiment.yaml`.
 
     Raises:
-        RequestError: If the store cannot be used or has no such artifact.
+        RequestError: The store cannot be used or has no such artifact.
     """
     connect()
     try:
@@ -106,13 +100,10 @@ def _check_server(uri: str) -> None:
 
 def _check_writable(database: Path) -> None:
     """Raise PermissionError if the database or the folder of the artifacts cannot be written."""
-    artifacts = database.parent / "mlruns"
-    for path in (
-        database if database.exists() else database.parent,
-        artifacts if artifacts.exists() else database.parent,
-    ):
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} cannot be written")
+    for path in (database, database.parent / "mlruns"):
+        found = path if path.exists() else database.parent
+        if not os.access(found, os.W_OK):
+            raise PermissionError(f"{found} cannot be written")
 
 
 def _check_database(uri: str) -> None:

@@ -1,7 +1,5 @@
 """The load of the machine during a run: CPU, memory, disk and network, for the run's System metrics tab."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

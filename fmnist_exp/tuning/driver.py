@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 from fmnist_exp.backend import interrupts
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run
@@ -175,7 +174,7 @@ class Driver:
         before, entry.run = entry.run, self._start_run(entry.number)
         TrialRecord.write(entry.trial, run_id=entry.run.id)
         if before is not None:  # after that: a trial must not name a run that a kill left deleted
-            finished.discard(before.client, before.id)
+            runs.discard(before.client, before.id)
         TrialRecord.write(entry.trial, worker=message.worker)
         entry.run.log_metrics({Metric.TRIAL: entry.number})
         if entry.executions == 1:

@@ -12,7 +12,7 @@ from optuna import Study
 from optuna.trial import TrialState
 
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
-from fmnist_exp.tracking import finished
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.run import Run, Status
@@ -45,7 +45,7 @@ def finalise(study: Study, parent: Run, reason: str) -> None:
         studies.cut_off(study, trial)
         if record.run_id:
             with suppress(MlflowException):  # somebody deleted the run
-                finished.close(parent.client, record.run_id, "KILLED", reason, {Tag.TRIAL_STATE: "FAIL"})
+                runs.close(parent.client, record.run_id, "KILLED", reason, {Tag.TRIAL_STATE: "FAIL"})
     _close_runs(study, parent, reason)
 
 
@@ -67,7 +67,7 @@ def reattach(study: Study, parent: Run) -> None:
     finalise(study, parent, "its driver was killed")
     for trial in study.get_trials(deepcopy=False):
         if run_id := TrialRecord.of(trial).run_id:
-            finished.reattach(parent.client, run_id, parent.id)
+            runs.reattach(parent.client, run_id, parent.id)
 
 
 def full_disk(reason: str) -> OSError:
@@ -100,16 +100,16 @@ def _close_runs(study: Study, parent: Run, reason: str) -> None:
         run_id, kind = run.info.run_id, run.data.tags.get(Tag.KIND)
         if kind == "tune":
             if run_id != parent.id:
-                finished.close(parent.client, run_id, "KILLED", f"{reason}; continued by run {parent.id}")
+                runs.close(parent.client, run_id, "KILLED", f"{reason}; continued by run {parent.id}")
             continue
         if kind == "train":  # a refit of the winner, which the next session begins anew
-            finished.close(parent.client, run_id, "KILLED", reason)
+            runs.close(parent.client, run_id, "KILLED", reason)
             continue
         trial = trials.get(int(run.data.tags.get(Tag.TRIAL, -1)))
         if trial is None or TrialRecord.of(trial).run_id != run_id:
-            finished.discard(parent.client, run_id)
+            runs.discard(parent.client, run_id)
         elif trial.state in STATUS:
             cut = trial.number in study.user_attrs.get(studies.CUT_OFF, [])
             status: Status = "KILLED" if cut else STATUS[trial.state]
             why = TrialRecord.of(trial).error or reason if trial.state == TrialState.FAIL else ""
-            finished.close(parent.client, run_id, status, why, {Tag.TRIAL_STATE: trial.state.name})
+            runs.close(parent.client, run_id, status, why, {Tag.TRIAL_STATE: trial.state.name})

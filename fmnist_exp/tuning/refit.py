@@ -16,7 +16,6 @@ from fmnist_exp.config.search import Choice
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.tracking import finished
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning.driver import Search
@@ -87,7 +86,7 @@ def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> R
 def _run(config: ExperimentConfig, data: FashionMNIST, best: FrozenTrial, search: Search, name: str) -> Refitted:
     parent = search.parent
     if earlier := _earlier(config, data, best, search):
-        finished.reattach(parent.client, earlier.run_id, parent.id)
+        runs.reattach(parent.client, earlier.run_id, parent.id)
         return earlier
     tags: dict[str, str] = {Tag.STUDY: search.study.study_name, Tag.REFIT_OF: TrialRecord.of(best).run_id}
     run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)

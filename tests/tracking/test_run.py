@@ -17,9 +17,9 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
-from fmnist_exp.tracking import finished, store, system_metrics
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store, system_metrics
 
 CONFIG = files.override(ExperimentConfig(), {"name": "tiny", "training.epochs": 2, "training.learning_rate": 3e-3})
 
@@ -141,10 +141,10 @@ def test_the_load_is_not_logged_if_mlflow_is_told_so(shared_store, monkeypatch):
 def test_a_run_gets_another_parent_unless_a_user_deleted_it(shared_store):
     client = store.connect()
     child, parent = (runs.start_run(client, "trial", name, "x") for name in ("child", "parent"))
-    finished.reattach(client, child.id, parent.id)
+    runs.reattach(client, child.id, parent.id)
     assert client.get_run(child.id).data.tags["mlflow.parentRunId"] == parent.id
     client.delete_run(child.id)
-    finished.reattach(client, child.id, "another")
+    runs.reattach(client, child.id, "another")
     assert client.get_run(child.id).data.tags["mlflow.parentRunId"] == parent.id
 
 

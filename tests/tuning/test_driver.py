@@ -10,8 +10,8 @@ import pytest
 from support import standin
 
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tracking import finished, store
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import driver, objectives, recovery
 from fmnist_exp.tuning import study as studies
@@ -145,7 +145,7 @@ def test_a_trial_never_names_a_deleted_run(stage, monkeypatch):
     def kill(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finished, "discard", kill)
+    monkeypatch.setattr(runs, "discard", kill)
     with pytest.raises(KeyboardInterrupt):
         stage.drive(Script(start("a"), start("b")), 60)
     named = store.client().get_run(stage.study.trials[0].user_attrs["run_id"])
