@@ -31,10 +31,9 @@ class FieldHelp:
 def describe(config: ExperimentConfig) -> list[FieldHelp]:
     """Return the help of every field in the schema's order, with its value in this experiment."""
     values = flatten(config)
+    texts = {name: " ".join((field.description or "").split()) for name, field in fields().items()}
     return [
-        FieldHelp(
-            name, " ".join((field.description or "").split()), allowed(name), values.get(name, field.get_default())
-        )
+        FieldHelp(name, texts[name], allowed(name), values.get(name, field.get_default()))
         for name, field in fields().items()
     ]
 

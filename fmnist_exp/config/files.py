@@ -14,7 +14,7 @@ from fmnist_exp.errors import RequestError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel holds the shipped experiments inside the package; in the repository they lie beside it.
-EXPERIMENTS = next(folder for folder in (PACKAGE / "experiments", PACKAGE.parent / "experiments") if folder.is_dir())
+EXPERIMENTS = PACKAGE / "experiments" if (PACKAGE / "experiments").is_dir() else PACKAGE.parent / "experiments"
 
 
 class _Loader(yaml.SafeLoader):
@@ -26,19 +26,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(reference: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
-    """Read an experiment file and apply overrides.
+    """Read an experiment, given by the path of its YAML file or by the name of a shipped one, and apply overrides.
 
-    Args:
-        reference: the path of a YAML file, or the name of a shipped experiment.
-        overrides: values by dotted name; text is read as YAML.
-
-    Raises:
-        RequestError: there is no such file, it is not YAML, a field is unknown, or a value is out of range.
+    Overrides are values by dotted name; text is read as YAML. Raises RequestError if there is no such file, it is not
+    YAML, a field is unknown, or a value is out of range.
     """
     path = Path(reference) if reference.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{reference}.yaml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
-        raise RequestError(f"no experiment {reference!r}; give the path of a YAML file, or one of {shipped}")
+        others = f"or one of {shipped}" if shipped else "because this installation lacks the shipped experiments"
+        raise RequestError(f"no experiment {reference!r}; give the path of a YAML file, {others}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,6 +118,11 @@ def _sentence(error: ValidationError) -> RequestError:
         return unknown_field(known[0])
     if name is None:
         return RequestError(f"{known[0]}: must be a mapping of fields, got {first['input']!r}")
+    given = first["input"]
+    if ("tuple_type", given) in [(e["type"], e["input"]) for e in errors]:
+        items = [item.strip() for item in str(given if isinstance(given, str | int | float) else "32, 64").split(",")]
+        if first["type"] == "tuple_type" or len(items) > 1:
+            return RequestError(f"{name}={given!r}: write a list in brackets, e.g. [{', '.join(items)}]")
     wrong_type = first["type"].endswith(("_type", "_parsing", "_from_float"))
     reasons = [first["msg"].lower()] if wrong_type else []
     reasons += [f"must be {allowed(name)}"] if allowed(name) and first["type"] != "too_long" else []

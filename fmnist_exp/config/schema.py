@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from fmnist_exp.config.search import SearchConfig
-from fmnist_exp.config.section import Section, Width
+from fmnist_exp.config.search import SearchConfig, Section, Width
 
 Convolutions = Annotated[int, Field(ge=1, le=4)]
 Dropout = Annotated[float, Field(ge=0, le=0.95)]

@@ -1,11 +1,17 @@
-"""The schema of the `search:` section: the space of settings that a search explores, its algorithms and its limits."""
+"""The base of all sections, and the schema of `search:`: the space of settings to explore, algorithms and limits."""
 
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fmnist_exp.config.section import Section, Width
+Width = Annotated[int, Field(ge=1, le=4096)]  # units of a dense layer or filters of a convolution
+
+
+class Section(BaseModel):
+    """The base of every section: it is immutable and refuses unknown names; a field's docstring is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Range(Section):
@@ -61,10 +67,8 @@ class Layers(Section):
 
     def limits(self) -> list[tuple[int, int]]:
         """Return the lowest and the highest width of each layer at the largest depth."""
-        lows, highs = (
-            limit if isinstance(limit, tuple) else (limit,) * self.depth[1] for limit in (self.low, self.high)
-        )
-        return list(zip(lows, highs, strict=True))
+        wide = [limit if isinstance(limit, tuple) else (limit,) * self.depth[1] for limit in (self.low, self.high)]
+        return list(zip(*wide, strict=True))
 
 
 ObjectiveName = Literal["val_accuracy", "parameters", "prediction_seconds"]
@@ -107,7 +111,6 @@ class SearchConfig(Section):
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError("search.objectives with several metrics requires search.pruner=none")
         if len(self.objectives) > 1 and self.refit > 1:
-            raise ValueError(
-                "search.objectives with several metrics requires search.refit=0 or 1: more seeds make a slow ensemble"
-            )
+            reason = "more seeds make a slow ensemble"
+            raise ValueError(f"search.objectives with several metrics requires search.refit=0 or 1: {reason}")
         return self

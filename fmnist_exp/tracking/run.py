@@ -192,8 +192,7 @@ def close(
     client: MlflowClient, run_id: str, status: Status, reason: str = "", tags: Mapping[Tag, str] | None = None
 ) -> None:
     """End a run with a status and, if given, a reason (the tag `fmnist.error`) and further tags."""
-    entries = {**(tags or {}), **({Tag.ERROR: reason} if reason else {})}
-    client.log_batch(run_id, tags=_tag_entries(entries))
+    client.log_batch(run_id, tags=_tag_entries({**(tags or {}), **({Tag.ERROR: reason} if reason else {})}))
     client.set_terminated(run_id, status)
 
 
@@ -215,7 +214,7 @@ def param_text(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def _tag_entries(tags: Mapping[Tag, object]) -> list[entities.RunTag]:
+def _tag_entries(tags: Mapping[str, object]) -> list[entities.RunTag]:
     return [entities.RunTag(str(key), without_secrets(str(value))) for key, value in tags.items()]
 
 

@@ -44,6 +44,12 @@ def test_a_missing_experiment_is_answered_with_those_that_exist():
         assert ", ".join(SHIPPED) in str(raised.value)
 
 
+def test_a_name_is_refused_where_no_experiments_are_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "EXPERIMENTS", tmp_path / "experiments")
+    with pytest.raises(RequestError, match="lacks the shipped experiments"):
+        files.load("cnn")
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(RequestError, match="picture"):
@@ -200,7 +206,10 @@ def test_a_wrong_value_is_answered_with_what_is_right(name, text, sentence):
         ("training.epochs", "", ["training.epochs", "integer"]),
         ("training.learning_rate", "fast", ["training.learning_rate='fast'", "number", "above 0 and at most 10"]),
         ("model.batch_norm", "maybe", ["model.batch_norm='maybe'", "boolean", "true or false"]),
-        ("model.widths", "64", ["model.widths=64", "valid tuple"]),
+        ("model.widths", "64", ["model.widths=64", "[64]"]),
+        ("model.widths", "32,64", ["model.widths='32,64'", "[32, 64]"]),
+        ("model.widths", "", ["model.widths=None", "[32, 64]"]),
+        ("model.dropout", "0.1, 0.2", ["model.dropout='0.1, 0.2'", "[0.1, 0.2]"]),
         ("model.widths", "[64, x]", ["model.widths='x'", "integer", "at least 1 and at most 4096"]),
         ("model.widths", "[1, 2, 3, 4, 5, 6, 7, 8, 9]", ["model.widths", "at most 8"]),
     ],
