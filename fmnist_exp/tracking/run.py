@@ -189,7 +189,7 @@ def reattach(client: MlflowClient, run_id: str, parent_id: str) -> None:
 
 
 def close(
-    client: MlflowClient, run_id: str, status: Status, reason: str = "", tags: Mapping[Tag, str] | None = None
+    client: MlflowClient, run_id: str, status: Status, reason: str = "", tags: Mapping[str, str] | None = None
 ) -> None:
     """End a run with a status and, if given, a reason (the tag `fmnist.error`) and further tags."""
     client.log_batch(run_id, tags=_tag_entries({**(tags or {}), **({Tag.ERROR: reason} if reason else {})}))
