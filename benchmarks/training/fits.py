@@ -165,7 +165,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     from fmnist_exp.data import dataset
     from fmnist_exp.data.batches import Batches, targets
     from fmnist_exp.models import tta
-    from fmnist_exp.training import ema, optimizers
+    from fmnist_exp.training import callbacks, optimizers
 
     config = files.load(name, {"seed": seed, "training.precision": "float32"})
     loaded = dataset.load(config.data, seed)
@@ -187,7 +187,7 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
         feed,
         epochs=config.training.epochs,
         validation_data=(loaded.validation.images, targets(loaded.validation, config.training)),
-        callbacks=[*([ema.AveragedWeights()] if config.training.ema else []), stopping],
+        callbacks=[*([callbacks.AveragedWeights()] if config.training.ema else []), stopping],
         verbose=0,
     )
     seconds = time.perf_counter() - start

@@ -11,12 +11,12 @@ from fmnist_exp import models
 from fmnist_exp.backend import seeds
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError
 from fmnist_exp.models import transfer
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import precision
 from fmnist_exp.training.precision import Choice
 
@@ -47,7 +47,7 @@ def resolve(
         WorkError: A model that it names cannot be loaded.
     """
     models.check(config.model)
-    fitting.check(config.training, data)
+    check_batch_size(config.training.batch_size, data)
     client = client or store.connect()
     # each model must not know the validation images
     members = tuple(lineage.find_trained_on(client, uri, data).uri for uri in config.model.members)
@@ -70,7 +70,15 @@ def choose_precision(
     if config.training.precision != "auto":
         return config, None
     choice = Choice(remembered, {}, None) if remembered else precision.choose(config, data)
-    return precision.with_precision(config, choice.precision), choice
+    training = config.training.model_copy(update={"precision": choice.precision})
+    return config.model_copy(update={"training": training}), choice
+
+
+def check_batch_size(batch_size: int, data: FashionMNIST) -> None:
+    """Raise RequestError if there are fewer training images than in one batch."""
+    images = len(data.train.images)
+    if batch_size > images:
+        raise RequestError(f"training.batch_size={batch_size}: must be at most {images}, the training images")
 
 
 def log_choice(run: Run, choice: Choice | None) -> None:

@@ -1,10 +1,7 @@
-"""The Keras callbacks of a fit: they record epochs, stop early, reduce the learning rate, and offer checkpoints.
+"""The Keras callbacks of a fit: they record epochs, average weights, stop early, and offer checkpoints.
 
-A callback that remembers something between two epochs returns it from `state` and takes it back in `restore`, so that a
-fit can be resumed.
+A callback that remembers something between two epochs returns it from `state` and takes it back in `restore`.
 """
-
-from __future__ import annotations
 
 import math
 import time
@@ -13,11 +10,10 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import ops
 
 from fmnist_exp.backend import interrupts
+from fmnist_exp.config.schema import TrainingConfig
 from fmnist_exp.errors import WorkError
-from fmnist_exp.training.ema import AveragedWeights
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.state import Array, Memory, State
 
@@ -51,13 +47,46 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
         self.cooldown_counter = memory.numbers["cooldown_counter"]
 
 
+class AveragedWeights(keras.callbacks.Callback):
+    """Put the optimizer's averages into the model for validation, until the first step of the next epoch.
+
+    Callbacks that act at an epoch's end, such as early stopping, find the averages in the model. Only trainable weights
+    are averaged: the moving statistics of batch normalization stay as the steps leave them. Keras' own SwapEMAWeights
+    exchanges weights and averages by adding and subtracting, which changes the last bits of both.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trained: list[Array] = []  # the weights of the last step, while the averages replace them
+
+    def state(self) -> Memory:
+        """Return the trained weights, which the model itself does not hold between two epochs."""
+        return Memory(arrays=self._trained)
+
+    def restore(self, memory: Memory) -> None:
+        """Continue from what `state` returned; the model must hold the averages again."""
+        self._trained = list(memory.arrays)
+
+    def on_test_begin(self, logs: Logs = None) -> None:  # noqa: D102
+        weights = self.model.trainable_variables
+        self._trained = _copies(weights)
+        self.model.optimizer.finalize_variable_values(weights)
+        # copies: on JAX a weight would share its buffer with the optimizer's average, and validation gives it up
+        _assign(weights, _copies(weights))
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: D102
+        if self._trained:
+            _assign(self.model.trainable_variables, self._trained)
+        self._trained = []
+
+
 Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory is part of a fit's state
 
 
 class Recorder(keras.callbacks.Callback):
-    """Turn Keras' logs into epochs, report steps and epochs to `callbacks`, and measure the time.
+    """Turn Keras' logs into epochs, report the `steps` of each and the epochs to `callbacks`, and measure the time.
 
-    The callbacks first receive the epochs of `start`, where the fit begins. An epoch has `steps` steps.
+    The callbacks first receive the epochs of `start`, where the fit begins.
     """
 
     def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State) -> None:
@@ -79,11 +108,7 @@ class Recorder(keras.callbacks.Callback):
         return time.perf_counter() - self._epoch_begin
 
     def record(self, metrics: Mapping[str, float]) -> None:
-        """Add an epoch and report it; stop the fit if a callback asks for it.
-
-        Raises:
-            WorkError: the validation loss is infinite or not a number.
-        """
+        """Add an epoch and report it; stop the fit if a callback asks for it. Raise WorkError if the loss diverged."""
         epoch = Epoch(len(self.epochs) + 1, metrics)
         self.epochs.append(epoch)
         if not math.isfinite(metrics.get("val_loss", 0.0)):
@@ -115,17 +140,15 @@ class Recorder(keras.callbacks.Callback):
             self.step_seconds += self.epoch_seconds()
         metrics = {"train_loss": logs["loss"], "train_accuracy": logs["accuracy"]}
         metrics |= {name: logs[name] for name in ("val_loss", "val_accuracy") if name in logs}
-        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
-        metrics["epoch_seconds"] = self.epoch_seconds()
-        self.record(metrics)
+        rate = float(self.model.optimizer.learning_rate)
+        self.record({**metrics, "learning_rate": rate, "epoch_seconds": self.epoch_seconds()})
 
 
 @dataclass(eq=False)
 class Checkpointer(keras.callbacks.Callback):
     """Put the fit where `start` was, and offer a checkpoint after each epoch.
 
-    This must be the last callback: Keras' callbacks forget everything when a fit begins, and all of them must have
-    handled an epoch before their memory is copied.
+    It is the last callback: Keras' own forget everything when a fit begins, and have all handled an epoch before it.
     """
 
     start: State
@@ -160,14 +183,37 @@ class Checkpointer(keras.callbacks.Callback):
             step_seconds=self.recorder.step_seconds,
             stopped=bool(self.model.stop_training),
             stopped_by_callback=self.recorder.stopped,
-            variables=_arrays(self.model.variables),
-            optimizer=_arrays(self.model.optimizer.variables),
+            variables=_copies(self.model.variables),
+            optimizer=_copies(self.model.optimizer.variables),
             callbacks={name: callback.state() for name, callback in self.stateful.items()},
         )
 
 
-def _arrays(variables: Sequence[keras.Variable]) -> list[Array]:
-    return [np.asarray(ops.convert_to_numpy(variable)) for variable in variables]
+def keras_callbacks(
+    training: TrainingConfig, recorder: Recorder, callbacks: Sequence[FitCallback], start: State, held_out: bool
+) -> list[keras.callbacks.Callback]:
+    """Return the Keras callbacks of a fit in the order in which they must act.
+
+    The recorder comes first, to see the learning rate that the epoch had; the averages come before the callback that
+    keeps the best weights; checkpoints come last. Without images that are `held_out`, nothing stops or slows the fit.
+    """
+    stateful: dict[str, Stateful] = {}
+    early_stopping = None
+    if training.ema:
+        stateful["ema"] = AveragedWeights()
+    if held_out:
+        patience = training.patience or training.epochs
+        early_stopping = EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
+        stateful["early_stopping"] = early_stopping
+    if held_out and training.schedule == "plateau":
+        factor, patience = training.plateau_factor, training.plateau_patience
+        stateful["plateau"] = ReduceLROnPlateau(training.monitor, factor=factor, patience=patience)
+    checkpointer = Checkpointer(start, recorder, stateful, early_stopping, callbacks)
+    return [recorder, *stateful.values(), checkpointer]
+
+
+def _copies(variables: Sequence[keras.Variable]) -> list[Array]:
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def _assign(variables: Sequence[keras.Variable], arrays: Sequence[Array]) -> None:

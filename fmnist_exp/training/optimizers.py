@@ -3,18 +3,12 @@
 Muon is momentum whose kernel updates are made orthogonal: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, Variable, ops
 
 from fmnist_exp.config.schema import TrainingConfig
-
-if TYPE_CHECKING:
-    from keras import KerasTensor as Tensor
-    from keras import Variable
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the post's; five steps bring singular values to between 0.7 and 1.2
 NEWTON_SCHULZ_STEPS = 5
@@ -23,7 +17,12 @@ CLASSES = 10
 
 def build(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
     """Return a new optimizer, with its schedule over `training.epochs` epochs of `steps` steps each."""
-    rate = _rate(training, steps)
+    rate = training.learning_rate
+    if training.schedule == "one_cycle":
+        # Smith 2018, "Super-Convergence" (arXiv:1708.07120): a linear warm-up, then a cosine to zero
+        warmup = int(training.warmup * steps * training.epochs)
+        cosine = steps * training.epochs - warmup
+        rate = keras.optimizers.schedules.CosineDecay(rate / 25, cosine, warmup_target=rate, warmup_steps=warmup)
     average: dict[str, Any] = {"use_ema": True, "ema_momentum": training.ema} if training.ema else {}
     if training.optimizer in ("sgd", "muon"):
         kind = Muon if training.optimizer == "muon" else keras.optimizers.SGD
@@ -34,16 +33,6 @@ def build(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, **average)
 
 
-def _rate(training: TrainingConfig, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    peak = training.learning_rate
-    if training.schedule != "one_cycle":
-        return peak
-    # Smith 2018, "Super-Convergence" (arXiv:1708.07120): a linear warm-up, then a cosine to zero
-    total = steps * training.epochs
-    warmup = int(training.warmup * total)
-    return keras.optimizers.schedules.CosineDecay(peak / 25, total - warmup, warmup_target=peak, warmup_steps=warmup)
-
-
 class Muon(keras.optimizers.SGD):
     """SGD with Nesterov momentum that replaces the update of a kernel by the nearest orthogonal matrix.
 
@@ -51,8 +40,8 @@ class Muon(keras.optimizers.SGD):
     leaves it to AdamW. Vectors, depthwise kernels and the output layer take the plain step at the same learning rate.
     """
 
-    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:  # noqa: D102
-        if not _is_kernel(variable):
+    def update_step(self, gradient: KerasTensor, variable: Variable, learning_rate: KerasTensor) -> None:  # noqa: D102
+        if len(variable.shape) not in (2, 4) or variable.shape[-1] <= CLASSES:
             super().update_step(gradient, variable, learning_rate)
             return
         if self.momentum:  # Keras keeps no velocity for a momentum of 0
@@ -63,23 +52,17 @@ class Muon(keras.optimizers.SGD):
         self.assign_sub(variable, learning_rate * ops.reshape(update, variable.shape))
 
 
-def _is_kernel(variable: Variable) -> bool:
-    return len(variable.shape) in (2, 4) and variable.shape[-1] > CLASSES
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
+def orthogonal(matrix: KerasTensor) -> KerasTensor:
     """Return `matrix` (rows, columns) with all singular values near 1, by Newton and Schulz' iteration.
 
     Each step multiplies by a polynomial of the Gram matrix of the shorter side. All steps run on Gram matrices, so the
     longer side takes part in two products only: a quarter of the work for a 3×3 convolution.
     """
     matrix = matrix / (ops.norm(matrix) + 1e-7)
-    tall = matrix.shape[0] > matrix.shape[1]
-    transposed = ops.transpose(matrix)
+    tall, transposed = matrix.shape[0] > matrix.shape[1], ops.transpose(matrix)
     gram = transposed @ matrix if tall else matrix @ transposed
     a, b, c = NEWTON_SCHULZ
-    identity = ops.eye(gram.shape[0])
-    product = identity
+    product = identity = ops.eye(gram.shape[0])
     for _ in range(NEWTON_SCHULZ_STEPS):
         step = a * identity + b * gram + c * (gram @ gram)
         product = step @ product

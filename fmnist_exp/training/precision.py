@@ -1,7 +1,5 @@
 """The precision that `training.precision: auto` stands for on this machine, measured by a few steps in each."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,6 @@ from fmnist_exp.training.events import FitCallback
 CALLS = 4  # of the compiled training function; the first one traces it and is not counted
 STEPS = 8  # per call, at most
 IMAGES = 8192  # per call, at most; larger batches do not raise the number of images per second
-VALIDATION = 100  # images; a fit needs some
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,8 @@ class Choice:
 def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:
     """Fit a new network for a few steps in each precision, on real batches, and return the faster precision.
 
-    Each precision is judged by its fastest call, because other processes can only slow a call down. The networks are
-    thrown away, and the process keeps the precision that was measured last: call `seeds.prepare` before you build the
-    network that is to be kept.
+    Each precision is judged by its fastest call, because other processes can only slow a call down. The process keeps
+    the precision that was measured last: call `seeds.prepare` before you build the network that is to be kept.
     """
     start = time.perf_counter()
     speeds: dict[str, float] = {}
@@ -57,16 +53,14 @@ def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:
     return Choice(fastest, speeds, time.perf_counter() - start)
 
 
-def with_precision(config: ExperimentConfig, precision: str) -> ExperimentConfig:
-    """Return the experiment in that precision."""
-    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-
-
 def _images_per_second(model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> float:
     short = _shortened(config, len(data.train.images))
-    images = short.training.steps_per_execution * short.training.batch_size
+    images = short.training.steps_per_execution * short.training.batch_size  # per call
+    chosen = np.arange(CALLS * images) % len(data.train.images)  # repeats the images if there are too few
+    train = Split(data.train.name, data.train.images[chosen], data.train.labels[chosen])
+    empty = Split(data.validation.name, train.images[:0], train.labels[:0])
     clock = _Clock()
-    fitting.fit(model, short, _subset(data, CALLS * images), [clock])
+    fitting.fit(model, short, FashionMNIST(train, empty, data.test, data.source), [clock])
     return images / float(np.diff(clock.times).min())
 
 
@@ -81,15 +75,6 @@ def _shortened(config: ExperimentConfig, images: int) -> ExperimentConfig:
     if changes.copies:  # they are made before the first step; a step then only mixes images
         changes = AugmentationConfig(mixup=changes.mixup, cutmix=changes.cutmix)
     return config.model_copy(update={"training": whole.model_copy(update=fields), "augmentation": changes})
-
-
-def _subset(data: FashionMNIST, images: int) -> FashionMNIST:
-    """Return the first `images` training images, repeated if there are fewer, and a few validation images."""
-    chosen = np.arange(images) % len(data.train.images)
-    train = Split(data.train.name, data.train.images[chosen], data.train.labels[chosen])
-    few = slice(VALIDATION)
-    validation = Split(data.validation.name, data.validation.images[few], data.validation.labels[few])
-    return FashionMNIST(train, validation, data.test, data.source)
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """Everything that a fit needs to be resumed as if it had never stopped, in one file without pickle."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -53,20 +51,15 @@ class State:
 
 
 def read(file: Path) -> State | None:
-    """Return the state in a file, or None if the file is incomplete: its writer was killed, or the disk was full.
-
-    Raises:
-        RequestError: another version of this package wrote the file, in a format that this one does not read.
-    """
+    """Return the state in a file, or None if the file is incomplete. Raise RequestError if its format is another."""
     try:
         arrays = npz.read_arrays(file)
     except (OSError, npz.DamagedFileError):
         return None
     notes = json.loads(arrays.pop("notes").tobytes())
     if notes.pop("format", 1) != FORMAT:
-        raise RequestError(
-            "this checkpoint was written by another version of fmnist_exp; resume with that version, or start again"
-        )
+        hint = "resume with that version, or start again"
+        raise RequestError(f"this checkpoint was written by another version of fmnist_exp; {hint}")
     numbers = notes.pop("callbacks")
     return State(
         **notes | {"epochs": tuple(notes["epochs"])},
@@ -78,5 +71,5 @@ def read(file: Path) -> State | None:
 
 def _group(arrays: Mapping[str, Array], name: str) -> list[Array]:
     """Return the arrays `name`/0, `name`/1 and so on."""
-    keys = itertools.takewhile(arrays.__contains__, (f"{name}/{position}" for position in itertools.count()))
-    return [arrays[key] for key in keys]
+    keys = (f"{name}/{position}" for position in itertools.count())
+    return [arrays[key] for key in itertools.takewhile(arrays.__contains__, keys)]

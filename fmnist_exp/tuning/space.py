@@ -21,7 +21,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
-from fmnist_exp.training import fit as fitting
+from fmnist_exp.experiment import resolve
 
 Values = Mapping[str, Any]  # of fields, by dotted name
 
@@ -121,7 +121,7 @@ class SearchSpace:
         for name, field in self.fields.items():
             for value in _corners(field) if name.startswith("training.") else []:
                 try:
-                    fitting.check(_override(self.config, {name: value}).training, data)
+                    resolve.check_batch_size(_override(self.config, {name: value}).training.batch_size, data)
                 except RequestError as error:
                     raise RequestError(f"search.space: {error}") from error
 

@@ -15,7 +15,7 @@ from fmnist_exp.backend import inference, seeds
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import WorkError
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import Epoch, FitCallback
@@ -309,9 +309,3 @@ def test_a_loss_that_explodes_ends_the_fit_with_the_reason(small):
     config = configure(training__optimizer="sgd", training__learning_rate=10, model__l2=1)
     with pytest.raises(WorkError, match=r"^the training loss became (nan|inf) in epoch \d; lower training"):
         fit(config, small)
-
-
-def test_a_batch_larger_than_the_training_set_is_refused(small):
-    with pytest.raises(RequestError, match=r"training\.batch_size=601: must be at most 600, the training images"):
-        fitting.check(TrainingConfig(batch_size=601), small)
-    fitting.check(TrainingConfig(batch_size=600), small)
