@@ -84,7 +84,7 @@ Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory i
 
 
 class Recorder(keras.callbacks.Callback):
-    """Turn Keras' logs into epochs, report the `steps` of each and the epochs to `callbacks`, and measure the time.
+    """Turn Keras' logs into epochs, report each epoch and its `steps` to `callbacks`, and measure the time.
 
     The callbacks first receive the epochs of `start`, where the fit begins.
     """
@@ -148,13 +148,12 @@ class Recorder(keras.callbacks.Callback):
 class Checkpointer(keras.callbacks.Callback):
     """Put the fit where `start` was, and offer a checkpoint after each epoch.
 
-    It is the last callback: Keras' own forget everything when a fit begins, and have all handled an epoch before it.
+    It must be the last callback: Keras' own forget everything when a fit begins, and must handle an epoch before it.
     """
 
     start: State
     recorder: Recorder
     stateful: Mapping[str, Stateful]  # by the name that its memory has in the state
-    early_stopping: EarlyStopping | None  # knows the best epoch; None without validation images
     callbacks: Sequence[FitCallback]  # receive the checkpoints
 
     def __post_init__(self) -> None:
@@ -163,16 +162,15 @@ class Checkpointer(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: D102
         if not self.start.epochs:
             return
-        optimizer = self.model.optimizer
-        if not optimizer.built:
-            optimizer.build(self.model.trainable_variables)
+        self.model.optimizer.build(self.model.trainable_variables)
         _assign(self.model.variables, self.start.variables)
-        _assign(optimizer.variables, self.start.optimizer)
+        _assign(self.model.optimizer.variables, self.start.optimizer)
         for name, callback in self.stateful.items():
             callback.restore(self.start.callbacks[name])
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: D102
-        is_best = self.early_stopping is not None and self.early_stopping.best_epoch == epoch
+        stopping = self.stateful.get("early_stopping")  # None without validation images
+        is_best = isinstance(stopping, EarlyStopping) and stopping.best_epoch == epoch
         for callback in self.callbacks:
             callback.on_checkpoint(Checkpoint(self.model, is_best, self._state))
 
@@ -198,18 +196,15 @@ def keras_callbacks(
     keeps the best weights; checkpoints come last. Without images that are `held_out`, nothing stops or slows the fit.
     """
     stateful: dict[str, Stateful] = {}
-    early_stopping = None
     if training.ema:
         stateful["ema"] = AveragedWeights()
     if held_out:
         patience = training.patience or training.epochs
-        early_stopping = EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
-        stateful["early_stopping"] = early_stopping
+        stateful["early_stopping"] = EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
     if held_out and training.schedule == "plateau":
         factor, patience = training.plateau_factor, training.plateau_patience
         stateful["plateau"] = ReduceLROnPlateau(training.monitor, factor=factor, patience=patience)
-    checkpointer = Checkpointer(start, recorder, stateful, early_stopping, callbacks)
-    return [recorder, *stateful.values(), checkpointer]
+    return [recorder, *stateful.values(), Checkpointer(start, recorder, stateful, callbacks)]
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[Array]:

@@ -88,11 +88,10 @@ def _measure(model: keras.Model, training: TrainingConfig, data: FashionMNIST, r
     recorder.on_epoch_begin(0)
     metrics: dict[str, float] = {}
     for prefix, split in (("train", data.train), ("val", data.validation)):
-        if not len(split.images):
-            continue
-        labels = targets(split, training)
-        measured = model.evaluate(split.images, labels, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
-        metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
+        if len(split.images):
+            labels = targets(split, training)
+            measured = model.evaluate(split.images, labels, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
+            metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
     recorder.step_seconds = recorder.epoch_seconds()
     recorder.record({**metrics, "learning_rate": 0.0, "epoch_seconds": recorder.step_seconds})
 
