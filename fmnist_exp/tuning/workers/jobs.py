@@ -21,18 +21,8 @@ from distributed import Client, Future, KilledWorker, Variable, get_client, get_
 from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking.redact import first_line
-from fmnist_exp.tuning.workers.messages import (
-    Abandoned,
-    Answer,
-    Broken,
-    Channel,
-    Died,
-    Envelope,
-    Handler,
-    Lost,
-    Message,
-    Verdict,
-)
+from fmnist_exp.tuning.workers import messages
+from fmnist_exp.tuning.workers.messages import Abandoned, Answer, Channel, Envelope, Handler, Message, Verdict
 
 # Seconds without an answer after which a worker takes its driver for dead; MLflow's client, for which the driver may be
 # waiting, gives up after some 20 minutes. A driver that died is noticed sooner: its scheduler drops its jobs.
@@ -143,18 +133,18 @@ class Cluster:
             WorkError: the scheduler is gone, or has forgotten the jobs.
         """
         try:
-            messages = [self._inbox.get(timeout=seconds)]
+            waiting = [self._inbox.get(timeout=seconds)]
         except queue.Empty:
             self._check_scheduler()
             return
-        while messages:
-            message = messages.pop()
+        while waiting:
+            message = waiting.pop()
             if isinstance(message, Envelope):
                 self._handle(message, handle)
             elif ended := self._meaning_of(message):
                 handle(Envelope(message.trial, "", ended))
             with suppress(queue.Empty):
-                messages.append(self._inbox.get_nowait())
+                waiting.append(self._inbox.get_nowait())
 
     def drop(self, trial: int) -> None:
         """Forget a trial that has ended or that nobody wants; its execution notices when it asks next."""
@@ -198,9 +188,11 @@ class Cluster:
         if future.status == "cancelled":  # not by `drop`
             raise WorkError(GONE)
         if future.status == "finished":
-            return Lost()
+            return messages.Lost()
         error = future.exception() if future.status == "error" else None
-        return Died() if error is None or isinstance(error, KilledWorker) else Broken(_described(error))
+        return (
+            messages.Died() if error is None or isinstance(error, KilledWorker) else messages.Broken(_described(error))
+        )
 
     def _check_scheduler(self) -> None:
         if self._client.status != "running" and self._client.status != "connecting":

@@ -24,19 +24,8 @@ from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import objectives
-from fmnist_exp.tuning.workers.messages import (
-    Abandoned,
-    Begin,
-    Channel,
-    EpochEnd,
-    Failed,
-    Finished,
-    Progress,
-    Started,
-    TrialResult,
-    Unfit,
-    Verdict,
-)
+from fmnist_exp.tuning.workers import messages
+from fmnist_exp.tuning.workers.messages import Abandoned, Channel, EpochEnd, TrialResult, Verdict
 
 PROGRESS_SECONDS = 0.5  # between two reports of steps
 
@@ -100,8 +89,8 @@ def train(
 
 def run_here(task: Task, channel: Channel, data: FashionMNIST) -> None:
     """Run the trial with these images. Raises Abandoned if nobody wants the result any more."""
-    answer = channel.ask(Started(channel.worker, channel.address))
-    if not isinstance(answer, Begin):
+    answer = channel.ask(messages.Started(channel.worker, channel.address))
+    if not isinstance(answer, messages.Begin):
         return
     try:
         run = Run(store.client(), answer.run_id)
@@ -109,9 +98,9 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST) -> None:
     except Abandoned:
         raise
     except Exception as error:  # whatever broke this setting, the search continues with the next one
-        channel.send(Failed(redact.first_line(error), is_full_disk(error)))
+        channel.send(messages.Failed(redact.first_line(error), is_full_disk(error)))
     else:
-        channel.send(Finished(result))
+        channel.send(messages.Finished(result))
 
 
 def run_on_worker(task: Task, channel: Channel) -> None:
@@ -121,7 +110,7 @@ def run_on_worker(task: Task, channel: Channel) -> None:
     try:
         data = _load(task.requirements)
     except (RequestError, WorkError) as error:
-        channel.send(Unfit(f"worker {channel.worker}: {error}"))
+        channel.send(messages.Unfit(f"worker {channel.worker}: {error}"))
         return
     run_here(task, channel, data)
 
@@ -182,7 +171,7 @@ class _Reporter(FitCallback):
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         if time.monotonic() - self.reported > PROGRESS_SECONDS:
             self.reported = time.monotonic()
-            self.channel.send(Progress(epoch - 1 + step / steps))
+            self.channel.send(messages.Progress(epoch - 1 + step / steps))
 
     def on_epoch(self, epoch: Epoch) -> bool:
         return self.channel.ask(EpochEnd(epoch.number, float(epoch.metrics["val_accuracy"]))) is Verdict.STOP
