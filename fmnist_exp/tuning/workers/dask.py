@@ -152,7 +152,7 @@ def _leave(*_signal: object) -> None:
 def _end(processes: LocalCluster) -> None:
     """End local workers at once, which Dask would take four seconds for."""
     for nanny in processes.workers.values():
-        nanny.auto_restart = False
+        nanny.close_gracefully()  # or it would replace its worker, and wait until the new one has started
     deadline = time.monotonic() + LEAVE_SECONDS
     left = _signal(processes, signal.SIGTERM)
     while left and time.monotonic() < deadline:
