@@ -1,7 +1,5 @@
 """The building blocks of the families: short lists of stock Keras layers, which `apply` calls one after another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from keras import KerasTensor, Layer, layers, regularizers

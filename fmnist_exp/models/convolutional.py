@@ -1,7 +1,5 @@
 """The convolutional families: cnn, resnet and mobilenet. Feature maps have the shape (B, H, W, channels)."""
 
-from __future__ import annotations
-
 import keras
 from keras import KerasTensor, layers
 
@@ -21,12 +19,7 @@ def cnn(config: ModelConfig) -> keras.Model:
     for block, (filters, convolutions, rate) in enumerate(blocks):
         for position in range(convolutions):
             stride = config.stem_stride if block == position == 0 else 1
-            shape: Shape = {
-                "filters": filters,
-                "kernel_size": config.kernel_size,
-                "strides": stride,
-                "padding": config.padding,
-            }
+            shape = _shape(config, filters, stride, config.padding)
             pooling = pool(x) if config.pool_first and position == 0 else []
             norm = position == 0 or not config.norm_first_only
             y = apply(with_activation(layers.Conv2D, config, shape, pooling, norm), x)
@@ -46,11 +39,9 @@ def resnet(config: ModelConfig) -> keras.Model:
     for stage, (filters, blocks, rate) in enumerate(stages):
         for position in range(blocks):
             stride = 2 if stage > 0 and position == 0 else 1
-            shape: Shape = {"filters": filters, "kernel_size": config.kernel_size, "padding": "same"}
-            y = apply(
-                with_activation(layers.Conv2D, config, {**shape, "strides": stride}), x
-            )  # (B, H/stride, …, filters)
-            y = apply(with_norm(layers.Conv2D, config, shape), y)
+            first = with_activation(layers.Conv2D, config, _shape(config, filters, stride))
+            second = with_norm(layers.Conv2D, config, _shape(config, filters))
+            y = apply([*first, *second], x)  # (B, H/stride, W/stride, filters)
             if stride > 1 or x.shape[-1] != filters:
                 shortcut: Shape = {"filters": filters, "kernel_size": 1, "strides": stride}
                 x = apply(with_norm(layers.Conv2D, config, shortcut), x)
@@ -87,13 +78,12 @@ def _input_maps() -> tuple[KerasTensor, KerasTensor]:
 def _stem(config: ModelConfig) -> tuple[KerasTensor, KerasTensor]:
     """Return the input (B, 28, 28) and the maps (B, H, W, widths[0]) after a first convolution."""
     inputs, x = _input_maps()
-    shape: Shape = {
-        "filters": config.widths[0],
-        "kernel_size": config.kernel_size,
-        "strides": config.stem_stride,
-        "padding": "same",
-    }
+    shape = _shape(config, config.widths[0], config.stem_stride)
     return inputs, apply(with_activation(layers.Conv2D, config, shape), x)
+
+
+def _shape(config: ModelConfig, filters: int, strides: int = 1, padding: str = "same") -> Shape:
+    return {"filters": filters, "kernel_size": config.kernel_size, "strides": strides, "padding": padding}
 
 
 def _with_head(config: ModelConfig, inputs: KerasTensor, x: KerasTensor) -> keras.Model:

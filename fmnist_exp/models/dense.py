@@ -1,7 +1,5 @@
 """The families without convolutions: naive, linear and mlp."""
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

@@ -1,7 +1,5 @@
 """Ensembles: several trained networks that answer as one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

@@ -1,7 +1,5 @@
 """Transfer: the weights that a network takes from another one, and the layers that are not trained."""
 
-from __future__ import annotations
-
 import keras
 
 from fmnist_exp.errors import RequestError
@@ -10,20 +8,11 @@ from fmnist_exp.errors import RequestError
 def copy_weights(model: keras.Model, origin: keras.Model, uri: str) -> int:
     """Copy the weights of `origin` to `model`, layer by layer from the first, until their shapes differ.
 
-    Args:
-        model: the network that is changed.
-        origin: the network that is read.
-        uri: what the error calls `origin`.
-
-    Returns:
-        The number of layers whose weights were copied.
-
-    Raises:
-        RequestError: the first layers already differ.
+    Return the number of layers whose weights were copied. Raises RequestError, which calls `origin` by its URI, if the
+    first layers already differ.
     """
-    pairs = zip(_weighted(model), _weighted(origin), strict=False)
     copied = 0
-    for layer, other in pairs:
+    for layer, other in zip(_weighted(model), _weighted(origin), strict=False):
         if [weight.shape for weight in layer.weights] != [weight.shape for weight in other.weights]:
             break
         layer.set_weights(other.get_weights())
@@ -36,11 +25,7 @@ def copy_weights(model: keras.Model, origin: keras.Model, uri: str) -> int:
 
 
 def freeze(model: keras.Model, layers: int) -> None:
-    """Exclude the first `layers` layers that have weights from training.
-
-    Raises:
-        RequestError: no layer would be left to train.
-    """
+    """Exclude the first `layers` layers that have weights from training. Raises RequestError if none would be left."""
     weighted = _weighted(model)
     if layers and layers >= len(weighted):
         raise RequestError(f"model.frozen={layers}: must be below {len(weighted)}, the model's layers with weights")

@@ -1,7 +1,5 @@
 """Test-time augmentation: one network that answers with its mean over several views of an image."""
 
-from __future__ import annotations
-
 import keras
 from keras import KerasTensor, layers
 
