@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.data.dataset import FashionMNIST, load
 from fmnist_exp.experiment import resolve
 from fmnist_exp.experiment.run import FitFunction, run_experiment
 from fmnist_exp.experiment.train import TrainRequest, TrainResult
@@ -33,7 +32,7 @@ def run_baselines(request: TrainRequest) -> TrainResult:
     Each is scored on the test set, and the parent gets all accuracies.
     """
     assert isinstance(request.experiment, ExperimentConfig)
-    data = request.data or dataset.load(request.experiment.data, request.experiment.seed)
+    data = request.data or load(request.experiment.data, request.experiment.seed)
     resolved = resolve.resolve(request.experiment, data)
     config, client, outcomes = resolved.config, resolved.client, {}
     plan: dict[str, tuple[ExperimentConfig, FitFunction, int]] = {  # with the number of epochs

@@ -18,12 +18,10 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import redact, store
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Tag
-from fmnist_exp.tracking.run import Run
-from fmnist_exp.training import state as training_state
+from fmnist_exp.tracking.run import Run, close
+from fmnist_exp.training import state as states
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
-from fmnist_exp.training.state import State
 
 STATES = {Artifact.STATE.format(turn=turn) for turn in (0, 1)}
 HARMLESS = ("name", "data.source", "gate.")  # fields that do not change the fit; the images themselves are compared
@@ -60,7 +58,7 @@ class Interrupted:
 
     run: Run
     config: ExperimentConfig
-    state: State  # the newest complete one
+    state: states.State  # the newest complete one
     digests: Mapping[str, str]  # of the images, by split: training and validation
 
 
@@ -123,7 +121,7 @@ def take_over(interrupted: Interrupted, run: Run) -> None:
     found = client.get_run(old.id)
     reason = f"{found.data.tags.get(Tag.ERROR, 'interrupted')}; continued by run {run.id}"
     if found.info.status == "RUNNING":  # it was killed before it could close itself
-        runs.close(client, old.id, "KILLED", reason)
+        close(client, old.id, "KILLED", reason)
     else:
         old.set_tags({Tag.ERROR: reason})
     delete_states(old)
@@ -140,12 +138,12 @@ def delete_states(run: Run) -> None:
         run.delete_artifact(path)
 
 
-def _newest_state(client: MlflowClient, run_id: str) -> State | None:
+def _newest_state(client: MlflowClient, run_id: str) -> states.State | None:
     """Return the state with the most epochs among those that are complete."""
     with tempfile.TemporaryDirectory() as downloads:
         paths = [client.download_artifacts(run_id, p, downloads) for p in _checkpoint_files(client, run_id) & STATES]
-        states = [state for state in map(training_state.read, map(Path, paths)) if state is not None]
-    return max(states, key=lambda state: len(state.epochs), default=None)
+        complete = [state for path in paths if (state := states.read(Path(path))) is not None]
+    return max(complete, key=lambda state: len(state.epochs), default=None)
 
 
 def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
@@ -153,7 +151,7 @@ def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
     return {entry.path for entry in client.list_artifacts(run_id, folder)}
 
 
-def _write(state: State, folder: Path) -> None:
+def _write(state: states.State, folder: Path) -> None:
     """Write the states in turn: while one of them is being written, the other one is complete."""
     state.write(_file(folder, Artifact.STATE.format(turn=len(state.epochs) % 2)))
 

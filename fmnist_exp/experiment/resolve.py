@@ -35,16 +35,11 @@ def resolve(
 ) -> Resolved:
     """Check whether an experiment can be run on these images and with this tracking store, and complete it.
 
-    Args:
-        config: The experiment.
-        data: Its images.
-        client: The client of the tracking store. None: connect to the store in use, but only after the checks that
-            do not need it, because an embedded store is created when it is first used.
-        keep_auto: Leave training.precision=auto to `choose_precision`, for a search, whose study remembers the choice.
+    Without `client` it connects to the store in use, but only after the checks that do not need it, because an embedded
+    store is created when it is first used. `keep_auto` leaves training.precision=auto to `choose_precision`, for a
+    search, whose study remembers the choice.
 
-    Raises:
-        RequestError: The experiment cannot be run.
-        WorkError: A model that it names cannot be loaded.
+    Raises RequestError if the experiment cannot be run, and WorkError if a model that it names cannot be loaded.
     """
     models.check(config.model)
     check_batch_size(config.training.batch_size, data)

@@ -10,24 +10,20 @@ from fmnist_exp.backend import inference, layers, seeds, setup
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
-from fmnist_exp.evaluation import metrics as scoring
-from fmnist_exp.evaluation.metrics import Evaluation
+from fmnist_exp.evaluation.metrics import Evaluation, evaluate
 from fmnist_exp.experiment import artifacts, checkpoints
-from fmnist_exp.experiment.artifacts import ScoredSplit
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import system_metrics
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.tracking.run import Run
+from fmnist_exp.tracking.run import Run, log_start
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import FitCallback
-from fmnist_exp.training.fit import Fit
 
-FitFunction = Callable[[keras.Model, ExperimentConfig, FashionMNIST, Sequence[FitCallback]], Fit]
+FitFunction = Callable[[keras.Model, ExperimentConfig, FashionMNIST, Sequence[FitCallback]], fitting.Fit]
 
 EXAMPLES = 64  # images, from the validation set if there is one, on which the Keras model and its export are compared
 
@@ -41,22 +37,14 @@ def run_experiment(
     score_test: bool,
     fit: FitFunction = fitting.fit,
 ) -> Outcome:
-    """Train the network that `config` describes and log everything about it.
+    """Train the network that a resolved `config` describes, and log everything about it to `run`, which stays open.
 
-    Args:
-        config: The experiment, from `resolve`.
-        data: Its images.
-        run: The run to log to; the caller closes it.
-        callbacks: They follow the fit.
-        score_test: Score the test set too. For a final run, never for a trial.
-        fit: Another way to fit, for models that need no gradient.
-
-    Raises:
-        WorkError: The fit failed, for example because the loss is not a number any more.
+    The test set is scored with `score_test`, which is for final runs, never for trials. `fit` can be another way to
+    fit, for models that need no gradient. Raises WorkError if the fit fails, for example because the loss diverges.
     """
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)
-        runs.log_start(run, config, data)
+        log_start(run, config, data)
         trained = _build(config, run)
         log: list[FitCallback] = [checkpoints.EpochLog(run)]
         if config.training.checkpoint:
@@ -73,15 +61,9 @@ def run_experiment(
             artifacts.write_fit(folder, fitted, data, config)
             artifacts.write_evaluations(folder, scored)
 
-        by_name = {part.split.name: part.evaluation for part in scored}
-        outcome = Outcome(
-            run_id=run.id,
-            model_id=_log_model(run, model, config, data),
-            parameters=model.count_params(),
-            fit=fitted,
-            validation=by_name.get("validation"),
-            test=by_name.get("test"),
-        )
+        found = {part.split.name: part.evaluation for part in scored}
+        model_id = _log_model(run, model, config, data)
+        outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
         _log_result(run, outcome, data, with_tta=model is not network)
         run.set_tags({Tag.NOTE: outcome.note(config, run.kind)})
         if config.training.checkpoint:
@@ -132,9 +114,9 @@ def _to_log(model: keras.Model, config: ExperimentConfig) -> keras.Model:
     return plain
 
 
-def _score(model: keras.Model, split: Split) -> ScoredSplit:
+def _score(model: keras.Model, split: Split) -> artifacts.ScoredSplit:
     probabilities = inference.predict(model, split.images)
-    return ScoredSplit(split, probabilities, scoring.evaluate(probabilities, split.labels, split.name))
+    return artifacts.ScoredSplit(split, probabilities, evaluate(probabilities, split.labels, split.name))
 
 
 def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> str:
