@@ -11,6 +11,7 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, load
 from fmnist_exp.experiment import checkpoints, resolve
+from fmnist_exp.experiment.checkpoints import Interrupted
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.run import run_experiment
 from fmnist_exp.registry import gate, lineage
@@ -75,9 +76,7 @@ def ensemble(request: TrainRequest) -> TrainResult:
     return _train(request, files.override(request.experiment, split))
 
 
-def _train(
-    request: TrainRequest, config: ExperimentConfig, interrupted: checkpoints.Interrupted | None = None
-) -> TrainResult:
+def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interrupted | None = None) -> TrainResult:
     data = request.data or load(config.data, config.seed)
     resolved = resolve.resolve(config, data)
     if interrupted:
