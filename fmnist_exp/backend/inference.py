@@ -39,12 +39,7 @@ def compiled_model(model: keras.Model) -> Callable[[NDArray[np.uint8]], NDArray[
 def tensorflow_function(
     function: Callable[..., tf.Tensor], inputs: Mapping[str, tuple[Sequence[int | None], DTypeLike]]
 ) -> tuple[tf.types.experimental.PolymorphicFunction, list[tf.TensorSpec]]:
-    """Return a function of tensors as TensorFlow's graph, and its signature.
-
-    Args:
-        function: is traced at its first call.
-        inputs: shape and type of each argument, by its name in the graph.
-    """
+    """Return a function as TensorFlow's graph, and its signature; `inputs` has the arguments' shapes and types."""
     import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
 
     signature = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in inputs.items()]

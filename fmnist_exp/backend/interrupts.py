@@ -3,8 +3,6 @@
 Python drops it if it is raised in a destructor or in a library's callback. Long work calls `check` from time to time.
 """
 
-from __future__ import annotations
-
 import signal
 from types import FrameType
 from typing import NoReturn

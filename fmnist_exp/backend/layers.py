@@ -1,7 +1,5 @@
 """Exchange a network's layers for faster ones, where the backend has them."""
 
-from __future__ import annotations
-
 import keras
 
 from fmnist_exp.backend.setup import on_tensorflow

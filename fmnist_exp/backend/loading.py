@@ -1,7 +1,5 @@
 """The import of Keras: check the backend that it will use, and hide the start-up messages of its C++ libraries."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os
@@ -18,10 +16,8 @@ BACKENDS = ("tensorflow", "jax")
 def load_keras() -> None:
     """Import Keras on the backend that KERAS_BACKEND names; later calls do nothing.
 
-    Commands call this before they import a module that has `import keras` at its top.
-
-    Raises:
-        RequestError: KERAS_BACKEND names a library that is not supported or not installed.
+    Commands call this before they import a module that has `import keras` at its top. Raises RequestError if the
+    library is not supported or not installed.
     """
     name = os.environ["KERAS_BACKEND"]
     if name not in BACKENDS:

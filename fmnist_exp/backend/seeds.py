@@ -1,10 +1,10 @@
 """Seed all random numbers and clear the process of earlier models, so that a fit is repeatable."""
 
-from __future__ import annotations
-
 import gc
+import random
 
 import keras
+import numpy as np
 
 from fmnist_exp import compat
 from fmnist_exp.backend.setup import on_tensorflow, set_precision, start
@@ -16,17 +16,14 @@ def prepare(seed: int, precision: str) -> None:
     """Make the next fit repeatable: seed Python, NumPy and Keras, forget earlier models, set the precision.
 
     The same seed gives the same numbers on the same machine; operations that TensorFlow can only run in an
-    unrepeatable order raise an error instead.
-
-    Args:
-        seed: seed of all random numbers.
-        precision: float32 or bfloat16, in which layers built from now on compute.
+    unrepeatable order raise an error instead. Layers built from now on compute in `precision`, float32 or bfloat16.
     """
     start()
     _forget_gradients()
     keras.backend.clear_session()
     _freeze_libraries()
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)  # not by keras.utils.set_random_seed, which imports TensorFlow for any backend
+    np.random.seed(seed)
     # Python's global generator, which Keras uses by default, is used by other threads of a worker too: by Dask's for
     # every message that it sends, by MLflow's and Optuna's when they retry. A trial's weights would depend on them.
     compat.seed_keras(seed)
@@ -34,6 +31,7 @@ def prepare(seed: int, precision: str) -> None:
     if on_tensorflow():
         import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
 
+        tf.random.set_seed(seed)
         tf.config.experimental.enable_op_determinism()
 
 

@@ -1,7 +1,5 @@
 """The backend of this process: start it with a number of threads, and set the precision of layers."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator
@@ -19,9 +17,7 @@ _started = False
 def start(threads: int | None = None) -> None:
     """Start TensorFlow or JAX, before the first computation of this process; later calls do nothing.
 
-    Args:
-        threads: threads to compute with; None: one for each core. It has no effect if something else has made the
-            backend compute before.
+    It computes with `threads` threads, one for each core by default, unless the backend has computed before.
     """
     global _started
     if _started:

@@ -1,7 +1,5 @@
 """Layers that TensorFlow computes faster than those of Keras, with the same weights and the same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +7,7 @@ import keras
 import tensorflow as tf
 
 NARROW = 8  # pixels; the gradient by columns is faster for maps up to this width
+STEP = [1, 1, 1, 1]  # strides of one pixel
 
 Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -66,16 +65,15 @@ FASTER: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
 
 def _convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Convolve maps (B, H, W, C) with a kernel (height, width, C, D) of odd width; returns (B, H, W, D)."""
-    ones = [1, 1, 1, 1]
 
     def convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             maps_gradient = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(maps), filter=kernel, out_backprop=upstream, strides=ones, padding="SAME"
+                input_sizes=tf.shape(maps), filter=kernel, out_backprop=upstream, strides=STEP, padding="SAME"
             )
             return maps_gradient, kernel_gradient(maps, upstream, kernel.shape)
 
-        return tf.nn.conv2d(maps, kernel, ones, "SAME"), gradients
+        return tf.nn.conv2d(maps, kernel, STEP, "SAME"), gradients
 
     kernel = tf.convert_to_tensor(kernel)  # from Keras' variable, in the precision of the maps
     return tf.custom_gradient(convolve)(maps, kernel)
@@ -84,13 +82,9 @@ def _convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def kernel_gradient(maps: tf.Tensor, upstream: tf.Tensor, shape: tuple[int, int, int, int]) -> tf.Tensor:
     """Return the gradient of a convolution's kernel, with `same` padding.
 
-    Each column of the kernel is a convolution of its own, one pixel wide, for which the columns of the maps count as
-    images and the images as columns.
-
-    Args:
-        maps: input of the convolution, (B, H, W, C).
-        upstream: gradient of its output, (B, H, W, D).
-        shape: the kernel's (height, width, C, D).
+    `maps` is the convolution's input (B, H, W, C), `upstream` the gradient of its output (B, H, W, D), `shape` that of
+    the kernel, (height, width, C, D). Each column of the kernel is a convolution of its own, one pixel wide, for which
+    the columns of the maps count as images and the images as columns.
     """
     height, width, channels, filters = shape
     maps, upstream = (tf.transpose(tensor, (2, 1, 0, 3)) for tensor in (maps, upstream))  # (W, H, B, channels)
@@ -102,7 +96,7 @@ def kernel_gradient(maps: tf.Tensor, upstream: tf.Tensor, shape: tuple[int, int,
                 input=maps[after : maps.shape[0] - before],
                 filter_sizes=[height, 1, channels, filters],
                 out_backprop=upstream[before : upstream.shape[0] - after],
-                strides=[1, 1, 1, 1],
+                strides=STEP,
                 padding="SAME",
             )
         )

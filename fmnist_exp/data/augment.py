@@ -1,8 +1,7 @@
 """Augmentation of whole batches of uint8 images in NumPy, with the caller's random generator."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +11,16 @@ from fmnist_exp.config.schema import AugmentationConfig
 
 Images = NDArray[np.uint8]  # (B, 28, 28)
 OneHot = NDArray[np.float32]  # (B, 10)
+Mixed = tuple[Images, OneHot]
+Mixer = Callable[[Images, OneHot, float, np.random.Generator], Mixed]
 
 SIDE = 28  # pixels
 PITCH = SIDE + 1  # a row and the black pixel before it, which also ends the row above
 FEW = 16  # images; their temporary arrays stay in the cache, and below the size for which malloc asks the kernel
 ERASED_SIDE = (6, 14)  # pixels; the shortest and the longest side of an erased rectangle
 EVEN_BYTES = 0x00FF00FF  # of a 32-bit word
+VARIANTS = 8  # of each image among the examples
+MIXED_COLUMNS = 2  # of mixed images among the examples, if the experiment mixes
 
 
 def horizontal_flip(images: Images, config: AugmentationConfig, random: np.random.Generator) -> Images:
@@ -43,11 +46,8 @@ def affine(images: Images, config: AugmentationConfig, random: np.random.Generat
 def warp(images: Images, inverse: NDArray[np.float64]) -> Images:
     """Map images linearly about their centres, with bilinear interpolation and black outside.
 
-    It computes in fixed point, and every pixel is within one grey level of the exact value.
-
-    Args:
-        images: the batch.
-        inverse: (2, 2, B), maps the row and column of a pixel, from the centre, to where its value is taken.
+    `inverse`, (2, 2, B), maps the row and column of a pixel, from the centre, to where its value is taken. Computed in
+    fixed point, every pixel is within one grey level of the exact value.
     """
     centre = (SIDE - 1) / 2
     by_row, by_column = (inverse[..., None] * (np.arange(SIDE) - centre)).swapaxes(0, 1)  # (2, B, 28) each
@@ -75,10 +75,8 @@ def _sample(images: Images, row: NDArray[np.uint32], column: NDArray[np.uint32])
     holds the upper row, its upper half the lower row. If a difference in the lower half is negative, it borrows from
     the upper half, and the sum gives that back.
 
-    Args:
-        images: a few images.
-        row: (B, 28, 28), rows in the bordered images; the high 16 bits are the pixel, the low 16 bits are u.
-        column: the same for columns; the high 8 of the low 16 bits are v.
+    `row` and `column`, (B, 28, 28), are places in the bordered images: the high 16 bits are the pixel, the low 16 bits
+    of `row` are u, and the high 8 of the low 16 bits of `column` are v.
     """
     cell = (row >> 16) * np.uint32(PITCH)
     cell += column >> 16
@@ -103,10 +101,7 @@ def _sample(images: Images, row: NDArray[np.uint32], column: NDArray[np.uint32])
 
 
 def _neighbours(images: Images) -> NDArray[np.uint32]:
-    """Return a word for each pixel of the bordered images: itself, its right, lower and lower right neighbour.
-
-    The pixel is the lowest byte.
-    """
+    """Return a word for each pixel of the bordered images; its bytes, lowest first, are p00 p01 p10 p11."""
     pixels = len(images) * PITCH**2
     flat = np.zeros(pixels + 2 * PITCH + 3, np.uint8)
     flat[:pixels].reshape(len(images), PITCH, PITCH)[:, 1:, 1:] = images
@@ -145,12 +140,7 @@ def erasing(images: Images, config: AugmentationConfig, random: np.random.Genera
 
 
 def rectangles(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return a mask (B, 28, 28) of one rectangle in each image.
-
-    Args:
-        first: the first row and column of each rectangle, (2, B).
-        end: the row and the column after the last ones, (2, B).
-    """
+    """Return a mask (B, 28, 28) of one rectangle an image, from row and column `first` to before `end`, both (2, B)."""
     pixel = np.arange(SIDE)
     rows, columns = (pixel >= first[..., None]) & (pixel < end[..., None])  # (B, 28) each
     inside: NDArray[np.bool_] = rows[:, :, None] & columns[:, None]
@@ -181,11 +171,8 @@ def augment(images: Images, config: AugmentationConfig, random: np.random.Genera
     return images
 
 
-def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> tuple[Images, OneHot]:
-    """Blend each image and its label with another one's (Zhang et al. 2017, mixup).
-
-    The image's own share is drawn from Beta(alpha, alpha).
-    """
+def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> Mixed:
+    """Blend each image and label with another's, with a share from Beta(alpha, alpha) (Zhang et al. 2017, mixup)."""
     partner = random.permutation(len(images))
     share = np.rint(random.beta(alpha, alpha, len(images)) * 256).astype(np.uint16)  # in 256ths, also for the labels
     blend = images * share[:, None, None]
@@ -195,7 +182,7 @@ def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Genera
     return blend.astype(np.uint8), _blend(labels, partner, share / np.float32(256))
 
 
-def cutmix(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> tuple[Images, OneHot]:
+def cutmix(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> Mixed:
     """Paste a rectangle of another image into each image (Yun et al. 2019, CutMix), and blend the labels by area.
 
     The share of the image that stays is drawn from Beta(alpha, alpha). The rectangle's centre is drawn too, and the
@@ -214,12 +201,37 @@ def _blend(labels: OneHot, partner: NDArray[np.int64], share: NDArray[np.floatin
     return share * labels + (1 - share) * labels[partner]
 
 
-def mix(
-    images: Images, labels: OneHot, config: AugmentationConfig, random: np.random.Generator
-) -> tuple[Images, OneHot]:
+def _mixers(config: AugmentationConfig) -> list[tuple[Mixer, float]]:
+    """Return the ways of mixing that are switched on, each with its alpha."""
+    return [(mixer, alpha) for mixer, alpha in ((mixup, config.mixup), (cutmix, config.cutmix)) if alpha]
+
+
+def mix(images: Images, labels: OneHot, config: AugmentationConfig, random: np.random.Generator) -> Mixed:
     """Apply mixup or CutMix, whichever is switched on; if both are, draw one of them for the whole batch."""
-    choices = [(change, alpha) for change, alpha in ((mixup, config.mixup), (cutmix, config.cutmix)) if alpha]
+    choices = _mixers(config)
     if not choices:
         return images, labels
-    change, alpha = choices[random.integers(len(choices))] if len(choices) > 1 else choices[0]
-    return change(images, labels, alpha, random)
+    mixer, alpha = choices[random.integers(len(choices))] if len(choices) > 1 else choices[0]
+    return mixer(images, labels, alpha, random)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """One image of each of C classes, and what training may make of it, for people to look at."""
+
+    labels: NDArray[np.uint8]  # (C,)
+    originals: Images  # (C, 28, 28)
+    augmented: list[Images]  # VARIANTS times (C, 28, 28)
+    mixed: list[Mixed]  # images (C, 28, 28) and their labels (C, 10), mixed with others of the C
+
+
+def examples(images: Images, labels: NDArray[np.uint8], config: AugmentationConfig, seed: int) -> Examples:
+    """Augment the first image of each class; if `config` has both mixup and CutMix, there is a column of each."""
+    classes, first = np.unique(labels, return_index=True)
+    originals = images[first]
+    random = np.random.default_rng(seed)
+    augmented = [augment(originals, config, random) for _ in range(VARIANTS)]
+    one_hot = np.eye(10, dtype=np.float32)[classes]
+    mixers = (_mixers(config) * MIXED_COLUMNS)[:MIXED_COLUMNS]
+    mixed = [mixer(augment(originals, config, random), one_hot, alpha, random) for mixer, alpha in mixers]
+    return Examples(classes, originals, augmented, mixed)

@@ -1,7 +1,5 @@
 """Batches of training images for Keras: shuffled, augmented, with labels in the form that the loss takes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

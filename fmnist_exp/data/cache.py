@@ -1,7 +1,5 @@
 """The cache of parsed images: one npz file for each source."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile
@@ -10,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_exp.data.formats import Parsed, SourceError
-from fmnist_exp.data.npz import DamagedFileError, read_arrays
+from fmnist_exp.data.formats import DamagedFileError, Parsed, SourceError, read_arrays
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +21,9 @@ def cache_folder() -> Path:
 
 
 def read_cache(name: str, stamp: str) -> Parsed:
-    """Return the entry `name`.
-
-    Args:
-        name: name of the entry.
-        stamp: the value that `write_cache` was given; another one shows that the files have changed since.
-
-    Raises:
-        SourceError: there is no such entry, it is damaged, or it has another stamp.
-    """
+    """Return an entry. Raises SourceError if there is none, or it is damaged or was written with another `stamp`."""
     try:
-        content: dict[str, Any] = read_arrays(_file(name))
+        content: dict[str, Any] = read_arrays(cache_folder() / f"{name}.npz")
         if str(content.pop("stamp")) != stamp:
             raise SourceError("the files have changed since")
         return Parsed(**{**content, "source": str(content["source"])})
@@ -47,8 +36,8 @@ def read_cache(name: str, stamp: str) -> Parsed:
 
 
 def write_cache(name: str, stamp: str, parsed: Parsed) -> None:
-    """Write the arrays as the entry `name`; if that fails, log a warning."""
-    file = _file(name)
+    """Write an entry, with a `stamp` that changes with its files; if that fails, log a warning."""
+    file = cache_folder() / f"{name}.npz"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # another process may be writing the same entry: each writes its own file, and the renaming is atomic
@@ -58,7 +47,3 @@ def write_cache(name: str, stamp: str, parsed: Parsed) -> None:
             os.replace(draft, file)
     except OSError as error:
         log.warning("the images are not cached, and the next start will be slower: %s", error)
-
-
-def _file(name: str) -> Path:
-    return cache_folder() / f"{name}.npz"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,10 @@ from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data.cache import cache_folder, read_cache, write_cache
-from fmnist_exp.data.formats import CLASS_NAMES, IDX_FILES, Parsed, SourceError, find_files, read_files
+from fmnist_exp.data.formats import IDX_FILES, Bytes, Parsed, SourceError, find_files, read_files
 from fmnist_exp.data.sources import SOURCES, Source
 from fmnist_exp.errors import RequestError, WorkError
 
-Bytes = NDArray[np.uint8]
 Indices = NDArray[np.intp]
 
 
@@ -53,12 +53,7 @@ class FashionMNIST:
         return self.resplit(0.0, seed=0)
 
     def resplit(self, validation_fraction: float, seed: int) -> FashionMNIST:
-        """Return the same data, split anew into training and validation images as `load` would split it.
-
-        Args:
-            validation_fraction: share of the training images to hold out, from 0 to 1.
-            seed: decides which images are held out.
-        """
+        """Return the same data, split anew into training and validation images as `load` would split it."""
         count = len(self.train.labels) + len(self.validation.labels)
         was_held_out = np.zeros(count, bool)
         was_held_out[np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out] = True
@@ -70,16 +65,10 @@ class FashionMNIST:
 
 
 def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> FashionMNIST:
-    """Find, verify and split the images.
+    """Find, verify and split the images; `seed` is that of the split, unless `config.split_seed` is set.
 
-    Args:
-        config: names a folder, or nothing: then the cache and `sources` are searched.
-        seed: of the split, unless `config.split_seed` is set.
-        sources: where to look, in this order.
-
-    Raises:
-        RequestError: the folder that the user named is missing, incomplete or damaged.
-        WorkError: no folder was named, and no source has the data.
+    The images come from the folder that `config` names; if it names none, from the cache or the first of `sources` that
+    has them. Raises RequestError if the named folder is missing, incomplete or damaged, WorkError if no source has any.
     """
     parsed = _named(config.source) if config.source else _found(sources)
     seed = seed if config.split_seed is None else config.split_seed
@@ -95,10 +84,9 @@ def _split(images: Bytes, labels: Bytes, test: Split, source: str, fraction: flo
 
 
 def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Draw the validation images at random, in proportion to the classes; scikit-learn's split takes 1 s to import.
+    """Return the indices of the training and of the validation images, both ascending.
 
-    Returns:
-        Indices of the training and of the validation images, both ascending.
+    The validation images are drawn in proportion to the classes; scikit-learn's split takes 1 s to import.
     """
     if not fraction:
         return np.arange(len(labels)), np.arange(0)
@@ -118,38 +106,22 @@ def _named(source: str) -> Parsed:
     entry = "folder-" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     try:
         files = find_files(folder)
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files.values()]
-        return _cached(entry, str(stats), lambda: _read(files, str(folder)))
+        stamp = str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files.values()])
+        with suppress(SourceError):
+            return read_cache(entry, stamp)
+        parsed = read_files(files, str(folder))
+        write_cache(entry, stamp, parsed)
+        return parsed
     except (SourceError, OSError) as error:
         raise RequestError(f"data.source: {error}; with data.source empty the data is found or downloaded") from error
 
 
-def _read(files: Mapping[str, Path], source: str) -> Parsed:
-    parsed = read_files(files, source)
-    counts = np.bincount(parsed.train_labels, minlength=len(CLASS_NAMES))
-    if rare := [name for name, count in zip(CLASS_NAMES, counts, strict=True) if count < 2]:
-        raise SourceError(
-            f"{next(iter(files.values()))}: the split needs two rows of each class; too few of {', '.join(rare)}"
-        )
-    return parsed
-
-
-def _cached(entry: str, stamp: str, read: Callable[[], Parsed]) -> Parsed:
-    try:
-        return read_cache(entry, stamp)
-    except SourceError:
-        parsed = read()
-        write_cache(entry, stamp, parsed)
-        return parsed
-
-
 def _found(sources: Sequence[Source]) -> Parsed:
     """Return the data from the cache, or from the first source that has it."""
-    tried = []
     try:
         return read_cache("official", stamp="")
     except SourceError as error:
-        tried.append(f"the cache {cache_folder()}: {error}")
+        tried = [f"the cache {cache_folder()}: {error}"]
     for source in sources:
         with tempfile.TemporaryDirectory() as temporary:
             try:

@@ -1,12 +1,12 @@
-"""The file formats of Fashion-MNIST, four IDX files or two CSV files: find, parse and verify them."""
-
-from __future__ import annotations
+"""File formats: the four IDX files or two CSV files of Fashion-MNIST, and our own npz files; each is verified."""
 
 import csv
 import gzip
 import hashlib
+import io
 import math
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +28,10 @@ CSV_HEADER = ("label", *(f"pixel{i}" for i in range(1, 785)))
 
 class SourceError(Exception):
     """A source cannot provide the data; the message says why."""
+
+
+class DamagedFileError(Exception):
+    """A file is not an undamaged npz file: bits have flipped, its writer was killed, or the disk was full."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +71,9 @@ IDX_FILES = {  # by the field of Parsed that it fills; the smallest first, so th
 
 
 def find_files(folder: Path) -> dict[str, Path]:
-    """Find the four IDX files or the two CSV files in a folder.
+    """Return the paths of the files in a folder, by the keys of IDX_FILES or of CSV_FILES.
 
-    Returns:
-        The paths, by the keys of IDX_FILES or of CSV_FILES.
-
-    Raises:
-        SourceError: the folder or some of the files are missing.
+    Raises SourceError if the folder or some of the files are missing.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
@@ -94,18 +94,16 @@ def read_files(files: Mapping[str, Path], source: str) -> Parsed:
     """Parse and verify the files that `find_files` found. Raises SourceError if one of them is damaged."""
     if files.keys() == CSV_FILES.keys():
         (images, labels), (test_images, test_labels) = read_csv(files["train"]), read_csv(files["test"])
+        counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+        if rare := ", ".join(name for name, count in zip(CLASS_NAMES, counts, strict=True) if count < 2):
+            raise SourceError(f"{files['train']}: the split needs two rows of each class; too few of {rare}")
         return Parsed(images, labels, test_images, test_labels, source)
     arrays = {key: read_idx(files[key], file.shape, file.sha256) for key, file in IDX_FILES.items()}
     return Parsed(**arrays, source=source)
 
 
 def read_csv(path: Path) -> tuple[Bytes, Bytes]:
-    """Return images and labels of a CSV file, which has a header, then a label and 784 pixels in each row.
-
-    Raises:
-        SourceError: the file is damaged.
-    """
-    parts = []
+    """Return images and labels of a CSV file, which has a header, then a label and 784 pixels in each row."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = tuple(next(csv.reader(file), ()))
@@ -146,53 +144,58 @@ def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
         limit = f"an integer from 0 to {highest[column]}"
         where = f"row {chunk.index[row] + 1} after the header, column {CSV_HEADER[column]}"
         raise SourceError(f"{path}: {where}: {found}, expected {limit}")
-    checked: Bytes = numbers.astype(np.uint8)
-    return checked
+    return np.asarray(numbers, np.uint8)
 
 
 def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
-    """Return the array in an IDX file, gzipped or not.
-
-    Args:
-        path: the file.
-        shape: expected shape of the array.
-        sha256: expected digest of the decompressed file.
-
-    Raises:
-        SourceError: the file is damaged, or has another shape or digest.
-    """
-    size = 4 + 4 * len(shape) + math.prod(shape)
+    """Return the array in an IDX file, gzipped or not. Raises SourceError if its shape or digest is another."""
+    length = math.prod(shape)
     try:
         with path.open("rb") as plain:
             zipped = plain.peek(2)[:2] == b"\x1f\x8b"  # a browser may unzip a file and keep its name
             with gzip.GzipFile(fileobj=plain) if zipped else plain as file:
-                content = file.read(size + 1)  # one more than expected, to notice what follows
+                content = file.read(4 + 4 * len(shape) + length + 1)  # one more than expected, to notice what follows
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{path}: damaged gzip: {error}") from error
-    try:
-        return parse_idx(content, shape, sha256)
-    except SourceError as error:
-        raise SourceError(f"{path}: {error}") from error
+    if fault := _idx_fault(content, shape, sha256):
+        raise SourceError(f"{path}: {fault}")
+    return np.frombuffer(content, np.uint8)[-length:].reshape(shape)
 
 
-def parse_idx(content: bytes, shape: tuple[int, ...], sha256: str) -> Bytes:
-    """Return the array in the content of an IDX file. Raises SourceError as `read_idx` does."""
+def _idx_fault(content: bytes, shape: tuple[int, ...], sha256: str) -> str:
+    """Return what is wrong with the content of an IDX file, or nothing."""
     start = 4 + 4 * len(shape)
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise SourceError(f"not an IDX file: starts with {content[:4].hex() or 'nothing'}, expected 0000")
+        return f"not an IDX file: starts with {content[:4].hex() or 'nothing'}, expected 0000"
     if content[2] != 8:
-        raise SourceError(f"values of type 0x{content[2]:02x}, expected 0x08 (unsigned byte)")
+        return f"values of type 0x{content[2]:02x}, expected 0x08 (unsigned byte)"
     if content[3] != len(shape):
-        raise SourceError(f"{content[3]} dimensions, expected {len(shape)}")
+        return f"{content[3]} dimensions, expected {len(shape)}"
     if len(content) < start:
-        raise SourceError(f"ends within its header of {start} bytes")
+        return f"ends within its header of {start} bytes"
     if (found := struct.unpack(f">{len(shape)}I", content[4:start])) != shape:
-        raise SourceError(f"dimensions {found}, expected {shape}")
+        return f"dimensions {found}, expected {shape}"
     if (size := start + math.prod(shape)) != len(content):
         # what follows was not read to its end, so its length is unknown
-        raise SourceError(f"{'more' if len(content) > size else f'only {len(content):,}'} bytes, expected {size:,}")
+        return f"{'more' if len(content) > size else f'only {len(content):,}'} bytes, expected {size:,}"
     if (found_sha256 := hashlib.sha256(content).hexdigest()) != sha256:
-        raise SourceError(
-            f"SHA-256 {found_sha256}, expected {sha256}: damaged, or another data set (MNIST's has the same names)"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        why = "damaged, or another data set (MNIST's has the same names)"
+        return f"SHA-256 {found_sha256}, expected {sha256}: {why}"
+    return ""
+
+
+def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays in an npz file, by name. Raises DamagedFileError, or OSError if the file cannot be read."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            # `read` compares the checksum of the whole entry; np.load(file) reads as far as the array's header says
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and NumPy have a dozen ways to say that bytes are wrong
+        raise DamagedFileError(f"{file.name} is damaged: {error}") from error
+
+
+def _array(content: bytes) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

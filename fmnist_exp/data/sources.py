@@ -1,7 +1,5 @@
 """The sources of Fashion-MNIST's files: Debian's package, the publisher, and Debian's archive."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -38,7 +36,7 @@ TRANSFERS = 2  # attempts to transfer a whole file
 
 @dataclass(frozen=True)
 class Source:
-    """A source of the data: `fetch` is given an empty folder for its use, and returns the folder that has the files."""
+    """A source of the data: `fetch` takes an empty folder and returns one that has the files, or raises SourceError."""
 
     name: str
     fetch: Callable[[Path], Path]
@@ -53,11 +51,7 @@ def debian_folder(_: Path, folder: Path = DEBIAN_FOLDER) -> Path:
 
 
 def download(folder: Path, address: str = OFFICIAL) -> Path:
-    """Download the four files from the publisher into `folder`, with a progress bar on a terminal.
-
-    Raises:
-        SourceError: the server cannot be reached, or lacks a file.
-    """
+    """Download the four files from the publisher into `folder`, with a progress bar on a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         print(f"downloading Fashion-MNIST from {address}", file=sys.stderr)
@@ -98,9 +92,6 @@ def debian_archive(folder: Path) -> Path:
     """Download Debian's package with apt-get into `folder` and unpack it there, without root.
 
     The package lists are private too, since those of a fresh machine are empty and only root may fill them.
-
-    Raises:
-        SourceError: there is no apt-get, or it cannot download the package.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise SourceError("this machine has no apt-get")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fmnist_exp import models
 from fmnist_exp.config.schema import AugmentationConfig, ExperimentConfig
+from fmnist_exp.data.augment import examples
 from fmnist_exp.data.dataset import FashionMNIST, Split
-from fmnist_exp.data.examples import examples
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import run as figures

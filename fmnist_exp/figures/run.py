@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import AugmentationConfig
-from fmnist_exp.data.examples import Examples
+from fmnist_exp.data.augment import Examples
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.calibration import Labels, Probabilities
 from fmnist_exp.evaluation.metrics import Evaluation

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_exp.data import npz
+from fmnist_exp.data import formats
 from fmnist_exp.errors import RequestError
 
 FORMAT = 2  # of the file; raise it when the fields below or the memory of a callback change
@@ -53,8 +53,8 @@ class State:
 def read(file: Path) -> State | None:
     """Return the state in a file, or None if the file is incomplete. Raise RequestError if its format is another."""
     try:
-        arrays = npz.read_arrays(file)
-    except (OSError, npz.DamagedFileError):
+        arrays = formats.read_arrays(file)
+    except (OSError, formats.DamagedFileError):
         return None
     notes = json.loads(arrays.pop("notes").tobytes())
     if notes.pop("format", 1) != FORMAT:

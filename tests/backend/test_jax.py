@@ -23,6 +23,7 @@ import keras
 from fmnist_exp.backend import inference, layers, seeds, setup
 from fmnist_exp.training import fit
 setup.start(threads=3)
+seeds.prepare(0, "float32")
 if keras.backend.backend() == "jax":
     import jax
     jax.jit(lambda x: x @ x)(jax.numpy.ones((1000, 1000))).block_until_ready()

@@ -132,10 +132,12 @@ def test_damaged_idx_is_refused(tmp_path, content, message):
     assert str(path) in str(raised.value)
 
 
-def test_every_prefix_of_an_idx_file_is_refused():
+def test_every_prefix_of_an_idx_file_is_refused(tmp_path):
+    path = tmp_path / "images"
     for end in range(len(IDX)):
+        path.write_bytes(IDX[:end])
         with pytest.raises(SourceError):
-            formats.parse_idx(IDX[:end], SHAPE, SHA256)
+            formats.read_idx(path, SHAPE, SHA256)
 
 
 # CSV

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmnist_exp.config.schema import AugmentationConfig
-from fmnist_exp.data.examples import VARIANTS, examples
+from fmnist_exp.data.augment import VARIANTS, examples
 
 
 def test_the_first_image_of_each_class_is_shown(small):

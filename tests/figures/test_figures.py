@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from support.figures import words
 
 from fmnist_exp.config.schema import AugmentationConfig
+from fmnist_exp.data.augment import VARIANTS, examples
 from fmnist_exp.data.dataset import Split
-from fmnist_exp.data.examples import VARIANTS, examples
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation import metrics as scoring
 from fmnist_exp.figures import canvas
