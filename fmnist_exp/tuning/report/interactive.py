@@ -1,9 +1,7 @@
 """The figures of a study as Plotly draws them, on one page that needs no network: the page holds Plotly's script."""
 
-from __future__ import annotations
-
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,10 +10,9 @@ from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
 
 from fmnist_exp.figures.canvas import TRAIN, VALIDATION, WRONG
-from fmnist_exp.tuning.report.points import LABELS, STATES, TITLES, Content, ParetoFront, Timeline, Trials
+from fmnist_exp.tuning.report.points import GREY, LABELS, ParetoFront, Timeline, Trials, by_state
 
 ACCURACY = LABELS["val_accuracy"]
-STYLE = "<style>body { font-family: sans-serif; margin: 1.5rem; max-width: 75rem }</style>"
 SHADES = 20  # colours of the parallel coordinates; one trace for each keeps a long study's page quick
 HOVER = "%{y:.2%}<br>%{text}<extra></extra>"
 
@@ -23,11 +20,9 @@ HOVER = "%{y:.2%}<br>%{text}<extra></extra>"
 def history(trials: Trials) -> Figure:
     """Draw the best validation accuracy of each trial in order, and the best so far."""
     figure = Figure()
-    for state, rows in trials.by_state():
-        _add_markers(figure, trials, state, rows, [trials.points[row].number for row in rows])
-    numbers = [trial.number for trial in trials.points]
-    line = {"color": VALIDATION, "shape": "hv"}
-    figure.add_scatter(x=numbers, y=trials.best_so_far, name="best so far", mode="lines", line=line)
+    numbers, best = trials.best_so_far
+    _add_markers(figure, trials, numbers)
+    figure.add_scatter(x=numbers, y=best, name="best so far", mode="lines", line={"color": VALIDATION, "shape": "hv"})
     return figure.update_layout(xaxis_title="trial", yaxis_title=ACCURACY)
 
 
@@ -36,26 +31,19 @@ def slices(trials: Trials) -> Figure:
     figure = make_subplots(1, len(trials.parameters), shared_yaxes=True)
     for column, parameter in enumerate(trials.parameters, start=1):
         values = [parameter.choices[int(value)] if parameter.choices else value for value in parameter.values]
-        for state, rows in trials.by_state():
-            cell = {"row": 1, "col": column, "showlegend": column == 1, "legendgroup": state}
-            _add_markers(figure, trials, state, rows, [values[row] for row in rows], **cell)
+        _add_markers(figure, trials, values, row=1, col=column, showlegend=column == 1)
         kind = "log" if parameter.logarithmic else "category" if parameter.choices else "linear"
         figure.update_xaxes(title_text=parameter.name, type=kind, row=1, col=column)
-    figure.update_yaxes(title_text=ACCURACY, col=1)
-    return figure
+    return figure.update_yaxes(title_text=ACCURACY, col=1)
 
 
-def _add_markers(
-    figure: Figure, trials: Trials, state: str, rows: Sequence[int], x: Sequence[object], **more: object
-) -> None:
-    """Add the trials of a state as points at `x` and their accuracy."""
-    word, color = STATES[state]
-    marker = {"color": color, "symbol": "x" if state == "PRUNED" else "circle"}
-    accuracies = [trials.points[row].best for row in rows]
-    texts = [_text(trials, row) for row in rows]
-    figure.add_scatter(
-        x=x, y=accuracies, text=texts, name=word, mode="markers", marker=marker, hovertemplate=HOVER, **more
-    )
+def _add_markers(figure: Figure, trials: Trials, x: Sequence[object], **cell: object) -> None:
+    """Add each trial as a point at its value of `x` and its accuracy."""
+    for name, color, rows in by_state(trials.points):
+        marker = {"color": color, "symbol": "x" if name == "pruned" else "circle"}
+        style = {"name": name, "legendgroup": name, "mode": "markers", "marker": marker, "hovertemplate": HOVER}
+        accuracies, texts = zip(*((trials.points[row].best, _text(trials, row)) for row in rows), strict=True)
+        figure.add_scatter(x=[x[row] for row in rows], y=accuracies, text=texts, **style, **cell)
 
 
 def parallel_coordinates(trials: Trials) -> Figure:
@@ -69,7 +57,7 @@ def parallel_coordinates(trials: Trials) -> Figure:
         line = {"color": to_hex(colormaps["viridis"](shade / SHADES)), "width": 1.2}
         _add_lines(figure, trials, rows, [dict(enumerate(heights[row])) for row in rows], mode="lines", line=line)
     for position, axis in enumerate(axes):
-        figure.add_vline(position, line={"color": "#555555", "width": 1})
+        figure.add_vline(position, line={"color": GREY, "width": 1})
         for height, anchor, value in ((0, "top", min(axis.values)), (1, "bottom", max(axis.values))):
             figure.add_annotation(x=position, y=height, text=axis.text(value), yanchor=anchor, showarrow=False)
     figure.update_traces(hovertemplate="%{text}<extra></extra>")
@@ -82,19 +70,16 @@ def learning_curves(trials: Trials) -> Figure:
     """Draw the validation accuracy of all trials by epoch."""
     curves = [trial.accuracies for trial in trials.points]
     figure = Figure()
-    for state, rows in reversed([*trials.by_state()]):
-        word, color = STATES[state]
-        _add_lines(figure, trials, rows, [curves[row] for row in rows], name=word, line_color=color, marker_size=5)
-    ends = [max(trial.accuracies.items()) for trial in trials.points if trial.state == "PRUNED"]
-    if ends:
+    for name, color, rows in reversed([*by_state(trials.points)]):
+        _add_lines(figure, trials, rows, [curves[row] for row in rows], name=name, line_color=color, marker_size=5)
+    if ends := [max(trial.accuracies.items()) for trial in trials.points if trial.pruned]:
         cross = {"symbol": "x", "color": WRONG, "size": 8}
         epochs, accuracies = zip(*ends, strict=True)
         figure.add_scatter(x=epochs, y=accuracies, name="stopped here", mode="markers", marker=cross, hoverinfo="skip")
     best = trials.points.index(trials.best)
     name = f"best: trial {trials.best.number}"
     _add_lines(figure, trials, [best], [curves[best]], name=name, line_color=VALIDATION)
-    last = max(max(curve) for curve in curves)
-    step = 1 if last <= 20 else None
+    step = 1 if max(map(max, curves)) <= 20 else None
     return figure.update_layout(xaxis_title="epoch", xaxis_dtick=step, yaxis_title=ACCURACY, showlegend=True)
 
 
@@ -115,8 +100,7 @@ def _add_lines(
 def importances(shares: Mapping[str, float]) -> Figure:
     """Draw the share of each parameter in what the best trials have in common."""
     names = list(shares)[::-1]
-    figure = Figure()
-    figure.add_bar(x=[shares[name] for name in names], y=names, orientation="h", marker_color=TRAIN)
+    figure = Figure().add_bar(x=[shares[name] for name in names], y=names, orientation="h", marker_color=TRAIN)
     figure.update_traces(texttemplate="%{x:.2f}", textposition="outside")
     return figure.update_layout(xaxis_range=[0, 1.1])
 
@@ -124,71 +108,38 @@ def importances(shares: Mapping[str, float]) -> Figure:
 def timeline(times: Timeline) -> Figure:
     """Draw which worker ran which trial when."""
     figure = Figure()
-    for state, (word, color) in STATES.items():
-        bars = [stretch for stretch in times.stretches if stretch.state == state]
-        if bars:
-            figure.add_bar(
-                base=[bar.start / 60 for bar in bars],
-                x=[(bar.end - bar.start) / 60 for bar in bars],
-                y=[bar.worker for bar in bars],
-                text=[str(bar.number) for bar in bars],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                hovertemplate="trial %{text}, %{x:.2f} minutes<extra></extra>",
-                orientation="h",
-                name=word,
-                marker={"color": color, "line": {"color": "white", "width": 1}},
-            )
+    for name, color, rows in by_state(times.stretches):
+        bars = [times.stretches[row] for row in rows]
+        place = {"base": [bar.start for bar in bars], "x": [bar.length for bar in bars], "y": [b.worker for b in bars]}
+        edge = {"color": "white", "width": 1}
+        texts = [str(bar.number) for bar in bars]
+        figure.add_bar(**place, text=texts, name=name, orientation="h", marker={"color": color, "line": edge})
+    hover = "trial %{text}, %{x:.2f} minutes<extra></extra>"
+    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0, hovertemplate=hover)
     for cut in times.cuts:
-        figure.add_vline(cut / 60, line_dash="dash", line_color="#555555")
-    workers = len({stretch.worker for stretch in times.stretches})
-    minutes = "minutes" + (", pauses left out" if times.cuts else "")
+        figure.add_vline(cut, line_dash="dash", line_color=GREY)
     figure.update_yaxes(type="category", categoryorder="category descending")
-    layout = {"xaxis_title": minutes, "barmode": "overlay", "height": 220 + 40 * workers}
-    return figure.update_layout(**layout)
+    height = 220 + 40 * len({stretch.worker for stretch in times.stretches})
+    return figure.update_layout(xaxis_title=times.label, barmode="overlay", height=height)
 
 
 def pareto_front(pareto: ParetoFront) -> Figure:
     """Draw the accuracy against each other objective, with the front in a darker colour."""
-    accuracy, *others = next(iter(pareto.measured.values()))
     dominated = [number for number in pareto.measured if number not in pareto.front]
-    figure = make_subplots(1, len(others), shared_yaxes=True)
-    for column, name in enumerate(others, start=1):
+    figure = make_subplots(1, len(pareto.planes), shared_yaxes=True)
+    for column, (name, points) in enumerate(pareto.planes.items(), start=1):
+        cell = {"row": 1, "col": column, "showlegend": column == 1, "textposition": "top right"}
         for word, color, numbers in (("dominated", TRAIN, dominated), ("Pareto front", VALIDATION, pareto.front)):
-            figure.add_scatter(
-                x=[pareto.measured[number][name] for number in numbers],
-                y=[pareto.measured[number][accuracy] for number in numbers],
-                text=[str(number) for number in numbers],
-                textposition="top right",
-                hovertemplate="trial %{text}: %{y:.2%}, %{x:,.4g}<extra></extra>",
-                mode="markers+text" if numbers is pareto.front else "markers",
-                marker={"color": color, "size": 8},
-                name=word,
-                showlegend=column == 1,
-                row=1,
-                col=column,
-            )
+            x, y = [points[number][0] for number in numbers], [points[number][1] for number in numbers]
+            mode = "markers+text" if numbers is pareto.front else "markers"
+            marker = {"color": color, "size": 8}
+            figure.add_scatter(x=x, y=y, text=[*map(str, numbers)], mode=mode, marker=marker, name=word, **cell)
         figure.update_xaxes(title_text=LABELS.get(name, name), row=1, col=column)
-    figure.update_yaxes(title_text=ACCURACY, col=1)
-    return figure
+    figure.update_traces(hovertemplate="trial %{text}: %{y:.2%}, %{x:,.4g}<extra></extra>")
+    return figure.update_yaxes(title_text=ACCURACY, col=1)
 
 
 def _text(trials: Trials, row: int) -> str:
     """Return a trial's number and setting, for the box that opens under the pointer."""
     settings = [f"{parameter.name} {parameter.text(parameter.values[row])}" for parameter in trials.parameters]
     return "<br>".join([f"trial {trials.points[row].number}", *map(html.escape, settings)])
-
-
-FIGURES: dict[str, Callable[..., Figure]] = {
-    draw.__name__: draw
-    for draw in (history, learning_curves, slices, parallel_coordinates, importances, timeline, pareto_front)
-}
-
-
-def compose(study_name: str, contents: Mapping[str, Content]) -> str:
-    """Return the page of a study as HTML, with a figure for each of `contents`."""
-    figures = [FIGURES[name](content).update_layout(title=TITLES[name]) for name, content in contents.items()]
-    parts = [figure.to_html(full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)]
-    title = f"Study {html.escape(study_name)}"
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title>{STYLE}<h1>{title}</h1>{''.join(parts)}\n"

@@ -1,26 +1,21 @@
 """The content of a study's figures, prepared once for the two libraries that draw them."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna import Study
 from optuna.distributions import CategoricalDistribution
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.figures.canvas import TRAIN, WRONG
 from fmnist_exp.tuning import objectives
-
-if TYPE_CHECKING:
-    from optuna import Study
 
 # a trial's state → its name in a legend, and its colour
 STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", "#b9b9b9"), "FAIL": ("failed", WRONG)}
@@ -34,9 +29,17 @@ TITLES = {
     "timeline": "Trials by worker",
     "pareto_front": "Pareto front, with the trials' numbers",
 }
+GREY = "#555555"  # of the lines that mark a place
 ENOUGH = 3  # complete trials from which on importances mean anything
 DRIVER = "driver"  # the worker of a trial that names none
 PAUSE = 60.0  # seconds without any trial after which the timeline skips to the next one
+
+
+def by_state(rows: Sequence["TrialPoint | Stretch"]) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield the name and the colour of each state that occurs, with the positions of its trials in `rows`."""
+    for state, (name, color) in STATES.items():
+        if found := [position for position, row in enumerate(rows) if row.state == state]:
+            yield name, color, found
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Trials:
-    """Content of the history, the learning curves, the slices and the parallel coordinates.
+    """Content of the history, the learning curves, the slices and the parallel coordinates."""
 
-    Attributes:
-        points: the trials in order of their numbers, at least one.
-        parameters: the searched parameters in alphabetical order.
-    """
-
-    points: Sequence[TrialPoint]
-    parameters: Sequence[Parameter]
+    points: Sequence[TrialPoint]  # at least one, in order of their numbers
+    parameters: Sequence[Parameter]  # in alphabetical order
 
     @cached_property
     def best(self) -> TrialPoint:
@@ -103,39 +101,38 @@ class Trials:
         return max(self.points, key=lambda trial: (trial.best, not trial.pruned))
 
     @property
-    def best_so_far(self) -> list[float]:
-        """The highest validation accuracy up to each trial."""
-        return list(accumulate((trial.best for trial in self.points), max))
+    def best_so_far(self) -> tuple[list[int], list[float]]:
+        """The trials' numbers, and the highest validation accuracy up to each."""
+        return [trial.number for trial in self.points], list(accumulate((trial.best for trial in self.points), max))
 
     @property
     def axes(self) -> list[Parameter]:
         """The axes of the parallel coordinates: the parameters, then the validation accuracy."""
         return [*self.parameters, Parameter("val_accuracy", [trial.best for trial in self.points])]
 
-    def by_state(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield each state that occurs, with the positions of its trials in `points`."""
-        for state in STATES:
-            if rows := [row for row, trial in enumerate(self.points) if trial.state == state]:
-                yield state, rows
-
 
 @dataclass(frozen=True)
 class Stretch:
-    """A trial's bar on the timeline; `start` and `end` in seconds."""
+    """A trial's bar on the timeline."""
 
     number: int
     worker: str
     state: str  # COMPLETE, PRUNED or FAIL
-    start: float
-    end: float
+    start: float  # minutes
+    length: float  # minutes
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The trials in order of their starts, and the seconds at which time without any trial was left out."""
+    """The trials in order of their starts, and the minutes at which time without any trial was left out."""
 
     stretches: Sequence[Stretch]
     cuts: Sequence[float]
+
+    @property
+    def label(self) -> str:
+        """The title of the axis of time."""
+        return "minutes" + (", pauses left out" if self.cuts else "")
 
 
 @dataclass(frozen=True)
@@ -145,25 +142,29 @@ class ParetoFront:
     measured: Mapping[int, Mapping[str, float]]
     front: Sequence[int]
 
+    @property
+    def planes(self) -> dict[str, dict[int, tuple[float, float]]]:
+        """For each objective but accuracy, its value and the accuracy of each trial by the trial's number."""
+        accuracy, *others = next(iter(self.measured.values()))
+        return {name: {key: (row[name], row[accuracy]) for key, row in self.measured.items()} for name in others}
+
 
 Content = Trials | Timeline | ParetoFront | Mapping[str, float]  # of a figure; the last are the importances
 
 
 def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
-    """Return the content of every figure that a study has enough trials for, by the figure's name.
-
-    Args:
-        study: the study.
-        names: its objectives in order, accuracy first.
-    """
+    """Return the content of every figure that a study has enough trials for; `names` are its objectives in order."""
     figures: dict[str, Content] = {}
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if front := [trial.number for trial in objectives.front(study)]:
         measured = {trial.number: dict(zip(names, trial.values, strict=True)) for trial in complete}
         figures["pareto_front"] = ParetoFront(measured, front)
-    if shown := _trials(trials):
-        figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), shown)
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    if shown := [trial for trial in trials if trial.state in ended and objectives.curve(trial)]:
+        points = [TrialPoint(trial.number, trial.state.name, objectives.curve(trial)) for trial in shown]
+        content = Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)])
+        figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), content)
     if len(complete) >= ENOUGH:
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that lower targets count as better
             figures["importances"] = get_param_importances(study, target=lambda trial: -trial.values[0])
@@ -185,20 +186,11 @@ def timeline(trials: Sequence[FrozenTrial]) -> Timeline:
     for start, end, number, trial in times:
         if start - busy_until > PAUSE:
             zero += start - busy_until
-            cuts.append(start - zero)
+            cuts.append((start - zero) / 60)
         busy_until = max(busy_until, end)
         worker = str(trial.user_attrs.get("worker", DRIVER))
-        stretches.append(Stretch(number, worker, trial.state.name, start - zero, end - zero))
+        stretches.append(Stretch(number, worker, trial.state.name, (start - zero) / 60, (end - start) / 60))
     return Timeline(stretches, cuts)
-
-
-def _trials(ended: Sequence[FrozenTrial]) -> Trials | None:
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    shown = [trial for trial in ended if trial.state in states and objectives.curve(trial)]
-    if not shown:
-        return None
-    points = [TrialPoint(trial.number, trial.state.name, objectives.curve(trial)) for trial in shown]
-    return Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)])
 
 
 def _parameter(name: str, trials: Sequence[FrozenTrial]) -> Parameter:

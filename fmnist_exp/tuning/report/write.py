@@ -1,7 +1,7 @@
 """What a study leaves on its parent run: tables of its trials, its figures, and which trial is the best."""
 
-from __future__ import annotations
-
+import html
+from collections.abc import Mapping
 from pathlib import Path
 
 from optuna import Study
@@ -17,6 +17,7 @@ from fmnist_exp.tuning.report import interactive, points, static
 from fmnist_exp.tuning.space import SearchSpace
 
 COLUMNS = ("number", "state", "value", "datetime_start", "duration", "params", "user_attrs")
+STYLE = "<style>body { font-family: sans-serif; margin: 1.5rem; max-width: 75rem }</style>"
 
 
 def log(study: Study, space: SearchSpace, parent: Run) -> None:
@@ -49,5 +50,15 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
         table.set_index("number").loc[front].to_csv(target / "pareto_front.csv")
     contents = points.prepare(study, search.objectives)
     for name, content in contents.items():
-        static.FIGURES[name](content).savefig(target / f"{name}.png", dpi=canvas.DPI)
-    (target / "figures.html").write_text(interactive.compose(study.study_name, contents), encoding="utf-8")
+        getattr(static, name)(content).savefig(target / f"{name}.png", dpi=canvas.DPI)
+    (target / "figures.html").write_text(_page(study.study_name, contents), encoding="utf-8")
+
+
+def _page(study_name: str, contents: Mapping[str, points.Content]) -> str:
+    """Return the page of a study as HTML, with a figure for each of `contents`."""
+    parts = []
+    for index, (name, content) in enumerate(contents.items()):
+        figure = getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0))
+    title = f"Study {html.escape(study_name)}"
+    return f"<!doctype html><meta charset=utf-8><title>{title}</title>{STYLE}<h1>{title}</h1>{''.join(parts)}\n"

@@ -107,8 +107,12 @@ def test_the_front_is_marked_for_each_other_objective():
 
 
 def test_the_timeline_has_a_bar_per_trial_and_a_row_per_worker():
-    stretches = [Stretch(0, "b", "COMPLETE", 0, 60), Stretch(1, "a", "PRUNED", 30, 90), Stretch(2, "b", "FAIL", 60, 70)]
-    figure = static.timeline(Timeline(stretches, [65.0]))
+    stretches = [
+        Stretch(0, "b", "COMPLETE", 0, 1),
+        Stretch(1, "a", "PRUNED", 0.5, 1),
+        Stretch(2, "b", "FAIL", 1, 1 / 6),
+    ]
+    figure = static.timeline(Timeline(stretches, [1.1]))
     said = words(figure)
     assert all(text in said for text in ("a", "b", "complete", "pruned", "failed", "minutes, pauses left out"))
     bars = sorted((bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches)

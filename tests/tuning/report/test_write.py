@@ -102,12 +102,12 @@ def test_a_png_of_each_figure_and_the_table(written):
 
 def test_a_pause_is_left_out_of_the_timeline():
     times = points.timeline(study_of(("val_accuracy",)).get_trials())
-    assert [(one.number, one.worker, one.start, one.end) for one in times.stretches[-3:]] == [
-        (7, "worker-1", 30, 39),
-        (8, "worker-0", 39, 48),
-        (9, "worker-1", 39, 48),
+    assert [(one.number, one.worker, one.start * 60, one.length * 60) for one in times.stretches[-3:]] == [
+        (7, "worker-1", 30, 9),
+        (8, "worker-0", 39, 9),
+        (9, "worker-1", 39, 9),
     ]
-    assert times.cuts == [39]
+    assert times.cuts == [39 / 60]
     assert [one.state for one in times.stretches][5] == "FAIL"
 
 
