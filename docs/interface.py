@@ -40,7 +40,7 @@ def page() -> str:
         *runs(),
         *versions(),
         "## HTTP routes of `serve`",
-        "The server listens on port 8080 of the loopback address unless it is told otherwise. Errors are JSON with"
+        "The server listens on port 8080 of the loopback address unless you say otherwise. Errors are JSON with"
         " `error_code` and `message`, as MLflow writes them.",
         table(("route", "answer"), routes()),
         "## Exit codes",

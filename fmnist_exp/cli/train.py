@@ -62,7 +62,7 @@ def mlp(ctx: click.Context, register: bool) -> None:
 @_register
 @click.pass_context
 def cnn(ctx: click.Context, register: bool) -> None:
-    """Run experiments/cnn.yaml, the best CNN."""
+    """Run experiments/cnn.yaml, the best CNN that trains in minutes."""
     _run("train", load_experiment("cnn", ctx.args), register)
 
 

@@ -107,8 +107,8 @@ class ModelConfig(Section):
     head_dropout: float = Field(0.0, ge=0, le=0.95)
     """Fraction of values dropped before the output layer."""
     averaging: Literal["none", "flip", "flip_shift"] = "none"
-    """Test-time augmentation: average the probabilities for an image and its mirror image (flip; prediction takes twice
-    as long), or for both and both shifted by a pixel in two directions (flip_shift; six times as long)."""
+    """Test-time augmentation: average the probabilities of several views of an image: flip adds its mirror image, and
+    flip_shift also both of them shifted by one pixel, up left and down right. Prediction takes 2 or 6 times as long."""
     members: tuple[str, ...] = Field((), max_length=20)
     """Logged models (models:/… or runs:/RUN_ID) to average as an ensemble, instead of training a network."""
     warm_start: str | None = None

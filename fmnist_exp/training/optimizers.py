@@ -24,13 +24,15 @@ def build(training: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
         cosine = steps * training.epochs - warmup
         rate = keras.optimizers.schedules.CosineDecay(rate / 25, cosine, warmup_target=rate, warmup_steps=warmup)
     average: dict[str, Any] = {"use_ema": True, "ema_momentum": training.ema} if training.ema else {}
-    if training.optimizer in ("sgd", "muon"):
-        kind = Muon if training.optimizer == "muon" else keras.optimizers.SGD
-        decay = training.weight_decay or None
-        return kind(rate, momentum=training.momentum, nesterov=True, weight_decay=decay, **average)
-    if training.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **average)
-    return keras.optimizers.Adam(rate, **average)
+    match training.optimizer:
+        case "adam":
+            return keras.optimizers.Adam(rate, **average)
+        case "adamw":
+            return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **average)
+        case "sgd" | "muon":
+            kind = Muon if training.optimizer == "muon" else keras.optimizers.SGD
+            decay = training.weight_decay or None
+            return kind(rate, momentum=training.momentum, nesterov=True, weight_decay=decay, **average)
 
 
 class Muon(keras.optimizers.SGD):
