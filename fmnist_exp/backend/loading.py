@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +33,8 @@ def stderr_held_back() -> Iterator[None]:
 
     C++ libraries write to the descriptor, beyond the reach of `contextlib.redirect_stderr`.
     """
+    import tempfile  # late, since `--help` needs neither it nor the modules that it imports
+
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         saved = os.dup(2)

@@ -1,5 +1,8 @@
 """The fields of an experiment by dotted name, such as `training.epochs`: their values, ranges and descriptions."""
 
+import ast
+import inspect
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from fmnist_exp.config import schema, search
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
 
@@ -31,26 +35,43 @@ class FieldHelp:
 def describe(config: ExperimentConfig) -> list[FieldHelp]:
     """Return the help of every field in the schema's order, with its value in this experiment."""
     values = flatten(config)
-    texts = {name: " ".join((field.description or "").split()) for name, field in fields().items()}
+    texts = _docstrings()
     return [
-        FieldHelp(name, texts[name], allowed(name), values.get(name, field.get_default()))
-        for name, field in fields().items()
+        FieldHelp(name, texts[section, name.rpartition(".")[2]], allowed(name), values.get(name, field.get_default()))
+        for name, section, field in _walk(ExperimentConfig)
     ]
+
+
+def _docstrings() -> dict[tuple[str, str], str]:
+    """Return the docstring below each field in the schema's source, on one line, by the names of class and field.
+
+    With `use_attribute_docstrings` pydantic would read them whenever the schema is imported, which takes longer than
+    building the schema.
+    """
+    texts = {}
+    trees = [ast.parse(inspect.getsource(module)) for module in (schema, search)]
+    for section in (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(section.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    texts[section.name, name] = " ".join(words.split())
+    return texts
 
 
 @cache
 def fields() -> dict[str, FieldInfo]:
     """Return pydantic's information about every field by dotted name, in the schema's order."""
+    return {name: field for name, _, field in _walk(ExperimentConfig)}
 
-    def walk(schema: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-        for name, field in schema.model_fields.items():
-            section = SearchConfig if name == "search" else field.annotation
-            if isinstance(section, type) and issubclass(section, BaseModel):
-                yield from walk(section, f"{prefix}{name}.")
-            else:
-                yield prefix + name, field
 
-    return dict(walk(ExperimentConfig, ""))
+def _walk(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, FieldInfo]]:
+    """Yield the dotted name of each field, the name of its section's class, and pydantic's information."""
+    for name, field in section.model_fields.items():
+        inner = SearchConfig if name == "search" else field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _walk(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, section.__name__, field
 
 
 def flatten(config: ExperimentConfig) -> dict[str, Any]:

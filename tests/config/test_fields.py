@@ -10,11 +10,10 @@ from fmnist_exp.config.search import Layers, SearchConfig
 SPACE = {"model.widths": {"depth": [1, 3], "low": 16, "high": 64, "step": 16}}
 
 
-@pytest.mark.parametrize("name", fields())
-def test_every_field_is_described_in_sentences(name):
-    description = fields()[name].description
-    assert description[0].isupper()
-    assert description.endswith((".", ")."))
+@pytest.mark.parametrize("field", describe(ExperimentConfig()), ids=fields())
+def test_every_field_is_described_in_sentences(field):
+    assert field.description[0].isupper()
+    assert field.description.endswith((".", ")."))
 
 
 def test_names_are_complete_and_in_order():
