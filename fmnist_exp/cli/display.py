@@ -24,9 +24,9 @@ from fmnist_exp.training.events import Epoch, FitCallback
 if TYPE_CHECKING:
     from fmnist_exp.evaluation.robustness import Level
     from fmnist_exp.experiment.outcome import Outcome
-    from fmnist_exp.registry.assessment import Assessment
+    from fmnist_exp.registry.champions import Promotion
     from fmnist_exp.registry.gate import Verdict
-    from fmnist_exp.registry.promotion import Promotion
+    from fmnist_exp.registry.model_card import Assessment
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)

@@ -52,9 +52,9 @@ def serve(model: str, port: int, host: str) -> None:
 
 def _load(uri: str) -> ServedModel:
     """Load the version; its imports take a second, in which the server listens already."""
-    from fmnist_exp.registry import served
+    from fmnist_exp.registry import versions
 
-    return served.load(uri)
+    return versions.load_served(uri)
 
 
 COMMANDS = (serve,)

@@ -49,12 +49,12 @@ def promote(
     options = given({"gate.level": level, "gate.min_images": min_images, "data.source": source})
     config = override(ExperimentConfig(), options)
     from fmnist_exp.cli import display
-    from fmnist_exp.registry import promotion as library
+    from fmnist_exp.registry import champions
 
     if back:
-        result = library.go_back(_run_id())
+        result = champions.go_back(_run_id())
     else:
-        result = library.promote(version or "challenger", config, display.show_verdict, force=force, run_id=_run_id())
+        result = champions.promote(version or "challenger", config, display.show_verdict, force=force, run_id=_run_id())
     display.show_promotion(result)
 
 

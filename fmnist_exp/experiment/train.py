@@ -14,7 +14,7 @@ from fmnist_exp.experiment import checkpoints, resolve
 from fmnist_exp.experiment.checkpoints import Interrupted
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.run import run_experiment
-from fmnist_exp.registry import gate, lineage
+from fmnist_exp.registry import champions, lineage
 from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -94,7 +94,7 @@ def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interru
                 outcome = run_experiment(config, data, run, [callback], score_test=True, fit=fit)
             if request.register:
                 tags = outcome.version_tags(run, data)
-                registration = gate.register(outcome.model_id, run.id, tags, run, config, data)
+                registration = champions.register(outcome.model_id, run.id, tags, run, config, data)
     except KeyboardInterrupt:
         interrupts.clear()
         resumable = config.training.checkpoint and checkpoints.can_be_resumed(run)

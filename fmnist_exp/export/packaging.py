@@ -31,6 +31,7 @@ SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # another machine may not have the same patch
 FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # reading none of them runs code
 UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # they contain or call code
+WEIGHTS = ("data/model.keras", "data/model.onnx")  # the files of a model's folder with weights
 TOLERANCE = 1e-4  # largest difference of a probability between Keras and ONNX Runtime
 
 EXPORT = """

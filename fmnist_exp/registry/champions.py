@@ -1,42 +1,109 @@
-"""The history of champions: the versions that have had the alias `champion`, in order."""
-
-from __future__ import annotations
+"""The champions: how a version becomes champion through the gate, the way back, and their history."""
 
 import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from fmnist_exp.errors import RequestError
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from fmnist_exp.backend import loading
+from fmnist_exp.config.schema import ExperimentConfig, GateConfig
+from fmnist_exp.data import dataset
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
-from fmnist_exp.tracking.names import ModelTag, VersionTag
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import ModelTag, Tag, VersionTag
+from fmnist_exp.tracking.run import Run
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from fmnist_exp.registry.gate import Verdict
 
 REMEMBERED = 100  # champions; the value of a tag has at most 5,000 characters
 
 
-def promote(client: MlflowClient, version: ModelVersion, reason: str) -> None:
-    """Make a version the champion, and write down when, why and after which one."""
-    _promote(client, version, [*history(client), str(version.version)], reason)
+@dataclass(frozen=True)
+class Promotion:
+    """The champion after a promotion."""
+
+    version: str
+    since: Literal["now", "already", "again"]
+    run_id: str | None  # of the comparison; None if the version was the champion already
 
 
-def go_back(client: MlflowClient) -> Registration:
-    """Make the previous champion champion again; a second call goes back to the one before that.
+def promote(
+    reference: str,
+    config: ExperimentConfig,
+    show: Callable[["Verdict"], None],
+    *,
+    force: bool = False,
+    run_id: str | None = None,
+) -> Promotion:
+    """Make the version with a number or an alias the champion if it passes the gate; `force` promotes it in any case.
+
+    `show` is called with the verdict before anything is raised. The comparison is written to a new run, or to `run_id`.
 
     Raises:
-        RequestError: there was no other champion, or all of them were deleted.
+        RequestError: there is no such version, or it cannot be compared with the champion.
+        WorkError: the version did not pass; the run says why.
     """
-    numbers, version = _previous(client)
-    reason = f"back from version {history(client)[-1]}"
-    _promote(client, version, numbers, reason)
-    return Registration(str(version.version), True, reason)
+    client = store.connect()
+    challenger = versions.find(client, reference)
+    number = str(challenger.version)
+    if versions.aliases(client).get(CHAMPION) == number:
+        return Promotion(number, "already", None)
+    loading.load_keras()
+    from fmnist_exp.registry import gate  # late: it imports Keras, which the way back does not need
+
+    pairing = gate.pair(client, challenger, config.gate, dataset.load(config.data, seed=0), force=force)
+    with runs.closing(_start(client, f"promote version {number}", run_id)) as run:
+        verdict = gate.decide(pairing, run, config.gate, force=force)
+        if verdict.promoted:
+            set_champion(client, challenger, verdict.sentence)
+        show(verdict)
+        if not verdict.promoted:
+            raise WorkError(f"version {number} does not become champion; {verdict.sentence}")
+    return Promotion(number, "now", run.id)
 
 
-def check_previous(client: MlflowClient) -> None:
-    """Raise RequestError if there is no previous champion to go back to."""
-    _previous(client)
+def register(
+    model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig, data: FashionMNIST
+) -> Registration:
+    """Register the logged model of run `run_id`, and send it to the gate; `run` gets the comparison."""
+    version = versions.register(run.client, model_id, run_id, {VersionTag.RUN_ID: run_id, **tags})
+    run.set_tags({Tag.VERSION: version.version})
+    return challenge(version, run, config.gate, data)
+
+
+def challenge(version: ModelVersion, run: Run, config: GateConfig, data: FashionMNIST) -> Registration:
+    """Send a version that was just registered to the gate. A refusal is no failure."""
+    number = str(version.version)
+    if versions.aliases(run.client).get(CHAMPION) == number:
+        return Registration(number, True, "it was the champion before")
+    from fmnist_exp.registry import gate  # late: see above
+
+    verdict = gate.decide(gate.pair(run.client, version, config, data, force=True), run, config)
+    if verdict.promoted:
+        set_champion(run.client, version, verdict.sentence)
+    return Registration(number, verdict.promoted, verdict.sentence)
+
+
+def go_back(run_id: str | None = None) -> Promotion:
+    """Make the previous champion champion again, without a gate; a second call goes back to the one before that.
+
+    Raises RequestError if there was no other champion, or all of them were deleted.
+    """
+    client = store.connect()
+    numbers, version = _previous(client)  # before a run is started
+    with runs.closing(_start(client, "promote: back", run_id)) as run:
+        reason = f"back from version {history(client)[-1]}"
+        _set_champion(client, version, numbers, reason)
+        run.set_tags({Tag.VERSION: version.version, Tag.GATE: reason})
+    return Promotion(str(version.version), "again", run.id)
 
 
 def history(client: MlflowClient) -> list[str]:
@@ -48,6 +115,25 @@ def history(client: MlflowClient) -> list[str]:
     numbers = str(model.tags.get(ModelTag.CHAMPIONS, "")).split() if model else []
     present = versions.aliases(client).get(CHAMPION)
     return numbers if present is None or numbers[-1:] == [present] else [*numbers, present]
+
+
+def set_champion(client: MlflowClient, version: ModelVersion, reason: str) -> None:
+    """Make a version the champion without a gate, and write down when, why and after which one."""
+    _set_champion(client, version, [*history(client), str(version.version)], reason)
+
+
+def _set_champion(client: MlflowClient, version: ModelVersion, numbers: list[str], reason: str) -> None:
+    """Move the alias first: if the rest is interrupted, `history` still ends with the new champion."""
+    former = versions.version_by_alias(client, CHAMPION)
+    client.set_registered_model_alias(NAME, CHAMPION, version.version)
+    client.set_registered_model_tag(NAME, ModelTag.CHAMPIONS, " ".join(numbers[-REMEMBERED:]))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    after = former.version if former else "none"
+    term: dict[str, object] = {VersionTag.CHAMPION_SINCE: now, VersionTag.CHAMPION_AFTER: after}
+    versions.tag(client, version, {**term, VersionTag.CHAMPION_WHY: reason}, replacing="champion_")
+    if former is not None:
+        end: dict[str, object] = {VersionTag.CHAMPION_UNTIL: now, VersionTag.CHAMPION_FOLLOWED_BY: version.version}
+        versions.tag(client, former, end)
 
 
 def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
@@ -62,15 +148,6 @@ def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
     return numbers, known[numbers[-1]]
 
 
-def _promote(client: MlflowClient, version: ModelVersion, numbers: list[str], reason: str) -> None:
-    """Move the alias first: if the rest is interrupted, `history` still ends with the new champion."""
-    former = versions.version_by_alias(client, CHAMPION)
-    client.set_registered_model_alias(NAME, CHAMPION, version.version)
-    client.set_registered_model_tag(NAME, ModelTag.CHAMPIONS, " ".join(numbers[-REMEMBERED:]))
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    after = former.version if former else "none"
-    term: dict[str, object] = {VersionTag.CHAMPION_SINCE: now, VersionTag.CHAMPION_AFTER: after}
-    versions.tag(client, version, {**term, VersionTag.CHAMPION_WHY: reason}, replacing="champion_")
-    if former is not None:
-        end: dict[str, object] = {VersionTag.CHAMPION_UNTIL: now, VersionTag.CHAMPION_FOLLOWED_BY: version.version}
-        versions.tag(client, former, end)
+def _start(client: MlflowClient, name: str, run_id: str | None) -> Run:
+    # of the kinds of runs that users rely on, `evaluate` stands for all work on registered versions
+    return runs.start_run(client, "evaluate", name, "", run_id=run_id)

@@ -1,31 +1,28 @@
 """The evaluation of a version as one library call: one run with numbers, figures and model card, and tags."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
 
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
-from fmnist_exp.evaluation import calibration
+from fmnist_exp.evaluation import calibration, metrics, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
-from fmnist_exp.registry import assessment, lineage, model_card, versions
-from fmnist_exp.registry.assessment import Assessment
+from fmnist_exp.registry import lineage, model_card, versions
+from fmnist_exp.registry.lineage import Lineage
+from fmnist_exp.registry.model_card import Assessment
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 def evaluate(
@@ -59,9 +56,36 @@ def evaluate(
         raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
     name = f"evaluate version {subject.number}"
     with runs.closing(runs.start_run(client, "evaluate", name, "", run_id=run_id)) as run:
-        found = assessment.assess(subject, data, config.seed, temperature=temperature, progress=status)
+        found = assess(subject, data, config.seed, temperature=temperature, progress=status)
         write(client, found, data, run)
     return found, run.id
+
+
+def assess(
+    subject: Lineage, data: FashionMNIST, seed: int, *, temperature: bool, progress: Callable[[str], None]
+) -> Assessment:
+    """Let a version predict every test image, clean and corrupted with the random seed `seed`.
+
+    With `temperature`, fit one on validation images that the model was not trained on. `progress` is called with the
+    name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
+    """
+    progress("clean test images")
+    predictor = lineage.Predictor(versions.files(subject.version), f"version {subject.number}")
+    probabilities, labels = predictor.probabilities(data.test.images), data.test.labels
+    fitted = None
+    if temperature:
+        held_out = subject.held_out.load_predictor().probabilities(data.validation.images)
+        fitted = robustness.fit_temperature((held_out, data.validation.labels), (probabilities, labels))
+    value = fitted.value if fitted else None
+    return Assessment(
+        lineage=subject,
+        seed=seed,
+        test=metrics.evaluate(probabilities, labels, "test"),
+        probabilities=probabilities,
+        clean=robustness.level(probabilities, labels, value),
+        corrupted=robustness.score_corrupted(predictor.probabilities, data.test.images, labels, seed, value, progress),
+        temperature=fitted,
+    )
 
 
 def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run) -> None:

@@ -1,34 +1,27 @@
 """The gate between challenger and champion: shown to be better, exported faithfully, and answering when served."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from fmnist_exp.backend import setup
-from fmnist_exp.config.schema import DataConfig, ExperimentConfig, GateConfig
+from fmnist_exp.config.schema import DataConfig, GateConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.evaluation.comparison import Comparison, seen_by_neither
 from fmnist_exp.export import packaging
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import comparison as comparison_figures
-from fmnist_exp.registry import champions, lineage, smoke, versions
+from fmnist_exp.registry import lineage, smoke, versions
 from fmnist_exp.registry.lineage import TrainedModel
-from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
-    from fmnist_exp.tracking.run import Run
+from fmnist_exp.tracking.run import Run
 
 SAMPLES = 256  # real images on which the exported model must agree with its Keras model
 
@@ -73,7 +66,7 @@ class Verdict:
     version: str
     champion: str | None  # the version that it was compared with
     passed: bool
-    promoted: bool  # it passed, or was forced
+    promoted: bool  # it passed, or is forced
     sentence: str
     reasons: tuple[str, ...]  # against the challenger
     comparison: Comparison | None
@@ -113,17 +106,9 @@ class Verdict:
 def pair(
     client: MlflowClient, challenger: ModelVersion, config: GateConfig, data: FashionMNIST, *, force: bool = False
 ) -> Pairing:
-    """Find the champion, and the images that neither it nor the challenger was trained on.
+    """Find the champion, and the images of `data`, in any split, that neither it nor the challenger was trained on.
 
-    Args:
-        client: a client of the tracking store.
-        challenger: the version that is to become champion.
-        config: the number of images that the comparison needs.
-        data: all images, in any split.
-        force: return Incomparable instead of raising RequestError.
-
-    Raises:
-        RequestError: the two cannot be compared.
+    Raises RequestError if the two cannot be compared; with `force` it returns Incomparable instead.
     """
     default = data.resplit(DataConfig().validation_fraction, seed=0)
     samples = default.validation.images[:SAMPLES]
@@ -148,10 +133,10 @@ def pair(
     return Match(challenger, samples, champion, models, unseen, indices)
 
 
-def decide(client: MlflowClient, pairing: Pairing, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
-    """Judge the challenger, write numbers and verdict to its version and to `run`, and promote it if it passed.
+def decide(pairing: Pairing, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
+    """Judge the challenger, and write numbers and verdict to its version and to `run`; the caller promotes it.
 
-    With `force` the challenger is promoted whatever the verdict, which is written all the same.
+    With `force` the challenger is to be promoted whatever the reasons against it, which are written all the same.
     """
     verdict = _judge(pairing, config, force)
     with run.artifacts() as folder:
@@ -163,30 +148,9 @@ def decide(client: MlflowClient, pairing: Pairing, run: Run, config: GateConfig,
             title = f"Version {verdict.version} against version {verdict.champion}"
             canvas.save(folder, Artifact.GATE_COMPARISON, comparison_figures.comparison(verdict.comparison, title))
     tags = verdict.tags(config) | {VersionTag.GATE_RUN: run.id}
-    versions.tag(client, pairing.challenger, tags, replacing="gate_")
+    versions.tag(run.client, pairing.challenger, tags, replacing="gate_")
     run.set_tags({Tag.VERSION: verdict.version, Tag.GATE: verdict.sentence})
-    if verdict.promoted:
-        champions.promote(client, pairing.challenger, verdict.sentence)
     return verdict
-
-
-def register(
-    model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig, data: FashionMNIST
-) -> Registration:
-    """Register the logged model of run `run_id`, and send it to the gate; `run` gets the comparison."""
-    version = versions.register(run.client, model_id, run_id, {VersionTag.RUN_ID: run_id, **tags})
-    run.set_tags({Tag.VERSION: version.version})
-    return challenge(version, run, config, data)
-
-
-def challenge(version: ModelVersion, run: Run, config: ExperimentConfig, data: FashionMNIST) -> Registration:
-    """Send a version that was just registered to the gate. A refusal is no failure."""
-    number = str(version.version)
-    if versions.aliases(run.client).get(versions.CHAMPION) == number:
-        return Registration(number, True, "it was the champion before")
-    pairing = pair(run.client, version, config.gate, data, force=True)
-    verdict = decide(run.client, pairing, run, config.gate)
-    return Registration(number, verdict.promoted, verdict.sentence)
 
 
 def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
@@ -206,8 +170,7 @@ def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
             reasons.append(f"the exported model differs from its Keras model by {difference:.2g} in a probability")
         if force or not reasons:
             answer = "failed"
-            row = smoke.request(files, pairing.samples[0])
-            _check_answer(row, served[0])
+            _check_answer(smoke.request(files, pairing.samples[0]), served[0])
             answer = "answered"
     except WorkError as error:
         reasons.append(str(error))

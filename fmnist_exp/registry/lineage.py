@@ -1,16 +1,18 @@
 """The origin of a model: the run that trained it, the images that it was trained on, and its files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import mlflow
 import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
@@ -18,16 +20,29 @@ from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import first_line
 
-if TYPE_CHECKING:
-    import keras
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
-
-    from fmnist_exp.data.dataset import FashionMNIST
-
 RUNS = "runs:/"
 IMAGES_PER_CALL = 500  # the feature maps of 10,000 images at once would take gigabytes
+
+
+class Predictor:
+    """The predictor in a model's folder. Raises WorkError if it cannot be loaded."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        try:
+            self.model = mlflow.pyfunc.load_model(str(folder))
+        except Exception as error:  # damaged files raise whatever their reader raises
+            raise WorkError(f"{name} cannot be loaded: {first_line(error)}") from error
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
+        columns = [f"p{label}" for label in range(len(CLASS_NAMES))]
+        try:
+            parts = (images[i : i + IMAGES_PER_CALL] for i in range(0, len(images), IMAGES_PER_CALL))
+            tables = [self.model.predict(part) for part in parts]
+            return np.concatenate([table[columns].to_numpy(np.float32) for table in tables])
+        except Exception as error:  # the model's own code runs here
+            raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,6 @@ class TrainedModel:
     run: Run
     version: ModelVersion | None = None
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """The digests of the run's images by purpose: training, validation, test."""
-        return digests(self.run)
-
     def split_fields(self) -> dict[str, str]:
         """Return the fields of an experiment that split the images as they were split for this model."""
         names = ("data.validation_fraction", "data.split_seed", "seed")
@@ -50,14 +60,10 @@ class TrainedModel:
         return {names[0]: fraction, names[1]: split_seed or seed}
 
     def split(self, data: FashionMNIST) -> FashionMNIST:
-        """Return `data` split as it was split for this model.
-
-        Raises:
-            RequestError: the model was trained on other images.
-        """
+        """Return `data` split as for this model. Raises RequestError if the model was trained on other images."""
         fraction, seed = self.split_fields().values()
         found = data.resplit(float(fraction), int(seed))
-        if found.train.digest != self.digests.get("training"):
+        if found.train.digest != digests(self.run).get("training"):
             raise RequestError(
                 f"{self.uri} was trained on other images than those from {data.source};"
                 " name the folder of its images with --data.source"
@@ -105,50 +111,25 @@ class Lineage:
         return versions.logged_model(self.version)
 
 
-class Predictor:
-    """The predictor in a model's folder. Raises WorkError if it cannot be loaded."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        try:
-            self.model = mlflow.pyfunc.load_model(str(folder))
-        except Exception as error:  # damaged files raise whatever their reader raises
-            raise WorkError(f"{name} cannot be loaded: {first_line(error)}") from error
-
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
-        columns = [f"p{label}" for label in range(len(CLASS_NAMES))]
-        try:
-            tables = [
-                self.model.predict(images[i : i + IMAGES_PER_CALL]) for i in range(0, len(images), IMAGES_PER_CALL)
-            ]
-            return np.concatenate([table[columns].to_numpy(np.float32) for table in tables])
-        except Exception as error:  # the model's own code runs here
-            raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error
-
-
 def find(client: MlflowClient, uri: str) -> TrainedModel:
     """Return the model at `models:/fashion-mnist/VERSION`, `models:/fashion-mnist@ALIAS` or `runs:/RUN_ID`.
 
     The run of a refitted version is the one that refitted it: it says which images the version was trained on.
-
-    Raises:
-        RequestError: there is no such model; the message names those that exist.
+    Raises RequestError, which names the models that exist.
     """
     if uri.startswith(RUNS):
         return _model_of(_run(client, uri.removeprefix(RUNS).removesuffix("/model"), f"model {uri!r}"))
     version = versions.find_uri(client, uri)
-    return TrainedModel(_uri(version), _run(client, version.run_id or "", f"model {uri!r}"), version)
+    return TrainedModel(versions.uri(version), _run(client, version.run_id or "", f"model {uri!r}"), version)
 
 
 def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> TrainedModel:
     """Return the model at `uri` if its training images are those of `data`, so that it knows no validation image.
 
-    Raises:
-        RequestError: there is no such model, or its training images are others.
+    Raises RequestError if there is no such model, or if its training images are others.
     """
     found = find(client, uri)
-    if found.digests.get("training") != data.train.digest:
+    if digests(found.run).get("training") != data.train.digest:
         raise RequestError(
             f"{uri} was trained on other images, so it may know those held out here for validation;"
             " give both the same data.split_seed and data.validation_fraction"
@@ -157,28 +138,20 @@ def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> Train
 
 
 def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
-    """Return the lineage of a version.
-
-    Raises:
-        RequestError: the version's run is gone, or this package did not make it.
-    """
+    """Return the lineage of a version. Raises RequestError if its run is gone, or this package did not make it."""
     refit_of = version.tags.get(VersionTag.REFIT_OF)
     run = _run(client, refit_of or version.run_id or "", f"version {version.version}")
     if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
         raise RequestError(
             f"version {version.version}: its run {run.info.run_id} does not say which images it was trained on"
         )
-    return Lineage(version, _model_of(run) if refit_of else TrainedModel(_uri(version), run, version))
+    return Lineage(version, _model_of(run) if refit_of else TrainedModel(versions.uri(version), run, version))
 
 
 def digests(run: Run) -> dict[str, str]:
     """Return the digests of a run's images by purpose: training, validation, test."""
     datasets = run.inputs.dataset_inputs if run.inputs else []
     return {item.tags[0].value: item.dataset.digest for item in datasets if item.tags}
-
-
-def _uri(version: ModelVersion) -> str:
-    return f"models:/{versions.NAME}/{version.version}"
 
 
 def _model_of(run: Run) -> TrainedModel:

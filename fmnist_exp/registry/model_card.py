@@ -1,20 +1,22 @@
-"""The content of a version's model card: its data, training, numbers per class, robustness, limits and lineage."""
-
-from __future__ import annotations
+"""A version's model card: its data, training, numbers per class, robustness, limits and lineage."""
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.data.formats import CLASS_NAMES
+from fmnist_exp.evaluation import robustness
 from fmnist_exp.evaluation.corruptions import SEVERITIES
+from fmnist_exp.evaluation.metrics import Evaluation
+from fmnist_exp.evaluation.robustness import Level, Temperature
 from fmnist_exp.registry import versions
-from fmnist_exp.registry.assessment import Assessment
 from fmnist_exp.registry.lineage import Lineage
 from fmnist_exp.registry.rendering import render
 from fmnist_exp.tracking.names import Artifact, Metric, Tag, VersionTag
@@ -30,15 +32,28 @@ ALWAYS_SHOWN = (
 NEVER_SHOWN = ("name", "search.", "gate.", "data.source", "version.")  # params that say nothing about the model
 
 
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """Everything that `fmnist-exp evaluate` measures on a version."""
+
+    lineage: Lineage
+    seed: int  # of the corruptions
+    test: Evaluation
+    probabilities: NDArray[np.float32]  # (10000, 10) for the test set
+    clean: Level
+    corrupted: Mapping[str, tuple[Level, ...]]  # corruption → one level per severity
+    temperature: Temperature | None
+
+    @property
+    def mean(self) -> Level:
+        """The mean over all corruptions and severities."""
+        return robustness.mean_level(level for levels in self.corrupted.values() for level in levels)
+
+
 def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[str, str], run_id: str) -> None:
     """Write the card as Markdown and as HTML into the folder that holds its pictures.
 
-    Args:
-        folder: the folder of the run's artifacts.
-        found: the numbers.
-        data: the images that they were measured on.
-        aliases: alias → number of the version that has it.
-        run_id: the run that evaluated the version.
+    `data` are the images that were evaluated by the run `run_id`; `aliases` maps each alias to a version's number.
     """
     encoded = {name: base64.b64encode((folder / name).read_bytes()).decode("ascii") for name in PICTURES}
     subject = found.lineage

@@ -1,7 +1,5 @@
 """Documents from the templates in `templates/`, as Markdown or as HTML."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Literal
@@ -15,12 +13,9 @@ Syntax = Literal["markdown", "html"]
 
 
 def render(template: str, syntax: Syntax, **values: object) -> str:
-    """Return the text of a template, without secrets.
+    """Return the text of the file `template` in `templates/`, without secrets.
 
-    Args:
-        template: name of a file in `templates/`, without `.jinja`.
-        syntax: the file of macros that the template gets as `doc`; every value is escaped for it.
-        values: the variables of the template.
+    The template gets the macros of the file that `syntax` names as `doc`; every value is escaped for that syntax.
     """
     environment = ENVIRONMENTS[syntax]
     doc = environment.get_template(f"{syntax}.jinja").module

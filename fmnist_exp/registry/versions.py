@@ -1,27 +1,24 @@
 """The versions of the registered model: registered, found, verified, tagged and described."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.export import checksums
 from fmnist_exp.registry.rendering import render
+from fmnist_exp.serving.model import ServedModel
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import first_line, without_secrets
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -61,11 +58,7 @@ def logged_model(version: ModelVersion) -> str | None:
 
 
 def files(version: ModelVersion) -> Path:
-    """Return the folder of a version's files.
-
-    Raises:
-        WorkError: the files cannot be downloaded, or are not those that were registered.
-    """
+    """Return the folder of a version's files. Raises WorkError if they are not those that were registered."""
     folder = download(str(version.source))
     checksums.verify(folder, version.tags.get(VersionTag.SHA256))
     return folder
@@ -77,6 +70,12 @@ def download(uri: str) -> Path:
         return Path(download_artifacts(uri))
     except (MlflowException, OSError) as error:
         raise WorkError(f"the files of {uri} cannot be downloaded: {first_line(error)}") from error
+
+
+def load_served(uri: str) -> ServedModel:
+    """Return the version at `uri` as the server takes it, with verified files. Raises RequestError or WorkError."""
+    version = find_uri(store.connect(), uri)
+    return ServedModel(files(version), f"{version.name} version {version.version}")
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:
@@ -128,6 +127,23 @@ def version_by_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
     return find(client, number) if number else None
 
 
+def needed(client: MlflowClient) -> tuple[set[str], set[str]]:
+    """Return the ids of the logged models and of the runs that versions of any name need.
+
+    A version needs a run if its source is an address of the run, and if it was refitted from the run's model.
+    """
+    models: set[str] = set()
+    runs: set[str] = set()
+    token = None
+    while True:
+        page = client.search_model_versions(page_token=token)
+        for version in page:
+            models.update(filter(None, [logged_model(version)]))
+            runs.update(filter(None, [version.run_id, version.tags.get(VersionTag.REFIT_OF)]))
+        if not (token := page.token):
+            return models, runs
+
+
 def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object], replacing: str = "") -> None:
     """Write tags on a version; its other tags that start with `replacing` are deleted."""
     known = find(client, str(version.version)).tags if replacing else {}
@@ -141,11 +157,7 @@ def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object],
 def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[str, float], card: str = "") -> None:
     """Write the description of a version, which the MLflow UI shows, unless a person has written or changed it.
 
-    Args:
-        client: a client of the tracking store.
-        version: the version.
-        accuracies: the accuracies to name.
-        card: id of the run with the model card, if there is one.
+    It names the accuracies, and the run `card`, which has the version's model card, if there is one.
     """
     known = find(client, str(version.version))
     before, digest = known.description or "", known.tags.get(VersionTag.DESCRIPTION_SHA256)

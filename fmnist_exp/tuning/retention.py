@@ -12,7 +12,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.errors import WorkError
-from fmnist_exp.registry import model_files
+from fmnist_exp.export import packaging
+from fmnist_exp.registry import versions
+from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
@@ -37,16 +39,17 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     reason: a search that found and registered its winner has not failed.
     """
     ranked = studies.ranked(study)
-    models, runs = model_files.needed_by_versions(client)
+    models, runs = versions.needed(client)
     kept = _kept(study, ranked, keep, models, runs)
     gone = list(study.user_attrs.get(DELETED, []))
     before, reason = len(gone), ""
     try:
         for model_id in _strays(study, client, models, runs):
-            model_files.delete(client, model_id, f"search.keep={keep}")
+            logged_models.delete_files(client, model_id, packaging.WEIGHTS, f"search.keep={keep}")
         for trial in ranked:
             if trial.number not in kept and trial.number not in gone:
-                model_files.delete(client, TrialRecord.of(trial).model_id, f"search.keep={keep}")
+                model_id = TrialRecord.of(trial).model_id
+                logged_models.delete_files(client, model_id, packaging.WEIGHTS, f"search.keep={keep}")
                 gone.append(trial.number)
     except WorkError as error:
         reason = str(error)

@@ -21,7 +21,7 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.registry import gate
+from fmnist_exp.registry import champions
 from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
@@ -259,4 +259,4 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
     tags[VersionTag.GIT_COMMIT] = winner.git_commit
     parent.log_output_model(model_id)
     interrupts.check()
-    return test_accuracy, gate.register(model_id, run_id, tags, parent, search.space.config, data)
+    return test_accuracy, champions.register(model_id, run_id, tags, parent, search.space.config, data)

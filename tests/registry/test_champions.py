@@ -18,7 +18,7 @@ def client(store):
 
 def promote(client, *numbers):
     for number in numbers:
-        champions.promote(client, versions.find(client, number), f"because {number}")
+        champions.set_champion(client, versions.find(client, number), f"because {number}")
 
 
 def test_a_promotion_is_written_on_both_versions(client):
@@ -33,13 +33,16 @@ def test_a_promotion_is_written_on_both_versions(client):
 
 def test_back_and_back_again(client):
     promote(client, "1", "2", "3")
-    assert champions.go_back(client) == versions.Registration("2", True, "back from version 3")
-    assert "champion_until" not in versions.find(client, "2").tags
-    assert champions.go_back(client).version == "1"
+    again = champions.go_back()
+    assert (again.version, again.since) == ("2", "again")
+    tags = versions.find(client, "2").tags
+    assert tags["champion_why"] == "back from version 3"
+    assert "champion_until" not in tags
+    assert champions.go_back().version == "1"
     with pytest.raises(RequestError, match="no champion before version 1"):
-        champions.go_back(client)
+        champions.go_back()
     promote(client, "3")
-    assert champions.go_back(client).version == "1"
+    assert champions.go_back().version == "1"
 
 
 def test_the_alias_decides_who_is_champion(client):
@@ -48,19 +51,19 @@ def test_the_alias_decides_who_is_champion(client):
     assert champions.history(client) == ["1", "2"]
     client.set_registered_model_alias(versions.NAME, "champion", "3")
     assert champions.history(client) == ["1", "2", "3"]
-    assert champions.go_back(client).version == "2"
+    assert champions.go_back().version == "2"
 
 
 def test_deleted_versions_are_skipped(client):
     promote(client, "1", "2", "1")
     client.delete_model_version(versions.NAME, "2")
     with pytest.raises(RequestError, match="no champion before version 1"):
-        champions.check_previous(client)
+        champions.go_back()
     promote(client, "3")
-    assert champions.go_back(client).version == "1"
+    assert champions.go_back().version == "1"
 
 
 def test_without_a_champion_there_is_nothing_to_go_back_to(client):
     assert champions.history(client) == []
     with pytest.raises(RequestError, match="no alias 'champion'"):
-        champions.check_previous(client)
+        champions.go_back()

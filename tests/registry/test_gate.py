@@ -79,7 +79,10 @@ def decide(client, version, data, config=None, **how):
     config = config or GateConfig()
     pairing = gate.pair(client, version, config, data, **how)
     with runs.closing(runs.start_run(client, "evaluate", "gate", "")) as run:
-        return gate.decide(client, pairing, run, config, **how), run
+        verdict = gate.decide(pairing, run, config, **how)
+        if verdict.promoted:
+            champions.set_champion(client, version, verdict.sentence)
+    return verdict, run
 
 
 def champion(client):
@@ -111,7 +114,7 @@ def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak, da
 
 
 def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong, answered, data):
-    champions.promote(client, weak, "test")
+    champions.set_champion(client, weak, "test")
     verdict, run = decide(client, strong, data)
     assert verdict.promoted
     assert answered == [folder_of(client, strong)]
@@ -134,7 +137,7 @@ def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong,
 @pytest.mark.parametrize("case", ["equal", "worse"])
 def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered, data):
     holder, challenger = (strong, weak) if case == "worse" else (weak, again(client, weak))
-    champions.promote(client, holder, "test")
+    champions.set_champion(client, holder, "test")
     verdict, _ = decide(client, challenger, data)
     assert not verdict.promoted
     assert verdict.sentence.startswith("refused: not shown to be better")
@@ -150,7 +153,7 @@ def again(client, version, run_id=None, **tags):
 
 
 def test_force_is_written_down(client, weak, strong, answered, data):
-    champions.promote(client, strong, "test")
+    champions.set_champion(client, strong, "test")
     verdict, _ = decide(client, weak, data, force=True)
     assert (verdict.passed, verdict.promoted) == (False, True)
     found = versions.find(client, "champion")
@@ -160,13 +163,13 @@ def test_force_is_written_down(client, weak, strong, answered, data):
 
 
 def test_a_strict_level_refuses_a_small_lead(client, weak, strong, answered, data):
-    champions.promote(client, weak, "test")
+    champions.set_champion(client, weak, "test")
     verdict, _ = decide(client, strong, data, GateConfig(level=1e-300))
     assert not verdict.promoted
 
 
 def test_a_model_whose_export_was_swapped_is_refused(client, weak, strong, answered, tmp_path, data):
-    champions.promote(client, weak, "test")
+    champions.set_champion(client, weak, "test")
     file, other = (folder_of(client, version) / "data" / "model.onnx" for version in (strong, weak))
     shutil.copy(file, tmp_path)
     try:
@@ -210,7 +213,7 @@ def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data
     with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
         runs.log_start(run, config, dataset.load(config.data, config.seed))
     other = again(client, weak, run_id=run.id)
-    champions.promote(client, weak, "test")
+    champions.set_champion(client, weak, "test")
     with pytest.raises(RequestError, match=r"validation images that neither was trained on"):
         gate.pair(client, other, GateConfig(), data)
     match = gate.pair(client, other, GateConfig(min_images=50), data)
@@ -228,7 +231,7 @@ def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data
 
 def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered, data):
     """The version itself is the weak model; the run that it names was won by the strong one."""
-    champions.promote(client, weak, "test")
+    champions.set_champion(client, weak, "test")
     refitted = again(client, weak, refit_of=strong.run_id)
     subject = lineage.trace(client, refitted)
     assert subject.refit
@@ -244,17 +247,17 @@ def test_images_other_than_the_run_s_are_refused(client, weak, small):
 
 def test_challenge_at_the_end_of_a_search(client, weak, strong, answered, data):
     with runs.closing(runs.start_run(client, "tune", "search", "")) as run:
-        first = gate.challenge(weak, run, ExperimentConfig(), data)
-        assert gate.challenge(weak, run, ExperimentConfig(), data).reason == "it was the champion before"
-        second = gate.challenge(strong, run, ExperimentConfig(), data)
-        third = gate.challenge(weak, run, ExperimentConfig(), data)
+        first = champions.challenge(weak, run, GateConfig(), data)
+        assert champions.challenge(weak, run, GateConfig(), data).reason == "it was the champion before"
+        second = champions.challenge(strong, run, GateConfig(), data)
+        third = champions.challenge(weak, run, GateConfig(), data)
     assert [first.champion, second.champion, third.champion] == [True, True, False]
     assert third.reason.startswith("refused")
 
 
 def test_back(client, weak, strong):
     for version, why in ((weak, "one"), (strong, "two")):
-        champions.promote(client, version, why)
+        champions.set_champion(client, version, why)
     assert promote("--back") == cli.DONE
     assert champion(client) == str(weak.version)
     run = client.search_runs(["0"], order_by=["attribute.start_time DESC"])[0]

@@ -14,7 +14,7 @@ from support.searches import STORAGE, FinishedSearch, configure, ended, search
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
-from fmnist_exp.registry import model_files, versions
+from fmnist_exp.registry import versions
 from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
@@ -76,7 +76,7 @@ def test_weights_are_gone_but_the_rest_stays(searched):
     for trial, run in zip(searched.study.get_trials(), searched.children(), strict=True):
         model_id = trial.user_attrs["model_id"]
         files = {entry.path for entry in searched.client.list_logged_model_artifacts(model_id, "data")}
-        assert (set(model_files.FILES) <= files) == (trial.number in kept)
+        assert (set(packaging.WEIGHTS) <= files) == (trial.number in kept)
         assert searched.client.list_artifacts(run.info.run_id, "curves")
         assert searched.client.get_logged_model(model_id).status == "READY"
 
@@ -137,7 +137,7 @@ def test_what_a_failed_trial_had_logged_goes(three, small):
     versions.register(client, strays[1], run.id, {})
     assert retention.apply(study, 3, client) == retention.Retention((2, 1, 0), 0)
     files = [{entry.path for entry in client.list_logged_model_artifacts(model_id, "data")} for model_id in strays]
-    assert [set(model_files.FILES) <= kept for kept in files] == [False, True]
+    assert [set(packaging.WEIGHTS) <= kept for kept in files] == [False, True]
 
 
 def test_what_a_version_rests_on_stays(three):
@@ -156,7 +156,7 @@ def test_what_a_version_of_another_name_rests_on_stays(three):
     client.create_registered_model("by-hand")
     client.create_model_version("by-hand", client.get_logged_model(first["model_id"]).artifact_location)
     client.create_model_version("by-hand", "file:///elsewhere/model", run_id=second["run_id"])
-    assert model_files.needed_by_versions(client) == ({first["model_id"]}, {second["run_id"]})
+    assert versions.needed(client) == ({first["model_id"]}, {second["run_id"]})
     assert retention.apply(study, 1, client) == retention.Retention((2, 1, 0), 0)
     assert loads(client, study) == [True, True, True]
 
@@ -164,14 +164,14 @@ def test_what_a_version_of_another_name_rests_on_stays(three):
 def test_what_was_cut_off_goes_on(three, monkeypatch):
     study, client = three
     calls = itertools.count()
-    delete = model_files.delete
+    delete = logged_models.delete_files
 
     def cut_off(*arguments):
         if next(calls):
             raise KeyboardInterrupt
         delete(*arguments)
 
-    monkeypatch.setattr(model_files, "delete", cut_off)
+    monkeypatch.setattr(logged_models, "delete_files", cut_off)
     with pytest.raises(KeyboardInterrupt):
         retention.apply(study, 1, client)
     assert loads(client, study) == [True, False, True]
@@ -188,4 +188,4 @@ def test_a_store_that_deletes_nothing_is_no_failure_of_the_search(three):
     assert kept.kept == (2, 1, 0, 3)
     assert "m-unknown" in kept.reason
     with pytest.raises(WorkError, match="m-unknown"):
-        model_files.delete(client, "m-unknown", "test")
+        logged_models.delete_files(client, "m-unknown", packaging.WEIGHTS, "test")
