@@ -1,7 +1,5 @@
 """The SHA-256 of every file in a model's folder, listed when a version is registered and verified before each load."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -25,14 +23,9 @@ def to_json(found: Mapping[str, str]) -> str:
 
 
 def verify(folder: Path, registered: str | None) -> None:
-    """Compare the files in `folder` with those of its version.
+    """Raise WorkError if a file in `folder` was changed, added or removed, or if the version has no checksums.
 
-    Args:
-        folder: the downloaded files.
-        registered: the version's tag `sha256`: the digest of `checksums.json`, or, from earlier releases, its content.
-
-    Raises:
-        WorkError: a file was changed, added or removed, or the version has no checksums.
+    `registered` is the version's tag `sha256`: the digest of `checksums.json`, or, from earlier releases, its content.
     """
     expected = _expected(folder, registered or "")
     found = checksums(folder)
@@ -44,17 +37,14 @@ def verify(folder: Path, registered: str | None) -> None:
 def _expected(folder: Path, registered: str) -> dict[str, str]:
     listed = folder / FILE
     try:
-        if registered.startswith("{"):
-            expected: dict[str, str] = json.loads(registered)
-            return expected
-        if not registered:
-            raise ValueError("no tag")
-        if not listed.is_file() or _digest(listed) != registered:
-            raise WorkError(f"files of the model are not those that were registered: {FILE}")
-        expected = json.loads(listed.read_bytes())
-        return expected
-    except ValueError as error:
+        if registered and not registered.startswith("{"):
+            if not listed.is_file() or _digest(listed) != registered:
+                raise WorkError(f"files of the model are not those that were registered: {FILE}")
+            registered = listed.read_text(encoding="utf-8")
+        expected: dict[str, str] = json.loads(registered)
+    except ValueError as error:  # without the tag, too
         raise WorkError("the version has no checksums (tag sha256), so its files cannot be trusted") from error
+    return expected
 
 
 def _belongs(file: Path) -> bool:

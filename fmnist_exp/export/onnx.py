@@ -4,8 +4,6 @@ tf2onnx walks through a graph dozens of times and copies all of its constants ea
 inputs of the graph that tf2onnx converts, and become constants of the result, which ONNX Runtime treats alike.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Save a Keras model as an MLflow model that loads with Keras and, without Keras, predicts on ONNX Runtime."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -50,35 +48,23 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
     `mlflow.keras.load_model` returns the Keras model, `mlflow.pyfunc.load_model` the predictor on ONNX Runtime.
 
     Args:
-        folder: A folder that does not exist yet.
-        metadata: MLflow's description of the model; it is completed and written.
-        model: A float32 model of stock Keras layers, from uint8 images (B, 28, 28) to probabilities (B, 10).
-        examples: Real images (N, 28, 28); the first one becomes the input example.
+        folder: a folder that does not exist yet.
+        metadata: MLflow's description of the model, which is completed and written.
+        model: a float32 model of stock Keras layers, from uint8 images (B, 28, 28) to probabilities (B, 10).
+        examples: real images (N, 28, 28); the first one becomes the input example.
 
     Raises:
-        WorkError: If ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
+        WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
     """
     folder.mkdir()
-    mlflow.keras.save_model(
-        model,
-        str(folder),
-        mlflow_model=metadata,
-        signature=_signature(),
-        input_example=examples[:1],
-        conda_env=_conda_environment(),
-    )
+    described = {"mlflow_model": metadata, "signature": _signature(), "input_example": examples[:1]}
+    mlflow.keras.save_model(model, str(folder), conda_env=_conda_environment(), **described)
     _export_to_onnx(model, folder / "data")
     (folder / "data" / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
     _copy_code(folder / "code")
     _loosen_python(folder / "python_env.yaml")
-    mlflow.pyfunc.add_to_model(
-        metadata,
-        loader_module=predictor.__name__,
-        data="data",
-        code="code",
-        conda_env="conda.yaml",
-        python_env="python_env.yaml",
-    )
+    environments = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+    mlflow.pyfunc.add_to_model(metadata, loader_module=predictor.__name__, data="data", code="code", **environments)
     metadata.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     metadata.save(str(folder / "MLmodel"))
     check_safe(folder)
@@ -113,8 +99,7 @@ def _check_layers(config: object) -> None:
 def _conda_environment() -> dict[str, object]:
     """Return the model's environment, for MLflow to derive all its requirement files from.
 
-    If it is given requirements only, MLflow looks for the version of pip and warns in environments without pip, such
-    as those that uv makes.
+    Given requirements only, MLflow looks for the version of pip, and warns where uv made an environment without it.
     """
     pip = {"pip": list(requirements.locked(SERVING_PACKAGES))}
     return {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={PYTHON}", "pip", pip]}
@@ -136,11 +121,7 @@ def _signature() -> ModelSignature:
 
 
 def _export_to_onnx(model: keras.Model, folder: Path) -> None:
-    """Write model.onnx beside model.keras, on TensorFlow: Keras' exporters for JAX need further libraries.
-
-    Raises:
-        WorkError: If the process that exports a model of another backend fails.
-    """
+    """Write model.onnx beside model.keras, on TensorFlow: Keras' exporters for JAX need further libraries."""
     if setup.on_tensorflow():
         from fmnist_exp.export import onnx  # late: it imports TensorFlow, which users of JAX need not have
 

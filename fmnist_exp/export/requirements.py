@@ -1,7 +1,5 @@
 """Locked requirements: the installed versions of some packages and of everything that these require."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 

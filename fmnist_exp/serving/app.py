@@ -3,8 +3,6 @@
 MLflow's own application answers `/ping`, `/version` and every unknown path or method.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -13,17 +11,32 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
-from fmnist_exp.serving import page, prometheus, protocol
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from fmnist_exp.serving import page, protocol
 from fmnist_exp.serving.asgi import ASGI, Headers, Receive, Scope, Send, respond
 from fmnist_exp.serving.limits import ClientGoneError, Limits, RequestSlots, read_body
 from fmnist_exp.serving.model import ServedModel
 from fmnist_exp.serving.protocol import RefusedError
 
 JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
-LOADING = RefusedError(
-    HTTPStatus.SERVICE_UNAVAILABLE, "The model is being loaded; try again in a second.", retry_after=1
-)
+PROMETHEUS: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LOADING = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "The model is being loaded; try again in a second.", 1)
 log = logging.getLogger(__name__)
+
+
+class Counters:
+    """The counters of one server, in the format of Prometheus."""
+
+    def __init__(self) -> None:
+        self.collectors = own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        self.requests = Counter("fmnist_requests", "Requests to /invocations by HTTP status", ["status"], registry=own)
+        self.seconds = Histogram("fmnist_request_seconds", "From headers to answer", buckets=SECONDS, registry=own)
+        self.images = Counter("fmnist_images", "Images answered by predicted class", ["name"], registry=own)
+        self.at_work = Gauge("fmnist_requests_at_work", "Requests being answered", registry=own)
+        self.model = Gauge("fmnist_model_ready", "1 once the model is warm", ["model"], registry=own)
 
 
 class Application:
@@ -31,7 +44,7 @@ class Application:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.counters = prometheus.Counters()
+        self.counters = Counters()
         self.slots = RequestSlots(limits.requests)
         self.model: ServedModel | None = None
         self._mlflow: ASGI | None = None
@@ -73,7 +86,7 @@ class Application:
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return counters of requests and images in the text format of Prometheus."""
-        await respond(send, HTTPStatus.OK, self.counters.text(), [(b"content-type", prometheus.TYPE.encode())])
+        await respond(send, HTTPStatus.OK, generate_latest(self.counters.collectors), PROMETHEUS)
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return status 200 once the model is loaded, and 503 before."""
@@ -124,7 +137,5 @@ class Application:
 
 
 async def _refuse(send: Send, refused: RefusedError) -> None:
-    headers = list(JSON)
-    if refused.retry_after is not None:
-        headers.append((b"retry-after", str(refused.retry_after).encode()))
-    await respond(send, refused.status, refused.body(), headers)
+    wait = [] if refused.retry_after is None else [(b"retry-after", str(refused.retry_after).encode())]
+    await respond(send, refused.status, refused.body(), [*JSON, *wait])

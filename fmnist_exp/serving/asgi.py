@@ -1,7 +1,5 @@
 """The types of ASGI, as far as this server uses them, and the sending of a whole answer."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
 
@@ -11,7 +9,6 @@ Headers = list[tuple[bytes, bytes]]
 class Scope(TypedDict):
     """One HTTP request, without its body."""
 
-    type: str
     method: str
     path: str
     headers: Headers

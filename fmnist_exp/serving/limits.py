@@ -1,7 +1,5 @@
 """The limits of one client's share: bytes, images, requests and time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,12 +48,7 @@ class ClientGoneError(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """Return the whole body of a request.
-
-    Raises:
-        RefusedError: the body is too large or too slow.
-        ClientGoneError: the client closed the connection.
-    """
+    """Return the body of a request. Raises RefusedError if it is too large or too slow, or ClientGoneError."""
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limits.body:
         raise _too_large(limits)

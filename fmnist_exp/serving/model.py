@@ -1,7 +1,5 @@
 """The model behind the server: verified files, loaded by this package's own predictor and run once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -17,16 +15,9 @@ class ServedModel:
     """A model with what MLflow's scoring server asks for, `metadata` and `predict`, and with `answer` for our own."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Load the model in `folder`, whose files have been verified, and run it once.
+        """Load the model in `folder`, whose files have been verified, and run it once. Raises WorkError if that fails.
 
-        None of the code that travels with the model is run.
-
-        Args:
-            folder: the folder that MLflow downloads.
-            name: what users read, e.g. `fashion-mnist version 3`.
-
-        Raises:
-            WorkError: the model cannot be loaded.
+        None of the code that travels with the model is run. Users read its `name`, e.g. `fashion-mnist version 3`.
         """
         from mlflow.models import Model  # late: the server listens before MLflow is imported
 
@@ -45,19 +36,13 @@ class ServedModel:
     def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
         """Return the body that answers a request's body, and the names of the classes in it.
 
-        Args:
-            body: JSON with images.
-            limit: how many images a request may have.
-
-        Raises:
-            protocol.RefusedError: the request is wrong.
+        Raises RefusedError if the request is wrong, or has more images than `limit`.
         """
         images = protocol.read_images(body, limit)
         try:
             columns = self._predictor.columns(images)
         except ValueError as error:
-            sentence = str(error)
-            raise protocol.RefusedError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, sentence[0].upper() + sentence[1:] + "."
-            ) from error
+            reason = str(error)
+            sentence = f"{reason[0].upper()}{reason[1:]}."
+            raise protocol.RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, sentence) from error
         return protocol.write_answer(columns), columns["name"].tolist()

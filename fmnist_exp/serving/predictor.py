@@ -48,12 +48,8 @@ class Predictor:
     def predict(self, images: object, params: Mapping[str, object] | None = None) -> pd.DataFrame:
         """Return a table with one row per image: label, name, probability, p0 … p9.
 
-        Args:
-            images: uint8 or float, 0…255, (N, 28, 28) or (N, 28, 28, 1); an array or nested lists.
-            params: ignored; MLflow passes it.
-
-        Raises:
-            ValueError: the images have another shape or type, or values that are not finite or out of range.
+        The images are an array or nested lists, (N, 28, 28) or (N, 28, 28, 1), uint8 or float, 0…255. Raises ValueError
+        if they have another shape or type, or values out of range. MLflow passes `params`, which are ignored.
         """
         return pd.DataFrame(self.columns(images))
 

@@ -4,8 +4,6 @@ MLflow's own handler converts through pandas, and its errors repeat the input wi
 same requests with the same JSON, which a test compares, in a fraction of the time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -43,9 +41,8 @@ class RefusedError(Exception):
 
 def check_headers(headers: Mapping[bytes, bytes]) -> None:
     """Raise RefusedError if the headers announce a body that is not JSON in UTF-8."""
-    kind, *parameters = (
-        part.strip().lower() for part in headers.get(b"content-type", b"").decode("latin-1").split(";")
-    )
+    content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
+    kind, *parameters = map(str.strip, content_type.split(";"))
     if kind != TYPE:
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send JSON with the header Content-Type: {TYPE}.")
     if any(parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter):
@@ -57,8 +54,7 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
 def read_images(body: bytes, limit: int) -> list[object]:
     """Return the images of a body as nested lists, whose content the predictor checks.
 
-    Raises:
-        RefusedError: the body has no list of images, more than `limit` of them, or true and false among the pixels.
+    Raises RefusedError if the body has no list of images, more than `limit` of them, or booleans among the pixels.
     """
     try:
         request = json.loads(body)
@@ -66,9 +62,8 @@ def read_images(body: bytes, limit: int) -> list[object]:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.") from error
     given = [key for key in KEYS if key in request] if isinstance(request, dict) else []
     if len(given) != 1:
-        raise RefusedError(
-            HTTPStatus.BAD_REQUEST, 'The body must be a JSON object with the images under "inputs" or "instances".'
-        )
+        sentence = 'The body must be a JSON object with the images under "inputs" or "instances".'
+        raise RefusedError(HTTPStatus.BAD_REQUEST, sentence)
     images = request[given[0]]
     if not isinstance(images, list):
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f'"{given[0]}" must be a list of images.')

@@ -1,7 +1,5 @@
 """The application run by uvicorn: it listens at once, loads the model meanwhile and stops gracefully."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Callable
@@ -31,13 +29,10 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(
     load: Callable[[], ServedModel], bound: socket.socket, limits: Limits, ready: Callable[[ServedModel], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve on the socket from `listen` until SIGINT or SIGTERM.
 
-    Args:
-        load: returns the model; it runs in a thread while the server answers 503, and what it raises ends the server.
-        bound: the socket from `listen`.
-        limits: the limits of requests.
-        ready: is called with the warm model.
+    `load` returns the model: it runs in a thread while the server answers 503, and what it raises ends the server.
+    `ready` is called with the warm model.
     """
     asyncio.run(run(uvicorn_server(limits), load, bound, ready))
 
@@ -58,10 +53,7 @@ def uvicorn_server(limits: Limits) -> uvicorn.Server:
 
 
 async def run(
-    server: uvicorn.Server,
-    load: Callable[[], ServedModel],
-    bound: socket.socket,
-    ready: Callable[[ServedModel], None],
+    server: uvicorn.Server, load: Callable[[], ServedModel], bound: socket.socket, ready: Callable[[ServedModel], None]
 ) -> None:
     """Serve in the caller's event loop; the arguments are those of `serve`."""
     serving = asyncio.create_task(server.serve(sockets=[bound]))
