@@ -94,7 +94,7 @@ def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interru
                 outcome = run_experiment(config, data, run, [callback], score_test=True, fit=fit)
             if request.register:
                 tags = outcome.version_tags(run, data)
-                registration = champions.register(outcome.model_id, run.id, tags, run, config, data)
+                registration = champions.register(outcome.model_id, run.id, tags, run, config.gate, data)
     except KeyboardInterrupt:
         interrupts.clear()
         resumable = config.training.checkpoint and checkpoints.can_be_resumed(run)

@@ -11,14 +11,12 @@ from mlflow.entities.model_registry import ModelVersion
 from fmnist_exp.backend import loading
 from fmnist_exp.config.schema import ExperimentConfig, GateConfig
 from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import ModelTag, Tag, VersionTag
-from fmnist_exp.tracking.run import Run
 
 if TYPE_CHECKING:
     from fmnist_exp.registry.gate import Verdict
@@ -71,15 +69,20 @@ def promote(
 
 
 def register(
-    model_id: str, run_id: str, tags: Mapping[str, object], run: Run, config: ExperimentConfig, data: FashionMNIST
+    model_id: str,
+    run_id: str,
+    tags: Mapping[str, object],
+    run: runs.Run,
+    config: GateConfig,
+    data: dataset.FashionMNIST,
 ) -> Registration:
     """Register the logged model of run `run_id`, and send it to the gate; `run` gets the comparison."""
     version = versions.register(run.client, model_id, run_id, {VersionTag.RUN_ID: run_id, **tags})
     run.set_tags({Tag.VERSION: version.version})
-    return challenge(version, run, config.gate, data)
+    return challenge(version, run, config, data)
 
 
-def challenge(version: ModelVersion, run: Run, config: GateConfig, data: FashionMNIST) -> Registration:
+def challenge(version: ModelVersion, run: runs.Run, config: GateConfig, data: dataset.FashionMNIST) -> Registration:
     """Send a version that was just registered to the gate. A refusal is no failure."""
     number = str(version.version)
     if versions.aliases(run.client).get(CHAMPION) == number:
@@ -148,6 +151,6 @@ def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
     return numbers, known[numbers[-1]]
 
 
-def _start(client: MlflowClient, name: str, run_id: str | None) -> Run:
+def _start(client: MlflowClient, name: str, run_id: str | None) -> runs.Run:
     # of the kinds of runs that users rely on, `evaluate` stands for all work on registered versions
     return runs.start_run(client, "evaluate", name, "", run_id=run_id)

@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation import calibration, metrics, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -17,12 +16,9 @@ from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
 from fmnist_exp.registry import lineage, model_card, versions
-from fmnist_exp.registry.lineage import Lineage
-from fmnist_exp.registry.model_card import Assessment
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
-from fmnist_exp.tracking.run import Run
 
 
 def evaluate(
@@ -32,18 +28,11 @@ def evaluate(
     temperature: bool = False,
     run_id: str | None = None,
     status: Callable[[str], None] = lambda text: None,
-) -> tuple[Assessment, str]:
-    """Score a version on the test set and on corrupted copies of it, and write its model card.
+) -> tuple[model_card.Assessment, str]:
+    """Score a version on the test set and on corrupted copies of it, write its model card, and return the run's id too.
 
-    Args:
-        model: models:/fashion-mnist@ALIAS or models:/fashion-mnist/VERSION.
-        config: its `data.source` is used, and its `seed` for the corruptions.
-        temperature: also fit a temperature on the validation images.
-        run_id: id of an existing run to write to; None starts a new one.
-        status: is called with the name of each step before it begins.
-
-    Returns:
-        What was measured, and the id of the run.
+    Of `config`, the data's source and the seed of the corruptions are used. With `temperature`, fit one on validation
+    images. The results go to a new run, or to `run_id`. `status` is called with the name of each step before it begins.
 
     Raises:
         RequestError: there is no such version, its images are not the data's, or none is left for the temperature.
@@ -56,20 +45,20 @@ def evaluate(
         raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
     name = f"evaluate version {subject.number}"
     with runs.closing(runs.start_run(client, "evaluate", name, "", run_id=run_id)) as run:
-        found = assess(subject, data, config.seed, temperature=temperature, progress=status)
+        found = assess(subject, data, config.seed, temperature=temperature, status=status)
         write(client, found, data, run)
     return found, run.id
 
 
 def assess(
-    subject: Lineage, data: FashionMNIST, seed: int, *, temperature: bool, progress: Callable[[str], None]
-) -> Assessment:
+    subject: lineage.Lineage, data: dataset.FashionMNIST, seed: int, *, temperature: bool, status: Callable[[str], None]
+) -> model_card.Assessment:
     """Let a version predict every test image, clean and corrupted with the random seed `seed`.
 
-    With `temperature`, fit one on validation images that the model was not trained on. `progress` is called with the
+    With `temperature`, fit one on validation images that the model was not trained on. `status` is called with the
     name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
     """
-    progress("clean test images")
+    status("clean test images")
     predictor = lineage.Predictor(versions.files(subject.version), f"version {subject.number}")
     probabilities, labels = predictor.probabilities(data.test.images), data.test.labels
     fitted = None
@@ -77,18 +66,18 @@ def assess(
         held_out = subject.held_out.load_predictor().probabilities(data.validation.images)
         fitted = robustness.fit_temperature((held_out, data.validation.labels), (probabilities, labels))
     value = fitted.value if fitted else None
-    return Assessment(
+    return model_card.Assessment(
         lineage=subject,
         seed=seed,
         test=metrics.evaluate(probabilities, labels, "test"),
         probabilities=probabilities,
         clean=robustness.level(probabilities, labels, value),
-        corrupted=robustness.score_corrupted(predictor.probabilities, data.test.images, labels, seed, value, progress),
+        corrupted=robustness.score_corrupted(predictor.probabilities, data.test.images, labels, seed, value, status),
         temperature=fitted,
     )
 
 
-def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run) -> None:
+def write(client: MlflowClient, found: model_card.Assessment, data: dataset.FashionMNIST, run: runs.Run) -> None:
     """Write numbers, figures and model card to `run`, and a summary to the version."""
     version = found.lineage.version
     run.log_params({Param.MODEL: versions.uri(version), Param.VERSION: version.version, Param.SEED: found.seed})
@@ -114,7 +103,7 @@ def write(client: MlflowClient, found: Assessment, data: FashionMNIST, run: Run)
     versions.describe(client, version, accuracies, run.id)
 
 
-def _log_metrics(run: Run, found: Assessment, data: FashionMNIST) -> None:
+def _log_metrics(run: runs.Run, found: model_card.Assessment, data: dataset.FashionMNIST) -> None:
     """Log the metrics of each corruption with the severity as step: the MLflow UI draws them as curves."""
     model_id = found.lineage.model_id
     run.log_metrics(found.test.metrics(), 0, model_id, data.test)
@@ -130,7 +119,7 @@ def _log_metrics(run: Run, found: Assessment, data: FashionMNIST) -> None:
     run.log_metrics(summary, 0, model_id)
 
 
-def _write_numbers(folder: Path, found: Assessment) -> None:
+def _write_numbers(folder: Path, found: model_card.Assessment) -> None:
     (folder / "evaluation").mkdir()
     report = {"test": found.test.report(), "temperature": vars(found.temperature) if found.temperature else None}
     (folder / Artifact.REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -143,7 +132,7 @@ def _write_numbers(folder: Path, found: Assessment) -> None:
                 table.writerow((name, severity, level.accuracy, level.confidence, level.ece, level.scaled_ece))
 
 
-def _write_figures(folder: Path, found: Assessment, data: FashionMNIST) -> None:
+def _write_figures(folder: Path, found: model_card.Assessment, data: dataset.FashionMNIST) -> None:
     images, labels = data.test.images, data.test.labels
     one = images[:1]
     samples = {name: [one[0], *(corrupt(name, one, s, found.seed)[0] for s in SEVERITIES)] for name in CORRUPTIONS}

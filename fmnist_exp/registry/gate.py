@@ -141,8 +141,7 @@ def decide(pairing: Pairing, run: Run, config: GateConfig, *, force: bool = Fals
     verdict = _judge(pairing, config, force)
     with run.artifacts() as folder:
         (folder / "gate").mkdir()
-        text = json.dumps(verdict.report(config), indent=2)
-        (folder / Artifact.VERDICT).write_text(text + "\n", encoding="utf-8")
+        (folder / Artifact.VERDICT).write_text(json.dumps(verdict.report(config), indent=2) + "\n", encoding="utf-8")
         if verdict.comparison:
             verdict.comparison.write_images(folder / Artifact.GATE_IMAGES)
             title = f"Version {verdict.version} against version {verdict.champion}"
@@ -164,8 +163,8 @@ def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
         files, name = versions.files(pairing.challenger), f"version {pairing.challenger.version}"
         served = lineage.Predictor(files, name).probabilities(pairing.samples)
         setup.start()
-        keras_model = logged_models.load_keras(files)
-        difference = float(np.abs(served - np.asarray(keras_model(pairing.samples))).max())
+        trained = np.asarray(logged_models.load_keras(files)(pairing.samples))
+        difference = float(np.abs(served - trained).max())
         if not difference <= packaging.TOLERANCE:
             reasons.append(f"the exported model differs from its Keras model by {difference:.2g} in a probability")
         if force or not reasons:
@@ -174,9 +173,8 @@ def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
             answer = "answered"
     except WorkError as error:
         reasons.append(str(error))
-    opponent = None if isinstance(pairing, NoChampion) else pairing.champion
-    champion = str(opponent.version) if opponent else None
-    known = [version for version in (pairing.challenger, opponent) if version]
+    opponents = [] if isinstance(pairing, NoChampion) else [pairing.champion]
+    champion = str(opponents[0].version) if opponents else None
     return Verdict(
         version=str(pairing.challenger.version),
         champion=champion,
@@ -187,7 +185,10 @@ def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
         comparison=comparison,
         difference=difference,
         smoke=answer,
-        test_accuracy={str(one.version): one.tags.get(VersionTag.TEST_ACCURACY, "unknown") for one in known},
+        test_accuracy={
+            str(one.version): one.tags.get(VersionTag.TEST_ACCURACY, "unknown")
+            for one in (pairing.challenger, *opponents)
+        },
     )
 
 

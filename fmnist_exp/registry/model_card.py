@@ -15,15 +15,15 @@ from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation import robustness
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.evaluation.metrics import Evaluation
-from fmnist_exp.evaluation.robustness import Level, Temperature
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.lineage import Lineage
-from fmnist_exp.registry.rendering import render
+from fmnist_exp.registry.rendering import Syntax, render
 from fmnist_exp.tracking.names import Artifact, Metric, Tag, VersionTag
 from fmnist_exp.tracking.run import param_text
 
 Rows = list[tuple[str, ...]]
 
+FILES: dict[Artifact, Syntax] = {Artifact.MODEL_CARD_MARKDOWN: "markdown", Artifact.MODEL_CARD: "html"}
 PICTURES = (Artifact.CONFUSION_MATRIX, Artifact.RELIABILITY, Artifact.ROBUSTNESS_CURVES, Artifact.ROBUSTNESS_SAMPLES)
 ALWAYS_SHOWN = (
     "model.family",
@@ -40,12 +40,12 @@ class Assessment:
     seed: int  # of the corruptions
     test: Evaluation
     probabilities: NDArray[np.float32]  # (10000, 10) for the test set
-    clean: Level
-    corrupted: Mapping[str, tuple[Level, ...]]  # corruption → one level per severity
-    temperature: Temperature | None
+    clean: robustness.Level
+    corrupted: Mapping[str, tuple[robustness.Level, ...]]  # corruption → one level per severity
+    temperature: robustness.Temperature | None
 
     @property
-    def mean(self) -> Level:
+    def mean(self) -> robustness.Level:
         """The mean over all corruptions and severities."""
         return robustness.mean_level(level for levels in self.corrupted.values() for level in levels)
 
@@ -55,57 +55,27 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
 
     `data` are the images that were evaluated by the run `run_id`; `aliases` maps each alias to a version's number.
     """
-    encoded = {name: base64.b64encode((folder / name).read_bytes()).decode("ascii") for name in PICTURES}
     subject = found.lineage
-    values = {
+    encoded = {name: base64.b64encode((folder / name).read_bytes()).decode("ascii") for name in PICTURES}
+    values: dict[str, object] = {
         "name": versions.NAME,
-        "number": subject.number,
         "uri": versions.uri(subject.version),
-        "test": found.test,
-        "images": f"{found.test.confusion.sum():,}",
-        "mean": found.mean,
-        "clean": found.clean,
-        "seed": found.seed,
-        "temperature": found.temperature,
-        "refit": subject.refit,
-        "overview": _overview(found, [alias for alias, number in aliases.items() if number == subject.number]),
-        "data": _data(data),
+        "aliases": [alias for alias, number in aliases.items() if number == subject.number],
+        "subject": subject,
+        "metrics": subject.held_out.run.data.metrics,
+        "found": found,
+        "data": data,
+        "class_names": CLASS_NAMES,
         "training": _training(subject),
         "classes": _classes(found),
         "severities": [str(severity) for severity in SEVERITIES],
         "corrupted": _corrupted(found),
-        "calibration": _calibration(found),
-        "limits": _limits(found),
+        "extremes": _extremes(found),
         "lineage": _lineage(subject, run_id),
         "pictures": {name: f"data:image/png;base64,{content}" for name, content in encoded.items()},
     }
-    (folder / Artifact.MODEL_CARD_MARKDOWN).write_text(render("model_card", "markdown", **values), encoding="utf-8")
-    (folder / Artifact.MODEL_CARD).write_text(render("model_card", "html", **values), encoding="utf-8")
-
-
-def _overview(found: Assessment, aliases: list[str]) -> Rows:
-    recorded = found.lineage.held_out.run.data.metrics
-    parameters, accuracy = recorded.get(Metric.PARAMETERS), recorded.get(Metric.BEST_VAL_ACCURACY)
-    rows: Rows = [
-        ("version", f"{found.lineage.number} ({', '.join(aliases) or 'no alias'})"),
-        ("input", "images (N, 28, 28) or (N, 28, 28, 1), uint8 or float, 0…255, light garment on black"),
-        ("output", "one row per image: label, name, probability, p0 … p9"),
-        ("parameters", "unknown" if parameters is None else f"{parameters:,.0f}"),
-        ("test accuracy", f"{found.test.accuracy:.2%}"),
-        ("test cross-entropy", f"{found.test.loss:.4f} nats"),
-        ("test calibration error (ECE)", f"{found.test.ece:.2%}"),
-    ]
-    return rows if accuracy is None else [*rows, ("validation accuracy of its run", f"{accuracy:.2%}")]
-
-
-def _data(data: FashionMNIST) -> Rows:
-    splits = {"training": data.train, "validation": data.validation, "test": data.test}
-    return [
-        ("data set", "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), Zalando's article images; MIT licence"),
-        ("source", data.source),
-        *((f"{name} images", f"{len(split.images):,}, digest {split.digest}") for name, split in splits.items()),
-        ("labels", f"10 classes of equal size: {', '.join(CLASS_NAMES)}"),
-    ]
+    for file, syntax in FILES.items():
+        (folder / file).write_text(render("model_card", syntax, **values), encoding="utf-8")
 
 
 def _training(subject: Lineage) -> Rows:
@@ -143,38 +113,15 @@ def _corrupted(found: Assessment) -> Rows:
     return rows
 
 
-def _calibration(found: Assessment) -> Rows:
-    if found.temperature is None:
-        return []
-    pairs = {
-        "validation": found.temperature.validation,
-        "test": found.temperature.test,
-        "corrupted test, mean": (found.mean.ece, found.mean.scaled_ece or 0.0),
-    }
-    return [(name, f"{before:.2%}", f"{after:.2%}") for name, (before, after) in pairs.items()]
-
-
-def _limits(found: Assessment) -> list[str]:
+def _extremes(found: Assessment) -> dict[str, object]:
+    """Return the class, the mistake and the corruption at which the model is worst."""
     recall = {name: row["recall"] for name, row in found.test.per_class.items()}
     weakest = min(recall, key=lambda name: recall[name])
     mistakes = found.test.confusion - np.diag(np.diag(found.test.confusion))
     true, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
     hardest = min(found.corrupted, key=lambda name: found.corrupted[name][-1].accuracy)
-    level = found.corrupted[hardest][-1]
-    lean = "overconfident" if found.clean.confidence > found.test.accuracy else "underconfident"
-    count = found.test.confusion.sum()
-    return [
-        f"The model is weakest on {weakest}: it classifies {recall[weakest]:.1%} of these test images correctly. Its"
-        f" most frequent mistake is {CLASS_NAMES[true]} taken for {CLASS_NAMES[predicted]} ({mistakes.max()} times).",
-        f"The most harmful corruption is {hardest}: at severity 5 the model is correct on {level.accuracy:.1%} of the"
-        f" images, at a mean confidence of {level.confidence:.1%}. A high probability does not show that an image is"
-        " like those that the model was trained on.",
-        f"On clean test images the model is {lean}: its mean confidence is {found.clean.confidence:.1%}.",
-        "There is no answer “none of these”: the model gives one of the ten names to any picture.",
-        "The model expects a centred, light garment on black, as in Fashion-MNIST; dark on white is inversion 5.",
-        f"An accuracy measured on {count:,} images is uncertain by about"
-        f" ±{1.96 * np.sqrt(found.test.accuracy * (1 - found.test.accuracy) / count):.1%} (95 % confidence).",
-    ]
+    mistake = {"true": CLASS_NAMES[true], "predicted": CLASS_NAMES[predicted], "times": mistakes.max()}
+    return {"weakest": weakest, "recall": recall[weakest], "mistake": mistake, "hardest": hardest}
 
 
 def _lineage(subject: Lineage, run_id: str) -> Rows:

@@ -1,7 +1,5 @@
 """One real request to a model through MLflow's scoring server, started for it in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import socket
@@ -38,11 +36,11 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Mapping[str, object]:
     """Return the row that the server answers for one image (28, 28), with the model in `folder`.
 
-    Raises:
-        WorkError: the server did not start, did not answer within `limit` seconds, or answered with an error.
+    Raises WorkError if it did not start, did not answer within `limit` seconds, or answered with an error.
     """
+    _bypass_proxy()
     deadline, step = time.monotonic() + limit, "start"
-    with tempfile.TemporaryFile() as log, server(folder, log) as (port, process), _without_proxy():
+    with tempfile.TemporaryFile() as log, server(folder, log) as (port, process):
         timer = threading.Timer(limit, process.kill)  # MLflow's client waits for an answer without a limit
         timer.start()
         try:
@@ -68,13 +66,9 @@ def server(folder: Path, log: IO[bytes]) -> Iterator[tuple[int, subprocess.Popen
         port = int(probe.getsockname()[1])
     command, environment = scoring_server.get_cmd(str(folder), port=port)
     # a session of its own: Ctrl-C reaches this process only, which then stops the server
+    arguments = [sys.executable, "-c", RUN, *shlex.split(command)]
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, *shlex.split(command)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
+        arguments, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
     )
     try:
         yield port, process
@@ -89,18 +83,10 @@ def server(folder: Path, log: IO[bytes]) -> Iterator[tuple[int, subprocess.Popen
             process.stdin.close()
 
 
-@contextmanager
-def _without_proxy() -> Iterator[None]:
-    """Let no request of the block to the loopback interface go to a proxy, which cannot reach it."""
-    before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = ",".join(filter(None, [before or os.environ.get("NO_PROXY"), HOST]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["no_proxy"]
-        else:
-            os.environ["no_proxy"] = before
+def _bypass_proxy() -> None:
+    """Let this process send no request for the loopback interface to a proxy, which cannot reach it."""
+    excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or HOST).split(",")
+    os.environ["no_proxy"] = ",".join(dict.fromkeys([*excepted, HOST]))
 
 
 def _last_line(log: IO[bytes]) -> str:

@@ -259,4 +259,4 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
     tags[VersionTag.GIT_COMMIT] = winner.git_commit
     parent.log_output_model(model_id)
     interrupts.check()
-    return test_accuracy, champions.register(model_id, run_id, tags, parent, search.space.config, data)
+    return test_accuracy, champions.register(model_id, run_id, tags, parent, search.space.config.gate, data)

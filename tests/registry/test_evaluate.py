@@ -50,7 +50,7 @@ def version(client):
 def evaluate(client, version, small, *, temperature):
     subject = lineage.trace(client, versions.find(client, str(version.version)))
     with runs.closing(runs.start_run(client, "evaluate", "evaluate", "")) as run:
-        found = evaluations.assess(subject, small, 0, temperature=temperature, progress=print)
+        found = evaluations.assess(subject, small, 0, temperature=temperature, status=print)
         evaluations.write(client, found, small, run)
     return found, run
 
@@ -160,7 +160,7 @@ def again(client, version, **fields):
 
 def test_the_same_seed_gives_the_same_numbers(client, version, small, evaluated):
     subject = lineage.trace(client, version)
-    again = evaluations.assess(subject, small, 0, temperature=False, progress=print)
+    again = evaluations.assess(subject, small, 0, temperature=False, status=print)
     accuracies = [[[level.accuracy for level in row] for row in x.corrupted.values()] for x in (again, evaluated[0])]
     assert accuracies[0] == accuracies[1]
 
