@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -21,6 +21,7 @@ from fmnist_exp.tracking.names import ModelTag, Tag, VersionTag
 if TYPE_CHECKING:
     from fmnist_exp.registry.gate import Verdict
 
+KIND: Final = "evaluate"  # of the kinds of runs, it stands for all work on registered versions
 REMEMBERED = 100  # champions; the value of a tag has at most 5,000 characters
 
 
@@ -58,7 +59,7 @@ def promote(
     from fmnist_exp.registry import gate  # late: it imports Keras, which the way back does not need
 
     pairing = gate.pair(client, challenger, config.gate, dataset.load(config.data, seed=0), force=force)
-    with runs.closing(_start(client, f"promote version {number}", run_id)) as run:
+    with runs.closing(runs.start_run(client, KIND, f"promote version {number}", "", run_id=run_id)) as run:
         verdict = gate.decide(pairing, run, config.gate, force=force)
         if verdict.promoted:
             set_champion(client, challenger, verdict.sentence)
@@ -102,9 +103,9 @@ def go_back(run_id: str | None = None) -> Promotion:
     """
     client = store.connect()
     numbers, version = _previous(client)  # before a run is started
-    with runs.closing(_start(client, "promote: back", run_id)) as run:
+    with runs.closing(runs.start_run(client, KIND, "promote: back", "", run_id=run_id)) as run:
         reason = f"back from version {history(client)[-1]}"
-        _set_champion(client, version, numbers, reason)
+        set_champion(client, version, reason, numbers)
         run.set_tags({Tag.VERSION: version.version, Tag.GATE: reason})
     return Promotion(str(version.version), "again", run.id)
 
@@ -120,14 +121,14 @@ def history(client: MlflowClient) -> list[str]:
     return numbers if present is None or numbers[-1:] == [present] else [*numbers, present]
 
 
-def set_champion(client: MlflowClient, version: ModelVersion, reason: str) -> None:
-    """Make a version the champion without a gate, and write down when, why and after which one."""
-    _set_champion(client, version, [*history(client), str(version.version)], reason)
+def set_champion(client: MlflowClient, version: ModelVersion, reason: str, numbers: list[str] | None = None) -> None:
+    """Make a version the champion without a gate, and write down when, why and after which one.
 
-
-def _set_champion(client: MlflowClient, version: ModelVersion, numbers: list[str], reason: str) -> None:
-    """Move the alias first: if the rest is interrupted, `history` still ends with the new champion."""
+    `numbers` is the history that ends with the version; None adds the version to the present one.
+    """
+    numbers = numbers or [*history(client), str(version.version)]
     former = versions.version_by_alias(client, CHAMPION)
+    # the alias first: if the rest is interrupted, `history` still ends with the new champion
     client.set_registered_model_alias(NAME, CHAMPION, version.version)
     client.set_registered_model_tag(NAME, ModelTag.CHAMPIONS, " ".join(numbers[-REMEMBERED:]))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -149,8 +150,3 @@ def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
     if not numbers:
         raise RequestError(f"no champion before version {present} exists; {versions.existing(client)}")
     return numbers, known[numbers[-1]]
-
-
-def _start(client: MlflowClient, name: str, run_id: str | None) -> runs.Run:
-    # of the kinds of runs that users rely on, `evaluate` stands for all work on registered versions
-    return runs.start_run(client, "evaluate", name, "", run_id=run_id)

@@ -18,7 +18,8 @@ from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.lineage import Lineage
 from fmnist_exp.registry.rendering import Syntax, render
-from fmnist_exp.tracking.names import Artifact, Metric, Tag, VersionTag
+from fmnist_exp.tracking import names
+from fmnist_exp.tracking.names import Artifact, Metric
 from fmnist_exp.tracking.run import param_text
 
 Rows = list[tuple[str, ...]]
@@ -62,7 +63,8 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
         "uri": versions.uri(subject.version),
         "aliases": [alias for alias, number in aliases.items() if number == subject.number],
         "subject": subject,
-        "metrics": subject.held_out.run.data.metrics,
+        "recorded": subject.held_out.run.data,
+        "names": names,
         "found": found,
         "data": data,
         "class_names": CLASS_NAMES,
@@ -71,7 +73,7 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
         "severities": [str(severity) for severity in SEVERITIES],
         "corrupted": _corrupted(found),
         "extremes": _extremes(found),
-        "lineage": _lineage(subject, run_id),
+        "run_id": run_id,
         "pictures": {name: f"data:image/png;base64,{content}" for name, content in encoded.items()},
     }
     for file, syntax in FILES.items():
@@ -122,24 +124,3 @@ def _extremes(found: Assessment) -> dict[str, object]:
     hardest = min(found.corrupted, key=lambda name: found.corrupted[name][-1].accuracy)
     mistake = {"true": CLASS_NAMES[true], "predicted": CLASS_NAMES[predicted], "times": mistakes.max()}
     return {"weakest": weakest, "recall": recall[weakest], "mistake": mistake, "hardest": hardest}
-
-
-def _lineage(subject: Lineage, run_id: str) -> Rows:
-    tags, recorded = subject.version.tags, subject.held_out.run
-    commit = tags.get(VersionTag.GIT_COMMIT) or recorded.data.tags.get(Tag.GIT_COMMIT) or "unknown"
-    rows: Rows = [("training run", str(subject.version.run_id))]
-    if subject.refit:
-        rows.append(("refitted from run", recorded.info.run_id))
-    rows += [
-        ("experiment", recorded.data.tags.get(Tag.EXPERIMENT, "unknown")),
-        ("evaluated by run", run_id),
-        ("logged model", subject.model_id or str(subject.version.source)),
-        ("git commit", commit),
-    ]
-    named = {
-        VersionTag.STUDY: "study",
-        VersionTag.TRIAL: "trial",
-        VersionTag.GATE_VERDICT: "gate",
-        VersionTag.CHAMPION_WHY: "reason why it became champion",
-    }
-    return rows + [(title, tags[key]) for key, title in named.items() if tags.get(key)]
