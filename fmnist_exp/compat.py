@@ -13,7 +13,7 @@ import operator
 import platform
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import keras
@@ -47,8 +47,7 @@ def seed_keras(seed: int) -> None:
 def keras_nodes(model: keras.Model) -> Mapping[int, Sequence[Any]]:
     """Return the nodes of a model's graph, each one use of a layer, by depth; the highest depth is the input's."""
     network = getattr(model, "_functional", model)  # of a Sequential model
-    nodes: Mapping[int, Sequence[Any]] = _attribute("keras", network, "_nodes_by_depth")
-    return nodes
+    return cast("Mapping[int, Sequence[Any]]", _attribute("keras", network, "_nodes_by_depth"))
 
 
 def tensorflow_gradients() -> dict[str, object]:
@@ -74,8 +73,7 @@ def artifact_repository(location: str, tracking_uri: str) -> Any:
 
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return `tags` with those that MLflow finds out about this process: its user, source and git commit."""
-    found: dict[str, str] = _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags))
-    return found
+    return cast("dict[str, str]", _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))
 
 
 def select_trials(study: Study, select: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:

@@ -30,17 +30,13 @@ class ScoredSplit:
     evaluation: Evaluation
 
 
-def write_model(folder: Path, model: keras.Model, config: ExperimentConfig) -> None:
-    """Write the network's layers as a table and as a diagram."""
+def write_training(folder: Path, model: keras.Model, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
+    """Write the network's table and diagram, the learning curves, and training images with and without augmentation."""
     lines: list[str] = []
     model.summary(print_fn=lines.append, line_length=100)
     _write(folder, Artifact.SUMMARY, "\n".join(lines) + "\n")
     title = f"{config.name}: {model.count_params():,} parameters"
     canvas.save(folder, Artifact.DIAGRAM, figures.model_diagram(models.describe(model), title))
-
-
-def write_fit(folder: Path, fitted: Fit, data: FashionMNIST, config: ExperimentConfig) -> None:
-    """Write the learning curves, and training images before and after augmentation."""
     canvas.save(folder, Artifact.ACCURACY_CURVES, figures.curves(fitted.epochs, "accuracy", fitted.best))
     canvas.save(folder, Artifact.LOSS_CURVES, figures.curves(fitted.epochs, "loss", fitted.best))
     for name, picture in _training_images(data.train, config.augmentation, config.seed).items():

@@ -57,8 +57,7 @@ def run_experiment(
         validation = [data.validation] if len(data.validation.images) else []
         scored = [_score(model, split) for split in [*validation, *([data.test] if score_test else [])]]
         with run.artifacts() as folder:
-            artifacts.write_model(folder, network, config)
-            artifacts.write_fit(folder, fitted, data, config)
+            artifacts.write_training(folder, network, fitted, data, config)
             artifacts.write_evaluations(folder, scored)
 
         found = {part.split.name: part.evaluation for part in scored}

@@ -58,9 +58,7 @@ class TrainResult:
 def train(request: TrainRequest) -> TrainResult:
     """Train an experiment, or resume an interrupted one, and score the model on the test set.
 
-    Raises:
-        RequestError: The experiment cannot be run; no run was started.
-        WorkError: The fit failed; the run says why.
+    Raises RequestError if it cannot be run, before a run is started, and WorkError if the fit fails; the run says why.
     """
     experiment, interrupted = request.experiment, None
     if isinstance(experiment, Resume):

@@ -48,11 +48,7 @@ def load_keras(location: str | Path) -> keras.Model:
 
 
 def delete_files(client: MlflowClient, model_id: str, paths: Collection[str], reason: str) -> None:
-    """Delete files of a logged model and record the reason in the model's tags. Missing files are no error.
-
-    Raises:
-        WorkError: The store does not delete them.
-    """
+    """Delete files of a logged model, if they exist, and record the reason in its tags. Raises WorkError on failure."""
     try:
         store.delete_files(client, client.get_logged_model(model_id).artifact_location, paths)
         client.set_logged_model_tags(model_id, {str(LoggedModelTag.WEIGHTS): f"deleted: {reason}"})

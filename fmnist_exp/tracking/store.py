@@ -21,8 +21,7 @@ TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would
 def connect() -> MlflowClient:
     """Return a client of the store that MLFLOW_TRACKING_URI names, or of the embedded one, after checking the store.
 
-    Raises:
-        RequestError: The server does not answer or the store cannot be written.
+    Raises RequestError if the server does not answer or the store cannot be written.
     """
     uri = mlflow.get_tracking_uri()
     shown = without_secrets(uri)
@@ -68,11 +67,7 @@ def use(uri: str) -> None:
 
 
 def download_text(uri: str) -> str:
-    """Return the content of a text artifact, for example of `runs:/RUN_ID/experiment.yaml`.
-
-    Raises:
-        RequestError: The store cannot be used or has no such artifact.
-    """
+    """Return a text artifact such as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if that is impossible."""
     connect()
     try:
         return str(mlflow.artifacts.load_text(uri))
@@ -81,10 +76,7 @@ def download_text(uri: str) -> str:
 
 
 def delete_files(client: MlflowClient, location: str, paths: Collection[str]) -> None:
-    """Delete files below an artifact location; those that are missing already are no error.
-
-    Each kind of artifact store raises errors of its own if it cannot delete.
-    """
+    """Delete files below an artifact location, if they exist; each kind of store raises errors of its own."""
     repository = compat.artifact_repository(location, client.tracking_uri)
     for folder in sorted({path.rpartition("/")[0] for path in paths}):
         for path in sorted({entry.path for entry in repository.list_artifacts(folder)} & set(paths)):
