@@ -3,8 +3,6 @@
 The paper behind all of it: Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +26,11 @@ class Reliability:
     accuracy: NDArray[np.float64]
 
 
-def _binned(
-    probabilities: Probabilities, labels: Labels
-) -> tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.bool_]]:
+def _binned(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Probabilities, NDArray[np.bool_]]:
     """Return the bin (N,), the confidence (N,) and the correctness (N,) of each prediction."""
     confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1), confidence, correct
+    bins = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    return bins, confidence, probabilities.argmax(axis=1) == labels
 
 
 def reliability(probabilities: Probabilities, labels: Labels) -> Reliability:

@@ -1,7 +1,5 @@
 """The comparison of two models on the same images, and a test of whether the difference is more than chance."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +26,12 @@ class Comparison:
     @property
     def won(self) -> NDArray[np.bool_]:
         """The images that only the challenger predicts correctly, as a mask (N,)."""
-        won: NDArray[np.bool_] = (self.challenger == self.split.labels) & (self.champion != self.split.labels)
-        return won
+        return np.asarray((self.challenger == self.split.labels) & (self.champion != self.split.labels), np.bool_)
 
     @property
     def lost(self) -> NDArray[np.bool_]:
         """The images that only the champion predicts correctly, as a mask (N,)."""
-        lost: NDArray[np.bool_] = (self.champion == self.split.labels) & (self.challenger != self.split.labels)
-        return lost
+        return np.asarray((self.champion == self.split.labels) & (self.challenger != self.split.labels), np.bool_)
 
     @property
     def p_value(self) -> float:

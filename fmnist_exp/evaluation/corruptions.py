@@ -4,8 +4,6 @@ Each corruption takes uint8 images (N, 28, 28), a severity from 1 to 5 and a gen
 pixels of any number type, which `corrupt` rounds and clips. A new one is a function and an entry of CORRUPTIONS.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 
@@ -31,10 +29,7 @@ def noise(images: Images, severity: int, random: np.random.Generator) -> Pixels:
 def blur(images: Images, severity: int, random: np.random.Generator) -> Pixels:
     """Blur each image with a Gaussian filter."""
     deviation = (0.6, 0.9, 1.3, 1.8, 2.5)[severity - 1]  # pixels
-    blurred: NDArray[np.float32] = gaussian_filter(
-        images.astype(np.float32), (0, deviation, deviation), mode="constant"
-    )
-    return blurred
+    return np.asarray(gaussian_filter(images.astype(np.float32), (0, deviation, deviation), mode="constant"))
 
 
 def shift(images: Images, severity: int, random: np.random.Generator) -> Pixels:
@@ -65,8 +60,7 @@ def contrast(images: Images, severity: int, random: np.random.Generator) -> Pixe
     """Move every pixel towards the mean of its image."""
     kept = np.float32((0.7, 0.5, 0.35, 0.2, 0.1)[severity - 1])
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
-    faded: NDArray[np.float32] = mean + (images - mean) * kept
-    return faded
+    return np.asarray(mean + (images - mean) * kept)
 
 
 def inversion(images: Images, severity: int, random: np.random.Generator) -> Pixels:
@@ -86,14 +80,8 @@ def occlusion(images: Images, severity: int, random: np.random.Generator) -> Pix
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "noise": noise,
-    "blur": blur,
-    "shift": shift,
-    "rotation": rotation,
-    "brightness": brightness,
-    "contrast": contrast,
-    "inversion": inversion,
-    "occlusion": occlusion,
+    function.__name__: function
+    for function in (noise, blur, shift, rotation, brightness, contrast, inversion, occlusion)
 }
 
 
@@ -104,5 +92,5 @@ def corrupt(name: str, images: Images, severity: int, seed: int) -> Images:
     corruption does not change the others.
     """
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    corrupted: Images = np.clip(np.rint(CORRUPTIONS[name](images, severity, random)), 0, 255).astype(np.uint8)
-    return corrupted
+    corrupted = CORRUPTIONS[name](images, severity, random)
+    return np.clip(np.rint(corrupted), 0, 255).astype(np.uint8)

@@ -1,7 +1,5 @@
 """The numbers that say how good a model is on one split."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +45,7 @@ def evaluate(probabilities: Probabilities, labels: Labels, split: str) -> Evalua
     classes = np.arange(len(CLASS_NAMES))
     predicted = probabilities.argmax(axis=1)
     table = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
+    rows = np.stack(table, axis=1).tolist()  # one for each class
     columns = ("precision", "recall", "f1-score", "support")
     exact = probabilities.astype(np.float64)
     return Evaluation(
@@ -54,10 +53,7 @@ def evaluate(probabilities: Probabilities, labels: Labels, split: str) -> Evalua
         accuracy=float(np.mean(predicted == labels)),
         loss=float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=classes)),
         ece=expected_calibration_error(probabilities, labels),
-        per_class={
-            name: {column: float(values[i]) for column, values in zip(columns, table, strict=True)}
-            for i, name in enumerate(CLASS_NAMES)
-        },
+        per_class={name: dict(zip(columns, row, strict=True)) for name, row in zip(CLASS_NAMES, rows, strict=True)},
         confusion=confusion_matrix(labels, predicted, labels=classes),
     )
 

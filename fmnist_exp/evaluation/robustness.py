@@ -1,18 +1,13 @@
 """Scores of a model on corrupted copies of images, and what scaling by a temperature does to its calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fmnist_exp.evaluation import calibration
 from fmnist_exp.evaluation.calibration import Labels, Probabilities, expected_calibration_error
-from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-
-Images = NDArray[np.uint8]
+from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Images, corrupt
 
 
 @dataclass(frozen=True)
@@ -27,15 +22,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature fitted on validation images, with the calibration errors before and after scaling by it."""
+    """A temperature fitted on validation images, and what scaling by it changes."""
 
     value: float
-    validation: tuple[float, float]
+    validation: tuple[float, float]  # expected calibration errors, before and after
     test: tuple[float, float]
 
 
 def level(probabilities: Probabilities, labels: Labels, temperature: float | None) -> Level:
-    """Score probabilities (N, 10) against labels (N,)."""
+    """Score probabilities (N, 10) against labels (N,), and once more at a fitted temperature if there is one."""
     scaled = None
     if temperature is not None:
         scaled = expected_calibration_error(calibration.scale(probabilities, temperature), labels)
@@ -55,48 +50,28 @@ def score_corrupted(
     temperature: float | None,
     progress: Callable[[str], None],
 ) -> dict[str, tuple[Level, ...]]:
-    """Score every corruption of uint8 images (N, 28, 28) at every severity.
+    """Score corrupted copies of the images (N, 28, 28): for each corruption, return one level per severity.
 
-    Args:
-        predict: returns probabilities (N, 10) for images.
-        images: the clean images.
-        labels: their classes (N,).
-        seed: random seed of the corruptions.
-        temperature: fitted temperature for `Level.scaled_ece`, or None.
-        progress: is called with the name and the severity of each copy before it is scored.
-
-    Returns:
-        The name of each corruption with one level per severity.
+    `seed` is that of the corruptions. `progress` is called with the name and the severity of each copy, before the copy
+    is scored.
     """
-    scores = {}
-    for name in CORRUPTIONS:
-        levels = []
-        for severity in SEVERITIES:
-            progress(f"{name}, severity {severity}")
-            levels.append(level(predict(corrupt(name, images, severity, seed)), labels, temperature))
-        scores[name] = tuple(levels)
-    return scores
+
+    def score(name: str, severity: int) -> Level:
+        progress(f"{name}, severity {severity}")
+        return level(predict(corrupt(name, images, severity, seed)), labels, temperature)
+
+    return {name: tuple(score(name, severity) for severity in SEVERITIES) for name in CORRUPTIONS}
 
 
 def mean_level(levels: Iterable[Level]) -> Level:
     """Return the mean of each score over levels, of which either all or none have a scaled error."""
-    levels = list(levels)
-    scaled = [one.scaled_ece for one in levels if one.scaled_ece is not None]
-    return Level(
-        accuracy=float(np.mean([one.accuracy for one in levels])),
-        confidence=float(np.mean([one.confidence for one in levels])),
-        ece=float(np.mean([one.ece for one in levels])),
-        scaled_ece=float(np.mean(scaled)) if scaled else None,
-    )
+    accuracy, confidence, ece, scaled = zip(*map(astuple, levels), strict=True)
+    mean_scaled = None if None in scaled else float(np.mean(scaled))
+    return Level(float(np.mean(accuracy)), float(np.mean(confidence)), float(np.mean(ece)), mean_scaled)
 
 
 def fit_temperature(validation: tuple[Probabilities, Labels], test: tuple[Probabilities, Labels]) -> Temperature:
-    """Fit a temperature on the validation split and measure on both splits what scaling by it changes.
-
-    Args:
-        validation: probabilities (N, 10) and labels (N,) of images that the model was not trained on.
-        test: the same for the test images.
-    """
+    """Fit a temperature on validation images, unknown to the model, and measure what scaling by it changes."""
     value = calibration.fit_temperature(*validation)
 
     def errors(probabilities: Probabilities, labels: Labels) -> tuple[float, float]:

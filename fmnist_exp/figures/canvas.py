@@ -1,7 +1,5 @@
 """Empty figures, colours, and writing a figure as a PNG file."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 
@@ -24,8 +22,7 @@ def blank(
 
     The margins are arguments because matplotlib's layout engines draw every figure twice to find them.
     """
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    top = 0.4
+    figure, top = Figure(figsize=(width, height), dpi=DPI), 0.4
     sides = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     return figure, figure.add_axes(sides)
 

@@ -1,7 +1,5 @@
 """The figure of a challenger and a champion on the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,11 +42,9 @@ def _bars_per_class(axes: Axes, classes: Mapping[str, Mapping[str, float]]) -> N
     axes.set_yticks(rows, list(classes))
     axes.invert_yaxis()
     reach = 1.25 * max(1.0, won.max(), lost.max())
-    axes.set_xlim(-reach, reach)
-    axes.set_xticks([])
+    axes.set(xlim=(-reach, reach), xticks=[], xlabel="← champion wins      challenger wins →")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_xlabel("← champion wins      challenger wins →")
     axes.set_title("Images that one of them has right, per class", fontsize=10)
 
 

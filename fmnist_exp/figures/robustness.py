@@ -1,7 +1,5 @@
 """The figures of a robustness test: accuracy under corruptions, corrupted images, and calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,12 +18,7 @@ PANELS = 4  # in a row
 
 
 def robustness(clean: Level, corrupted: Mapping[str, Sequence[Level]]) -> Figure:
-    """Draw accuracy and mean confidence by severity, one panel for each corruption.
-
-    Args:
-        clean: the scores on the clean images.
-        corrupted: the name of each corruption with one level for each severity.
-    """
+    """Draw accuracy and mean confidence by severity, one panel for each corruption; `clean` is severity 0."""
     rows = -(-len(corrupted) // PANELS)
     figure = Figure(figsize=(11, 2.7 * rows + 0.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).ravel()
@@ -74,11 +67,7 @@ def corrupted_samples(rows: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure
 
 
 def reliability(panels: Mapping[str, tuple[Reliability, float]]) -> Figure:
-    """Draw accuracy by confidence above the share of predictions, one panel for each title.
-
-    Args:
-        panels: the title of each panel with its bins and its expected calibration error.
-    """
+    """Draw accuracy by confidence above the share of predictions, one panel for each title, with its ECE."""
     figure = Figure(figsize=(4.6 * len(panels), 5), dpi=DPI, layout="constrained")
     grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for (upper, lower), (title, (bins, error)) in zip(grid.T, panels.items(), strict=True):
@@ -98,17 +87,14 @@ def reliability(panels: Mapping[str, tuple[Reliability, float]]) -> Figure:
 
 
 def _reliability_panel(axes: Axes, bins: Reliability) -> None:
-    width = 1 / len(bins.count)
-    left = np.arange(len(bins.count)) * width
-    full = bins.count > 0
-    left, accuracy, confidence = left[full], bins.accuracy[full], bins.confidence[full]
+    width, full = 1 / len(bins.count), np.flatnonzero(bins.count)
+    left, accuracy, confidence = full * width, bins.accuracy[full], bins.confidence[full]
     low, gap = np.minimum(accuracy, confidence), np.abs(accuracy - confidence)
     axes.bar(left, accuracy, width, align="edge", edgecolor="white", color=TRAIN, label="accuracy")
     axes.bar(left, gap, width, low, align="edge", edgecolor="white", color=WRONG, alpha=0.35, label="gap to confidence")
     axes.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)

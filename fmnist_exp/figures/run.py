@@ -1,7 +1,5 @@
 """The figures of a run: training images, learning curves, the confusion matrix, predictions and the network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,8 +27,7 @@ def samples(images: Images, labels: Labels) -> Figure:
     figure, axes = blank(6.4, 5.5, left=1.1, bottom=0.1)
     axes.imshow(np.block([list(row) for row in sheet]), cmap="gray_r")
     axes.set_yticks(np.arange(len(CLASS_NAMES)) * 28 + 14, CLASS_NAMES)
-    axes.set_xticks([])
-    axes.set_title("Training images, ten of each class")
+    axes.set(xticks=[], title="Training images, ten of each class")
     return figure
 
 
@@ -82,9 +79,8 @@ def curves(epochs: Sequence[Epoch], quantity: str, best: Epoch) -> Figure:
     axes.margins(y=0.15)
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy and penalties" if quantity == "loss" else quantity)
-    axes.set_title(f"{quantity.capitalize()} by epoch")
+    ylabel = "cross-entropy and penalties" if quantity == "loss" else quantity
+    axes.set(xlabel="epoch", ylabel=ylabel, title=f"{quantity.capitalize()} by epoch")
     axes.legend()
     axes.grid(alpha=0.3)
     return figure
@@ -103,9 +99,8 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         if count:
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{evaluation.split.capitalize()} set: {evaluation.accuracy:.2%} of {counts.sum():,} images right")
+    title = f"{evaluation.split.capitalize()} set: {evaluation.accuracy:.2%} of {counts.sum():,} images right"
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 
@@ -134,10 +129,8 @@ def model_diagram(layers: Sequence[tuple[str, str, int]], title: str) -> Figure:
         axes.text(0.98, row, weight, va="center", ha="right", fontsize=9, color=VALIDATION)
         if row:
             axes.annotate("", (0.5, row - 0.36), (0.5, row - 0.64), arrowprops={"arrowstyle": "->", "color": "#7a8b99"})
-    axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.set_xlim(0, 1)
+    axes.set(xlim=(0, 1), ylim=(len(layers) - 0.5, -0.5), title=title)
     axes.set_axis_off()
-    axes.set_title(title)
     return figure
 
 

@@ -4,11 +4,12 @@ import gc
 import random
 import weakref
 
+import keras
 import numpy as np
 import pytest
 
 from fmnist_exp import models
-from fmnist_exp.backend import layers, seeds
+from fmnist_exp.backend import layers, seeds, setup
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
 from fmnist_exp.training import fit as fitting
 
@@ -25,6 +26,15 @@ def test_a_network_begins_the_same_if_other_threads_draw_random_numbers():
     for again in begun[1:]:
         assert all(np.array_equal(one, two) for one, two in zip(begun[0], again, strict=True))
     assert not np.array_equal(begun[0][0], other[0])
+
+
+@pytest.mark.parametrize("precision", ["float16", "auto"])
+def test_unknown_precision_is_refused_and_keeps_the_current_one(precision):
+    seeds.prepare(0, "bfloat16")
+    with pytest.raises(KeyError):
+        setup.set_precision(precision)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    seeds.prepare(0, "float32")
 
 
 def graphs():

@@ -1,3 +1,5 @@
+"""The comparison of two models: the paired test, the counts, and the choice of images that neither was trained on."""
+
 import csv
 
 import numpy as np

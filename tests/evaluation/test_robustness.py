@@ -1,4 +1,4 @@
-"""Scores of a stand-in model that knows the answers to clean images only."""
+"""The scores of a stand-in model that predicts clean images correctly and all others wrongly."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
 def answers(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probabilities of 0.91 for the true class, or for the one after it."""
+    """Return probabilities of 0.91 for the true class where `right`, and for the next class elsewhere."""
     return np.eye(10, dtype=np.float32)[np.where(right, labels, (labels + 1) % 10)] * np.float32(0.9) + np.float32(0.01)
 
 

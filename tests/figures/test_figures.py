@@ -1,4 +1,4 @@
-"""Every figure draws, also for the least there is to draw, and its words say the right numbers."""
+"""Every figure can be drawn, even from very few images, and its texts state the right numbers."""
 
 import itertools
 
@@ -19,7 +19,7 @@ from fmnist_exp.training.events import Epoch
 
 @pytest.fixture
 def answers(small) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and probabilities: three of four right, 0.91 sure."""
+    """Return images, labels and probabilities: three of four predictions are right, each has a confidence of 0.91."""
     labels = small.test.labels
     given = np.where(np.arange(200) % 4 == 0, (labels + 1) % 10, labels)
     return small.test.images, labels, (np.eye(10)[given] * 0.9 + 0.01).astype(np.float32)
@@ -41,7 +41,7 @@ def test_samples_shows_ten_of_each_class(small):
     assert np.array_equal(shown[28:56, 252:], trousers[9])
 
 
-def test_samples_with_less_than_ten_of_a_class(small):
+def test_samples_accepts_less_than_ten_images_of_a_class(small):
     chosen = np.flatnonzero((small.train.labels != 3) | (np.cumsum(small.train.labels == 3) <= 4))
     assert np.bincount(small.train.labels[chosen])[3] == 4
     figure = run_figures.samples(small.train.images[chosen], small.train.labels[chosen])
@@ -57,56 +57,56 @@ def augmented(split: Split, config: AugmentationConfig, seed: int) -> Figure:
     return run_figures.augmented(examples(split.images, split.labels, config, seed), config)
 
 
-def pictures(figure: Figure, place: int) -> np.ndarray:
-    """A column of an augmented figure: 0 is the originals."""
+def pictures(figure: Figure, column: int) -> np.ndarray:
+    """Return the images in a column of an augmented figure; column 0 holds the originals."""
     (picture,) = figure.axes[0].get_images()
     sheet = np.asarray(picture.get_array())
-    left = 32 * place + (14 if place else 2)
+    left = 32 * column + (14 if column else 2)
     return sheet.reshape(-1, 32, sheet.shape[1])[:, 2:30, left : left + 28]
 
 
-def test_augmented_without_augmentation_shows_what_is_there(small):
+def test_augmented_without_augmentation_repeats_the_originals(small):
     figure = augmented(small.train, AugmentationConfig(), 0)
     assert "no augmentation" in words(figure)
     assert "Ankle boot" in words(figure)
     first = small.train.images[[np.flatnonzero(small.train.labels == label)[0] for label in range(10)]]
-    assert all(np.array_equal(pictures(figure, place), first) for place in range(VARIANTS + 1))
+    assert all(np.array_equal(pictures(figure, column), first) for column in range(VARIANTS + 1))
 
 
-def test_augmented_shows_what_is_on(small):
+def test_augmented_names_the_fields_and_shows_different_variants(small):
     figure = augmented(small.train, ALL_ON, 0)
-    said = words(figure)
+    texts = words(figure)
     names = "horizontal_flip, rotation 15, shear 10, zoom 0.2, shift 2, erasing 0.5, mixup 2, cutmix 1"
-    assert names in said
-    assert "copies" not in said
-    columns = [pictures(figure, place) for place in range(VARIANTS + 1)]
+    assert names in texts
+    assert "copies" not in texts
+    columns = [pictures(figure, column) for column in range(VARIANTS + 1)]
     assert all((a != b).any() for a, b in itertools.combinations(columns, 2))
     assert len(figure.axes[0].texts) == 20
-    assert "% " in said
+    assert "% " in texts
     again = augmented(small.train, ALL_ON, 0)
     assert np.array_equal(pictures(again, 5), columns[5])
 
 
 @pytest.mark.parametrize("fields", [{"mixup": 1.0}, {"cutmix": 1.0}, {"shift": 2, "copies": 2}])
-def test_augmented_with_few_classes(small, fields):
+def test_augmented_shows_only_the_classes_of_the_split(small, fields):
     chosen = np.isin(small.train.labels, (2, 7))
     config = AugmentationConfig(**fields)
     few = Split("train", small.train.images[chosen], small.train.labels[chosen])
     figure = augmented(few, config, 3)
-    said = words(figure)
-    assert "Pullover" in said
-    assert "Dress" not in said
-    assert ("2 copies" in said) == ("copies" in fields)
+    texts = words(figure)
+    assert "Pullover" in texts
+    assert "Dress" not in texts
+    assert ("2 copies" in texts) == ("copies" in fields)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 @pytest.mark.parametrize("quantity", ["accuracy", "loss"])
-def test_curves(count, quantity):
+def test_curves_have_a_point_for_each_epoch_and_mark_the_best(count, quantity):
     every = epochs(count)
     figure = run_figures.curves(every, quantity, every[-1])
-    said = words(figure)
-    assert f"kept: {0.5 + count / 100:.4f}" in said
-    assert f"{quantity.capitalize()} by epoch" in said
+    texts = words(figure)
+    assert f"kept: {0.5 + count / 100:.4f}" in texts
+    assert f"{quantity.capitalize()} by epoch" in texts
     training, validation, kept = figure.axes[0].get_lines()
     assert list(training.get_xdata()) == list(validation.get_xdata()) == list(range(1, count + 1))
     assert list(kept.get_xdata()) == [count]
@@ -115,16 +115,16 @@ def test_curves(count, quantity):
     assert all(tick == round(tick) for tick in ticks)
 
 
-def test_confusion_matrix_says_counts_and_accuracy(answers):
+def test_confusion_matrix_shows_counts_and_accuracy(answers):
     _, labels, probabilities = answers
     evaluated = scoring.evaluate(probabilities, labels, "test")
     figure = run_figures.confusion_matrix(evaluated)
     assert "Test set: 75.00% of 200 images right" in words(figure)
     counts = {(round(t.get_position()[1]), round(t.get_position()[0])): int(t.get_text()) for t in figure.axes[0].texts}
-    assert counts == {place: count for place, count in np.ndenumerate(evaluated.confusion) if count}
+    assert counts == {cell: count for cell, count in np.ndenumerate(evaluated.confusion) if count}
 
 
-def test_confusion_matrix_of_a_few_images():
+def test_confusion_matrix_can_be_drawn_for_one_image():
     evaluated = scoring.evaluate(np.eye(10)[[2]], np.array([2]), "validation")
     assert "Validation set: 100.00% of 1 images right" in words(run_figures.confusion_matrix(evaluated))
 
@@ -144,14 +144,14 @@ def test_predictions_shows_the_first_forty(answers):
     assert np.array_equal(shown[46:74, 52:80], images[11])  # second row, second column
 
 
-def test_predictions_of_one_image(answers):
+def test_predictions_can_be_drawn_for_one_image(answers):
     images, labels, probabilities = answers
     figure = run_figures.predictions(images[:1], labels[:1], probabilities[:1])
     assert "91%" in words(figure)
     assert len(figure.axes[0].texts) == 1
 
 
-def test_mistakes_shows_the_surest_first(answers):
+def test_mistakes_shows_the_highest_confidence_first(answers):
     images, labels, probabilities = answers
     probabilities[8] = np.full(10, 0.001)
     probabilities[8, (labels[8] + 2) % 10] = 0.991
@@ -162,18 +162,18 @@ def test_mistakes_shows_the_surest_first(answers):
     assert {text.get_color() for text in figure.axes[0].texts} == {canvas.WRONG}
 
 
-def test_mistakes_without_a_mistake(answers):
+def test_mistakes_can_be_drawn_if_there_are_none(answers):
     images, labels, _ = answers
     figure = run_figures.mistakes(images, labels, np.eye(10)[labels])
     assert "The surest of 0 mistakes" in words(figure)
     assert not figure.axes[0].texts
 
 
-def test_model_diagram_has_a_box_per_layer():
+def test_model_diagram_has_a_box_for_each_layer():
     layers = [("Input", "28 × 28 uint8", 0), ("Dense 10 softmax", "10", 7850)]
     figure = run_figures.model_diagram(layers, "linear: 7,850 parameters")
-    said = words(figure)
-    assert all(text in said for text in ("Dense 10 softmax", "7,850 parameters", "28 × 28 uint8"))
+    texts = words(figure)
+    assert all(text in texts for text in ("Dense 10 softmax", "7,850 parameters", "28 × 28 uint8"))
     assert len(figure.axes[0].patches) == 2
     top, bottom = (box.get_y() for box in figure.axes[0].patches)
     assert figure.axes[0].get_ylim()[0] > bottom > top  # the y axis points down

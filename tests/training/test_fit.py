@@ -1,4 +1,4 @@
-"""Fits of small networks on some hundred real images: they learn, repeat, stop and fail as they should."""
+"""Small networks are fitted to a few hundred real images: fits learn, repeat exactly, stop early and fail clearly."""
 
 import hashlib
 import math
@@ -34,7 +34,7 @@ TIMES = ("epoch_seconds",)
 
 
 def configure(**changes: typing.Any) -> ExperimentConfig:
-    """TINY with changes: training__epochs=3 stands for training.epochs=3."""
+    """Return TINY with changes; training__epochs=3 changes training.epochs."""
     return files.override(
         ExperimentConfig(), TINY | {name.replace("__", "."): value for name, value in changes.items()}
     )
@@ -56,7 +56,7 @@ def fingerprint(model: typing.Any) -> str:
 
 
 class Collector(FitCallback):
-    """Collects every step and epoch, and asks to stop after epoch `last`."""
+    """Collect every step and epoch, and stop the fit after epoch `last`."""
 
     def __init__(self, last: int | None = None) -> None:
         self.steps: list[tuple[int, int, int]] = []
@@ -76,20 +76,20 @@ class Collector(FitCallback):
 
 @pytest.fixture(scope="module")
 def plain(small) -> tuple[typing.Any, Fit, Collector]:
-    """TINY, fitted once for all tests that only look."""
+    """Fit TINY once for all tests that do not change the result."""
     collector = Collector()
     return *fit(configure(), small, [collector]), collector
 
 
 def check_learned(small: FashionMNIST, model: typing.Any, result: Fit) -> scoring.Evaluation:
-    """The fit got better than chance, and what it says of its best epoch is true of the model."""
+    """Assert that the fit is better than chance, and that the model has the accuracy of the best epoch."""
     assert [epoch.number for epoch in result.epochs] == [1, 2]
     assert result.epochs[1].metrics["train_loss"] < result.epochs[0].metrics["train_loss"]
     assert result.best.metrics["val_accuracy"] > 0.35
     answers = inference.predict(model, small.validation.images)
     assert answers.dtype == np.float32
     found = scoring.evaluate(answers, small.validation.labels, "validation")
-    # bfloat16 may turn an answer or two
+    # bfloat16 may change one or two predictions
     assert found.accuracy == pytest.approx(result.best.metrics["val_accuracy"], abs=0.011)
     return found
 
@@ -105,7 +105,7 @@ def test_learns_and_measures_what_it_did(small, plain):
     ]
     seconds = [epoch.metrics["epoch_seconds"] for epoch in result.epochs]
     assert 0 < sum(seconds) <= result.seconds
-    assert result.images_per_second > 2 * 600 / sum(seconds)  # these have validation in them
+    assert result.images_per_second > 2 * 600 / sum(seconds)  # the denominator includes validation
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_same_seed_same_numbers_to_the_last_bit(small):
 
 
 def test_same_seed_same_numbers_in_another_process(small, tmp_path):
-    """The network is a CNN, because TensorFlow runs convolutions in an arbitrary order unless it is told not to."""
+    """The network is a CNN, because TensorFlow orders the sums of convolutions arbitrarily by default."""
     config = configure(**BUSY, model__family="cnn", model__widths=[3, 4], training__epochs=1)
     np.savez(tmp_path / "small.npz", *[a for s in (small.train, small.validation) for a in (s.images, s.labels)])
     (tmp_path / "experiment.yaml").write_text(config.to_yaml())
@@ -248,7 +248,7 @@ def test_one_cycle_climbs_then_falls_to_zero(small):
 
 
 def test_plateau_cuts_the_rate_when_nothing_gets_better(small):
-    # a rate this small moves no answer: validation accuracy stands still
+    # a rate this small changes no prediction, so the validation accuracy stays the same
     config = configure(
         training__schedule="plateau",
         training__epochs=6,

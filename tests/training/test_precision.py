@@ -27,7 +27,7 @@ CONFIG = files.override(
 )
 
 
-def test_the_faster_one_is_chosen(small):
+def test_choose_returns_the_faster_precision(small):
     choice = precision.choose(CONFIG, small)
     assert choice.images_per_second.keys() == {"float32", "bfloat16"}
     assert all(0 < speed < math.inf for speed in choice.images_per_second.values())
@@ -36,21 +36,21 @@ def test_the_faster_one_is_chosen(small):
     assert 0 < choice.seconds == choice.metrics()["precision_seconds"]
 
 
-def test_a_batch_of_all_images_can_be_measured(small):
-    """Four batches of 600 of 600 images: they are shown again."""
+def test_choose_repeats_images_if_there_are_too_few(small):
+    """Four calls need three batches of 600 images each, but there are only 600 images."""
     whole = files.override(CONFIG, {"training.batch_size": 600, "training.steps_per_execution": 3})
     assert all(speed > 0 for speed in precision.choose(whole, small).images_per_second.values())
 
 
-def test_what_it_costs_has_a_limit(data, small, monkeypatch):
-    """Neither large batches nor copies of the images make it long: two calls of the real fit, looked at."""
+def test_large_batches_and_copies_do_not_prolong_the_measurement(data, small, monkeypatch):
+    """The real fit runs, and a wrapper records its configuration and its number of images."""
     fits, fit = [], fitting.fit
 
-    def watched(model, config, shown, callbacks):
-        fits.append((config, len(shown.train.images)))
-        return fit(model, config, shown, callbacks)
+    def recorded(model, config, subset, callbacks):
+        fits.append((config, len(subset.train.images)))
+        return fit(model, config, subset, callbacks)
 
-    monkeypatch.setattr(fitting, "fit", watched)
+    monkeypatch.setattr(fitting, "fit", recorded)
     large = {"training.batch_size": 50_000, "training.steps_per_execution": 32, "augmentation.copies": 3}
     precision.choose(files.override(CONFIG, large), data)
     few = {"training.batch_size": 400, "training.steps_per_execution": 32, "augmentation.copies": 1}
@@ -59,12 +59,12 @@ def test_what_it_costs_has_a_limit(data, small, monkeypatch):
     assert not any(config.augmentation.copies or config.augmentation.transforms() for config, _ in fits)
 
 
-def test_what_is_not_trained_needs_no_choice(small):
+def test_model_without_weights_gets_float32_unmeasured(small):
     naive = files.override(CONFIG, {"model.family": "naive", "model.batch_norm": False})
     choice = precision.choose(naive, small)
     assert (choice.precision, choice.images_per_second) == ("float32", {})
 
 
-def test_another_precision_is_refused():
+def test_unknown_precision_in_an_experiment_is_refused():
     with pytest.raises(RequestError, match=r"^training\.precision='float16': must be one of auto, float32, bfloat16$"):
         files.override(ExperimentConfig(), {"training.precision": "float16"})

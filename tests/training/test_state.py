@@ -58,11 +58,11 @@ FITS: dict[str, dict[str, typing.Any]] = {
 
 
 class InterruptedFitError(Exception):
-    """Interrupts a fit."""
+    """Raised to interrupt a fit."""
 
 
 class StateWriter(FitCallback):
-    """Writes the state after each epoch, and interrupts the fit after epoch `last`."""
+    """Write the state after each epoch, and interrupt the fit after epoch `last`."""
 
     def __init__(self, folder: Path, last: int = 0) -> None:
         self.folder = folder
