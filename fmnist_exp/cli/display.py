@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import mlflow
@@ -35,10 +34,7 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 class RunDisplay(FitCallback):
     """Show a fit: a bar over all its steps in a terminal, and a line per epoch everywhere.
 
-    Args:
-        name: of the model.
-        epochs: number of epochs of the fit.
-        done: number of them that an interrupted run has finished.
+    `name` is that of the model; `done` is the number of epochs that an interrupted run has finished.
     """
 
     def __init__(self, name: str, epochs: int, done: int = 0) -> None:
@@ -54,17 +50,13 @@ class RunDisplay(FitCallback):
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:  # noqa: D102
         done = (epoch - 1) * steps + step
-        self.bar.update(
-            self.task,
-            description=f"{self.name}: epoch {epoch}/{self.epochs}",
-            completed=done,
-            total=self.epochs * steps,
-        )
+        text = f"{self.name}: epoch {epoch}/{self.epochs}"
+        self.bar.update(self.task, description=text, completed=done, total=self.epochs * steps)
 
     def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
         m = epoch.metrics
@@ -113,12 +105,8 @@ def show_verdict(verdict: Verdict) -> None:
             table.add_row(name, f"{row['images']:,}", *accuracies, f"{row['won']}", f"{row['lost']}")
         console.print(table)
     console.print(f"export differs by {verdict.difference:.1g} in a probability; smoke request: {verdict.smoke}")
-    known = [
-        f"version {version} {float(value):.2%}"
-        for version, value in verdict.test_accuracy.items()
-        if value != "unknown"
-    ]
-    if known:
+    measured = {version: value for version, value in verdict.test_accuracy.items() if value != "unknown"}
+    if known := [f"version {version} {float(value):.2%}" for version, value in measured.items()]:
         console.print(f"test accuracy, which decides nothing: {', '.join(known)}")
     if verdict.promoted:  # else the command ends with it
         console.print(verdict.sentence)
@@ -127,9 +115,8 @@ def show_verdict(verdict: Verdict) -> None:
 def show_assessment(found: Assessment) -> None:
     """Print the accuracy by corruption and severity, and the calibration."""
     scaled = found.temperature is not None
-    table = Table(
-        title=f"Version {found.lineage.number}: accuracy on the test set", title_justify="left", box=box.SIMPLE_HEAD
-    )
+    title = f"Version {found.lineage.number}: accuracy on the test set"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("corruption")
     for name in (*map(str, SEVERITIES), "mean", "ECE", *(["ECE scaled"] if scaled else [])):
         table.add_column(name, justify="right")

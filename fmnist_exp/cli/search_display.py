@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from rich import box
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 
-from fmnist_exp.cli.display import console, progress_bar, show_registration, show_run
+from fmnist_exp.cli.display import console, progress_bar
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
-from fmnist_exp.tuning.retention import Retention
 from fmnist_exp.tuning.search import SearchResult
-
-__all__ = ["SearchDisplay", "show_registration", "show_run", "show_search"]
 
 
 class SearchDisplay(SearchCallback):
@@ -36,7 +32,7 @@ class SearchDisplay(SearchCallback):
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def on_search(self, done: int, n_trials: int, deadline: float) -> None:  # noqa: D102
@@ -119,15 +115,10 @@ def show_search(result: SearchResult) -> None:
     if result.front:
         console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")
     if result.retention:
-        show_retention(result.retention)
-
-
-def show_retention(retention: Retention) -> None:
-    """Print whose weights were kept, and why others could not be deleted."""
-    kept = ", ".join(map(str, retention.kept))
-    console.print(f"deleted the weights of {retention.deleted} trials; kept trials {kept}")
-    if retention.reason:
-        console.print(f"not all weights could be deleted: {retention.reason}")
+        kept = ", ".join(map(str, result.retention.kept))
+        console.print(f"deleted the weights of {result.retention.deleted} trials; kept trials {kept}")
+        if result.retention.reason:
+            console.print(f"not all weights could be deleted: {result.retention.reason}")
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -30,16 +30,6 @@ _resume = click.option(
 _register = switch("--register", "Register the model as a version, on which the gate then decides.")
 
 
-@click.command("main", cls=FieldsCommand)
-@_experiment
-@_resume
-@_register
-@click.pass_context
-def main(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
-    """Run one experiment (the same as train)."""
-    _train_or_resume(ctx, experiment, resume, register)
-
-
 @click.command("train", cls=FieldsCommand)
 @_experiment
 @_resume
@@ -47,7 +37,16 @@ def main(ctx: click.Context, experiment: str, resume: str | None, register: bool
 @click.pass_context
 def train(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
     """Run one experiment, or resume a killed run."""
-    _train_or_resume(ctx, experiment, resume, register)
+    if resume is None:
+        _run("train", load_experiment(experiment, ctx.args), register)
+        return
+    if experiment != DEFAULT:  # `mlflow run` passes the default on, so that it does not differ from a missing option
+        raise RequestError("--resume continues the run's own experiment; leave --experiment out")
+    _run("train", parse_fields(ctx.args), register, resume)
+
+
+_help = "Run one experiment (the same as train)."
+main = FieldsCommand("main", params=train.params, callback=train.callback, help=_help)
 
 
 @click.command("mlp", cls=FieldsCommand)
@@ -85,15 +84,6 @@ def ensemble(ctx: click.Context, members: str, register: bool) -> None:
 def baseline(ctx: click.Context) -> None:
     """Run the naive guess, logistic regression and the smallest network."""
     _run("baseline", load_experiment("baseline", ctx.args))
-
-
-def _train_or_resume(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
-    if resume is None:
-        _run("train", load_experiment(experiment, ctx.args), register)
-        return
-    if experiment != DEFAULT:  # `mlflow run` passes the default on, so that it does not differ from a missing option
-        raise RequestError("--resume continues the run's own experiment; leave --experiment out")
-    _run("train", parse_fields(ctx.args), register, resume)
 
 
 def _run(

@@ -56,10 +56,10 @@ def tune(
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
     loading.load_keras()
-    from fmnist_exp.cli import search_display as display
+    from fmnist_exp.cli import display, search_display
     from fmnist_exp.tuning import search
 
-    with display.SearchDisplay() as shown:
+    with search_display.SearchDisplay() as shown:
         request = search.SearchRequest(
             config=config,
             study=study,
@@ -75,7 +75,7 @@ def tune(
             if shown.study:
                 click.echo(f"to continue: {_resume_command(ctx, shown.study)}")
             raise
-    display.show_search(result)
+    search_display.show_search(result)
     if result.registration is not None:
         display.show_registration(result.registration, result.test_accuracy)
     if result.status == "interrupted":

@@ -37,9 +37,7 @@ Setting = dict[str, CategoricalChoiceType]
 class GaussianProcessSampler(BaseSampler):
     """Sampler that chooses the setting with the largest expected improvement over the finished trials.
 
-    Args:
-        startup_trials: number of finished trials before which settings are drawn at random.
-        seed: seed of everything random in the sampler.
+    Before `startup_trials` trials have finished, settings are drawn at random.
     """
 
     def __init__(self, startup_trials: int, seed: int) -> None:
