@@ -10,8 +10,6 @@ import numpy as np
 
 from fmnist_exp.data.formats import DamagedFileError, Parsed, SourceError, read_arrays
 
-log = logging.getLogger(__name__)
-
 
 def cache_folder() -> Path:
     """Return the folder of the cache: FMNIST_EXP_CACHE, or a folder in the user's cache directory."""
@@ -46,4 +44,4 @@ def write_cache(name: str, stamp: str, parsed: Parsed) -> None:
             np.savez(draft, stamp=np.array(stamp), **vars(parsed))
             os.replace(draft, file)
     except OSError as error:
-        log.warning("the images are not cached, and the next start will be slower: %s", error)
+        logging.getLogger(__name__).warning("the images are not cached, and the next start will be slower: %s", error)

@@ -55,11 +55,10 @@ class FashionMNIST:
     def resplit(self, validation_fraction: float, seed: int) -> FashionMNIST:
         """Return the same data, split anew into training and validation images as `load` would split it."""
         count = len(self.train.labels) + len(self.validation.labels)
-        was_held_out = np.zeros(count, bool)
-        was_held_out[np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out] = True
+        held_out = np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out
         images = np.empty((count, *self.train.images.shape[1:]), np.uint8)
         labels = np.empty(count, np.uint8)
-        for split, chosen in ((self.train, ~was_held_out), (self.validation, was_held_out)):
+        for split, chosen in ((self.train, np.delete(np.arange(count), held_out)), (self.validation, held_out)):
             images[chosen], labels[chosen] = split.images, split.labels
         return _split(images, labels, self.test, self.source, validation_fraction, seed)
 

@@ -189,13 +189,11 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with zipfile.ZipFile(file) as archive:
             # `read` compares the checksum of the whole entry; np.load(file) reads as far as the array's header says
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+            return {
+                name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in archive.namelist()
+            }
     except OSError:
         raise
     except Exception as error:  # zipfile and NumPy have a dozen ways to say that bytes are wrong
         raise DamagedFileError(f"{file.name} is damaged: {error}") from error
-
-
-def _array(content: bytes) -> NDArray[np.generic]:
-    array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
-    return array

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from fmnist_exp.config.schema import AugmentationConfig
-from fmnist_exp.data.augment import ERASED_SIDE, FEW, TRANSFORMS, affine, augment, warp
+from fmnist_exp.data.augment import ERASED_SIDE, FEW, TRANSFORMS, VARIANTS, affine, augment, examples, warp
 
 VALUES = {"rotation": 30, "shear": 20, "zoom": 0.3, "shift": 3}
 FIELDS = [(name, field) for name, transform in TRANSFORMS.items() for field in transform.fields]
@@ -223,3 +223,27 @@ def test_an_affine_field_is_drawn_for_each_image_in_both_directions(field, batch
     assert 0.4 < np.mean(place < still) < 0.6
     assert np.ptp(place) > 4
     assert len(np.unique(place)) > 200
+
+
+# the examples for people
+
+
+def test_the_first_image_of_each_class_is_shown(small):
+    found = examples(small.train.images, small.train.labels, AugmentationConfig(), 0)
+    assert list(found.labels) == list(range(10))
+    first = [np.flatnonzero(small.train.labels == label)[0] for label in range(10)]
+    assert np.array_equal(found.originals, small.train.images[first])
+    assert len(found.augmented) == VARIANTS
+    assert all(np.array_equal(variant, found.originals) for variant in found.augmented)  # nothing is on
+    assert not found.mixed
+
+
+@pytest.mark.parametrize("fields", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0, "shift": 2}])
+def test_the_same_seed_gives_the_same_mixed_images(small, fields):
+    config = AugmentationConfig(**fields)
+    found, again, other = (examples(small.train.images, small.train.labels, config, seed) for seed in (3, 3, 4))
+    assert len(found.mixed) == 2
+    for (images, labels), (same, _), (different, _) in zip(found.mixed, again.mixed, other.mixed, strict=True):
+        assert np.array_equal(images, same)
+        assert not np.array_equal(images, different)
+        assert labels.sum(axis=1) == pytest.approx(1)
