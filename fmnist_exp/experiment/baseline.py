@@ -14,11 +14,12 @@ from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, load
 from fmnist_exp.experiment import resolve
+from fmnist_exp.experiment.outcome import baselines_note
 from fmnist_exp.experiment.run import FitFunction, run_experiment
 from fmnist_exp.experiment.train import TrainRequest, TrainResult
 from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking.names import Metric
+from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.training.fit import Fit, fit
 
@@ -51,6 +52,7 @@ def run_baselines(request: TrainRequest) -> TrainResult:
             for split, scored in {"val": outcome.validation, "test": outcome.test}.items():
                 metric = Metric.BASELINE_ACCURACY.format(baseline=name.replace(" ", "_"), split=split)
                 parent.log_metrics({metric: scored.accuracy} if scored else {})
+        parent.set_tags({Tag.NOTE: baselines_note(config, outcomes)})
     return TrainResult("completed", parent.id, outcomes)
 
 

@@ -33,7 +33,8 @@ class Outcome:
         """Return the note of the run; a trial's is short, since its search has one of its own."""
         scores = {"validation": self.validation, "test": self.test}
         shown = [f"{name} accuracy {scored.accuracy:.2%}" for name, scored in scores.items() if scored]
-        shown += [f"{self.parameters:,} parameters", f"{len(self.fit.epochs)} epochs in {self.fit.seconds:.0f} s"]
+        epochs = "1 epoch" if len(self.fit.epochs) == 1 else f"{len(self.fit.epochs)} epochs"
+        shown += [f"{self.parameters:,} parameters", f"{epochs} in {self.fit.seconds:.0f} s"]
         what = "Trial" if kind == "trial" else "Run"
         commands = {"Run it again": f"fmnist-exp train --experiment runs:/{self.run_id}/{Artifact.EXPERIMENT}"}
         if kind != "trial":
@@ -52,6 +53,13 @@ def search_note(config: ExperimentConfig, study: str, result: str, resume: str, 
         commands["Serve its best model"] = f"fmnist-exp serve --model {uri}"
         commands["Evaluate its best model"] = f"fmnist-exp evaluate --model {uri}"
     return _note(f"Search of the experiment **{config.name}**, study `{study}`. {result}", commands)
+
+
+def baselines_note(config: ExperimentConfig, outcomes: Mapping[str, Outcome]) -> str:
+    """Return the note of the baselines' parent run."""
+    scores = [f"{name} {outcome.test.accuracy:.2%}" for name, outcome in outcomes.items() if outcome.test]
+    first = f"Baselines of the experiment **{config.name}**. Their test accuracies: {', '.join(scores)}."
+    return _note(first, {"Run them again": "fmnist-exp baseline"})
 
 
 def _note(first: str, commands: Mapping[str, str]) -> str:

@@ -63,6 +63,7 @@ def promote(
         verdict = gate.decide(pairing, run, config.gate, force=force)
         if verdict.promoted:
             set_champion(client, challenger, verdict.sentence)
+        run.set_tags({Tag.NOTE: f"Version {number} before the gate: {verdict.sentence}\n"})
         show(verdict)
         if not verdict.promoted:
             raise WorkError(f"version {number} does not become champion; {verdict.sentence}")
@@ -106,7 +107,8 @@ def go_back(run_id: str | None = None) -> Promotion:
     with runs.closing(runs.start_run(client, KIND, "promote: back", "", run_id=run_id)) as run:
         reason = f"back from version {history(client)[-1]}"
         set_champion(client, version, reason, numbers)
-        run.set_tags({Tag.VERSION: version.version, Tag.GATE: reason})
+        note = f"Version {version.version} is the champion again: {reason}\n"
+        run.set_tags({Tag.VERSION: version.version, Tag.GATE: reason, Tag.NOTE: note})
     return Promotion(str(version.version), "again", run.id)
 
 

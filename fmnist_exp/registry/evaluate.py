@@ -81,7 +81,12 @@ def write(client: MlflowClient, found: model_card.Assessment, data: dataset.Fash
     """Write numbers, figures and model card to `run`, and a summary to the version."""
     version = found.lineage.version
     run.log_params({Param.MODEL: versions.uri(version), Param.VERSION: version.version, Param.SEED: found.seed})
-    run.set_tags({Tag.VERSION: version.version})
+    note = (
+        f"Evaluation of version {version.version}: {found.test.accuracy:.2%} of the test images and"
+        f" {found.mean.accuracy:.1%} of their corrupted copies are classified correctly."
+        f" `{Artifact.MODEL_CARD}` has the details.\n"
+    )
+    run.set_tags({Tag.VERSION: version.version, Tag.NOTE: note})
     run.log_inputs(data, {"test": data.test})
     if found.lineage.model_id:
         run.log_input_model(found.lineage.model_id)
