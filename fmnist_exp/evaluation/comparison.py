@@ -25,26 +25,26 @@ class Comparison:
 
     @property
     def won(self) -> NDArray[np.bool_]:
-        """The images that only the challenger predicts correctly, as a mask (N,)."""
+        """A mask (N,) of the images that only the challenger predicts correctly."""
         return np.asarray((self.challenger == self.split.labels) & (self.champion != self.split.labels), np.bool_)
 
     @property
     def lost(self) -> NDArray[np.bool_]:
-        """The images that only the champion predicts correctly, as a mask (N,)."""
+        """A mask (N,) of the images that only the champion predicts correctly."""
         return np.asarray((self.champion == self.split.labels) & (self.challenger != self.split.labels), np.bool_)
 
     @property
     def p_value(self) -> float:
         """The probability that a challenger no better than the champion wins at least this many images by chance.
 
-        This is the exact McNemar test on the images that exactly one model predicts correctly. It is one-sided: to be
-        different is not enough, the challenger must be better.
+        This is the exact McNemar test on the images that exactly one model predicts correctly. It is one-sided, because
+        the challenger must be better, not just different.
         """
         wins, losses = int(self.won.sum()), int(self.lost.sum())
         return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue) if wins + losses else 1.0
 
     def numbers(self) -> dict[str, Any]:
-        """Return the counts and accuracies, in all and by class, with the p-value, ready for JSON."""
+        """Return the counts, the accuracies (overall and by class) and the p-value, ready for JSON."""
         everything = self._counts(np.ones(len(self.split.labels), np.bool_))
         classes = {name: self._counts(self.split.labels == label) for label, name in enumerate(CLASS_NAMES)}
         return {**everything, "p_value": self.p_value, "classes": classes}
@@ -72,8 +72,8 @@ class Comparison:
 def seen_by_neither(held_out: Split, *trained_on: Split) -> NDArray[np.intp]:
     """Return the indices of the images in `held_out` that occur in no training set.
 
-    Images are compared by their pixels, not by their indices. So this holds for models whose data was split with
-    different seeds or read from different files, and an image that occurs twice does not count as unseen.
+    Images are compared by their pixels, not by their indices. The result is therefore correct for models whose data was
+    split with different seeds or read from different files, and for images that occur twice.
     """
     seen = {image.tobytes() for split in trained_on for image in split.images}
     return np.array([i for i, image in enumerate(held_out.images) if image.tobytes() not in seen], np.intp)

@@ -1,4 +1,4 @@
-"""One declared experiment, whole: resolve it, build, fit, evaluate and log it, alone or as a trial of a search.
+"""One experiment from start to end: resolve, build, fit, evaluate and log it, alone or as a trial of a search.
 
-What only a search needs belongs in `tuning`.
+Code that only a search needs belongs in `tuning`.
 """

@@ -1,4 +1,4 @@
-"""One experiment, whole: build, fit, evaluate and log it. Single runs and trials go through the same function."""
+"""Run one experiment: build, fit, evaluate and log it. Single runs and trials use the same function."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,8 +39,9 @@ def run_experiment(
 ) -> Outcome:
     """Train the network that a resolved `config` describes, and log everything about it to `run`, which stays open.
 
-    The test set is scored with `score_test`, which is for final runs, never for trials. `fit` can be another way to
-    fit, for models that need no gradient. Raises WorkError if the fit fails, for example because the loss diverges.
+    The test set is scored with `score_test`, which is for final runs, never for trials. `fit` can be another function,
+    for models that are not fitted by gradient descent. Raises WorkError if the fit fails, for example because the loss
+    diverges.
     """
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)

@@ -1,4 +1,4 @@
-"""The figure of a challenger and a champion on the same images."""
+"""The figure that compares a challenger with a champion on the same images."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The gate between challenger and champion: shown to be better, exported faithfully, and answering when served."""
+"""The gate: a challenger must be better than the champion, be exported correctly, and answer a request."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ SAMPLES = 256  # real images on which the exported model must agree with its Ker
 
 @dataclass(frozen=True, eq=False)
 class NoChampion:
-    """A challenger that meets no champion, because there is none yet."""
+    """A challenger at a time when there is no champion yet."""
 
     challenger: ModelVersion
     samples: NDArray[np.uint8]  # (N, 28, 28) any real images
@@ -106,9 +106,10 @@ class Verdict:
 def pair(
     client: MlflowClient, challenger: ModelVersion, config: GateConfig, data: FashionMNIST, *, force: bool = False
 ) -> Pairing:
-    """Find the champion, and the images of `data`, in any split, that neither it nor the challenger was trained on.
+    """Return the challenger with the champion and the images on which the gate compares them.
 
-    Raises RequestError if the two cannot be compared; with `force` it returns Incomparable instead.
+    These are the challenger's validation images that neither model was trained on; `data` may be split in any way.
+    Raises RequestError if the two cannot be compared; with `force`, Incomparable is returned instead.
     """
     default = data.resplit(DataConfig().validation_fraction, seed=0)
     samples = default.validation.images[:SAMPLES]
@@ -134,9 +135,9 @@ def pair(
 
 
 def decide(pairing: Pairing, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
-    """Judge the challenger, and write numbers and verdict to its version and to `run`; the caller promotes it.
+    """Judge the challenger, and write the numbers and the verdict to its version and to `run`. The caller promotes it.
 
-    With `force` the challenger is to be promoted whatever the reasons against it, which are written all the same.
+    With `force` the verdict is to promote the challenger in any case. The reasons against it are still recorded.
     """
     verdict = _judge(pairing, config, force)
     with run.artifacts() as folder:

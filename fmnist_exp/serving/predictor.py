@@ -1,4 +1,4 @@
-"""The predictor behind `mlflow.pyfunc.load_model`. A copy travels with every model, so it imports nothing of ours."""
+"""The predictor behind `mlflow.pyfunc.load_model`. Every model has a copy, so it imports nothing of this package."""
 
 from __future__ import annotations
 

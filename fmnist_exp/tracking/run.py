@@ -50,11 +50,11 @@ class Run:
         self._known_params = set(found.data.params)  # `mlflow run` has logged some
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags; their values lose the secrets in addresses."""
+        """Set tags. Users and passwords in addresses are removed from their values."""
         self.client.log_batch(self.id, tags=_tag_entries(tags))
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log params. One that `mlflow run` has logged stays as it is, since MLflow forbids a second spelling."""
+        """Log params, except those that `mlflow run` has already logged: MLflow forbids changing a param."""
         new = {str(key): value for key, value in params.items() if key not in self._known_params}
         entries = [entities.Param(key, without_secrets(param_text(value))) for key, value in new.items()]
         for start in range(0, len(entries), PARAMS_PER_REQUEST):
@@ -91,7 +91,7 @@ class Run:
         self.client.log_inputs(self.id, models=[entities.LoggedModelInput(model_id)])
 
     def log_output_model(self, model_id: str) -> None:
-        """Link the run with a logged model that came out of it."""
+        """Link the run with a logged model that it produced."""
         self.client.log_outputs(self.id, [entities.LoggedModelOutput(model_id, step=0)])
 
     @contextmanager
@@ -206,7 +206,7 @@ def discard(client: MlflowClient, run_id: str) -> None:
 
 
 def param_text(value: object) -> str:
-    """Return a param's value as it is logged: as in YAML, with brackets around lists, and empty for None."""
+    """Return a param's value as it is logged: in YAML, with lists in brackets; None becomes an empty text."""
     if value is None:
         return ""
     if isinstance(value, bool):

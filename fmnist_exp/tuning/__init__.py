@@ -1,4 +1,4 @@
-"""A search, whole: its space, study, driver, objectives, recovery, refit and retention.
+"""The search: its space, study, driver, objectives, recovery, refit and retention.
 
-Optuna is imported in this package only. One trial is one experiment, which belongs in `experiment`.
+Optuna is imported in this package only. A trial is one experiment; the code that runs it belongs in `experiment`.
 """

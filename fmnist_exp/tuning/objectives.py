@@ -21,8 +21,8 @@ WARM_UP, TIMED = 20, 200  # predictions
 def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
     """Return the median time of predicting one image with a logged model on ONNX Runtime, in seconds.
 
-    The median is taken over 200 predictions after 20 to warm up, with one thread: so it takes no core from a trial
-    beside it, and waits for none. Memory and clock are still shared, see `warning`.
+    The median is taken over 200 predictions after 20 warm-up predictions, on one thread, so that trials that run at the
+    same time keep their cores. They still share memory and clock rate; see `warning`.
 
     Args:
         model_id: id of the logged model.
@@ -42,7 +42,7 @@ def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
 
 
 def warning(search: SearchConfig, workers: int) -> str:
-    """Return what a user should know before the first trial; empty if this number of workers disturbs no objective."""
+    """Return a warning if this number of workers disturbs the measurement of an objective, otherwise an empty text."""
     if workers == 1 or "prediction_seconds" not in search.objectives:
         return ""
     return (
@@ -54,7 +54,7 @@ def warning(search: SearchConfig, workers: int) -> str:
 def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:
     """Report an epoch to Optuna, and return True if it prunes the trial.
 
-    Optuna takes no reports for several objectives and prunes none of their trials: the trial's record has the curve.
+    With several objectives Optuna accepts no reports and prunes no trial; the trial's record keeps the curve.
     """
     if len(trial.study.directions) == 1:
         trial.report(val_accuracy, epoch)
@@ -64,7 +64,7 @@ def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:
-    """Return the validation accuracy of a trial by epoch, from 1; empty before its first epoch ended."""
+    """Return the validation accuracy of a trial by epoch, counted from 1; empty until its first epoch ends."""
     return trial.intermediate_values or dict(enumerate(TrialRecord.of(trial).val_accuracies, start=1))
 
 
@@ -81,8 +81,8 @@ def front(study: Study) -> list[FrozenTrial]:
 def order(trial: FrozenTrial) -> tuple[object, ...]:
     """Return a key that sorts trials with a model, the best first.
 
-    They are sorted by validation accuracy. Of equal ones, complete trials come before stopped ones, which have a model
-    too, and then small or fast models.
+    The key is the validation accuracy. Among equal trials, complete ones come before those that were stopped early, and
+    small or fast models before others.
     """
     complete = trial.state == TrialState.COMPLETE
     others = tuple(trial.values[1:]) if complete else ()

@@ -1,6 +1,6 @@
-"""The winner's setting fitted again on all 60,000 images, with one seed or several, before a version is made of it.
+"""Refit the winner's setting on all 60,000 images, with one or several seeds, before it is registered.
 
-No image is held out, so nothing can choose an epoch, a seed or a network any more: each choice here is fixed before.
+No image is held out, so no choice can be made by validation: epochs, seeds and network are fixed before the refit.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def check(space: SearchSpace) -> None:
 
 
 def plan(space: SearchSpace, best: FrozenTrial) -> list[ExperimentConfig]:
-    """Return the winner's experiment for each seed, `seed` and the numbers after it, with no images held out.
+    """Return the winner's experiment for each seed, counting up from `seed`, with no images held out.
 
-    It has as many epochs as the winner took to its best one; with one_cycle all of the schedule's, which ends at rate
-    zero.
+    It trains for as many epochs as the winner needed to reach its best one. With one_cycle it trains for the whole
+    schedule, because only the end of the schedule has small learning rates.
     """
     winner = space.apply(best.params)
     epochs = winner.training.epochs
@@ -59,7 +59,7 @@ def plan(space: SearchSpace, best: FrozenTrial) -> list[ExperimentConfig]:
 
 
 def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> Refitted:
-    """Fit the winner again, each seed as a child run of the parent run; a resumed search repeats no finished fit.
+    """Fit the winner again with each seed, as child runs of the parent run. A resumed search repeats no finished fit.
 
     Args:
         search: the search.
@@ -67,7 +67,7 @@ def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> R
         notify: called with a sentence before each fit.
 
     Returns:
-        The model of one seed; of several seeds the network that averages their answers.
+        The model of the one seed, or, of several seeds, the network that averages their predictions.
     """
     experiments, data = plan(search.space, best), search.data.without_holdout()
     fits = []

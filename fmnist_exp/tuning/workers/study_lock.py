@@ -1,4 +1,4 @@
-"""The lock of a study: one process drives it at a time, as a row in the study's own database says."""
+"""The lock of a study: a row in the study's database, by which only one process at a time drives the study."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Holder:
 
 
 class StudyLock:
-    """The lock of a study that this process holds. A thread of its own gives signs of life."""
+    """The lock of a study, held by this process. A background thread renews it as a sign of life."""
 
     def __init__(self, engine: sa.Engine, study: str, holder: Holder) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class StudyLock:
             )
 
     def release(self) -> None:
-        """Let the next driver have the study."""
+        """Release the lock, so that another driver can take it."""
         self._over.set()
         with suppress(*DATABASE_ERRORS), self._engine.begin() as connection:
             connection.execute(TABLE.delete().where(self._mine))
@@ -106,7 +106,7 @@ class StudyLock:
 
 @contextmanager
 def hold(storage: str, study: str) -> Iterator[StudyLock]:
-    """Hold the study's lock; that of a dead driver is taken over.
+    """Hold the study's lock during the block. The lock of a dead driver is taken over.
 
     Raises:
         RequestError: another driver holds it, or the database cannot be used.
@@ -172,7 +172,7 @@ def _holder(row: Any) -> Holder:
 
 
 def _take(engine: sa.Engine, study: str, mine: Holder) -> Holder | None:
-    """Write `mine` into the study's row, unless another living holder is there; return that one."""
+    """Write `mine` into the study's row, unless a driver that is alive holds the lock; return that driver."""
     fields = {**vars(mine), "beat": sa.func.now()}
     row_of_study = TABLE.c.study == study
     try:
