@@ -1,4 +1,4 @@
-"""`python -m fmnist_exp`."""
+"""Run the command line with `python -m fmnist_exp`."""
 
 from fmnist_exp.cli import run
 

@@ -45,7 +45,7 @@ def seed_keras(seed: int) -> None:
 
 
 def keras_nodes(model: keras.Model) -> Mapping[int, Sequence[Any]]:
-    """Return the nodes of a model's graph, each one use of a layer, by depth; the highest depth is the input's."""
+    """Return the nodes of a model's graph by depth. A node is one call of a layer; the input has the highest depth."""
     network = getattr(model, "_functional", model)  # of a Sequential model
     return cast("Mapping[int, Sequence[Any]]", _attribute("keras", network, "_nodes_by_depth"))
 
@@ -72,12 +72,12 @@ def artifact_repository(location: str, tracking_uri: str) -> Any:
 
 
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return `tags` with those that MLflow finds out about this process: its user, source and git commit."""
+    """Return `tags` and the tags by which MLflow describes this process: user, source and git commit."""
     return cast("dict[str, str]", _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))
 
 
 def select_trials(study: Study, select: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:
-    """Return the study as a sampler sees it if `select` chooses among the trials that the sampler reads."""
+    """Return a view of the study in which a sampler reads only the trials that `select` returns."""
     read = _attribute("optuna", study, "_get_trials")
 
     class Selection:
@@ -91,7 +91,7 @@ def select_trials(study: Study, select: Callable[[list[FrozenTrial]], list[Froze
 
 
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
-    """Return what a scheduler knows of each of its workers, by address, asked for now."""
+    """Ask a Dask scheduler about its workers, and return the current information on each one by its address."""
     try:
         identity = operator.attrgetter("scheduler.identity")(client)
         found: dict[str, Mapping[str, Any]] = client.sync(identity, n_workers=-1)["workers"]
@@ -101,12 +101,12 @@ def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
 
 
 def release_semaphores() -> None:
-    """Run what `multiprocessing` runs at the end of a process, which `os._exit` would leave out."""
+    """Run the clean-up of `multiprocessing` for the end of a process, which `os._exit` skips."""
     _find("multiprocessing", "multiprocessing.util", "_run_finalizers")()
 
 
 def http_protocol() -> type[H11Protocol]:
-    """Return the class of uvicorn's connections, to be extended."""
+    """Return uvicorn's class of HTTP connections, for use as a base class."""
     found: type[H11Protocol] = _find("uvicorn", "uvicorn.protocols.http.h11_impl", "H11Protocol")
     for method in ("connection_made", "data_received", "on_response_complete", "connection_lost"):
         _attribute("uvicorn", found, method)
@@ -114,7 +114,7 @@ def http_protocol() -> type[H11Protocol]:
 
 
 def _find(library: str, module: str, name: str) -> Any:
-    """Return an object by its module and its dotted name there."""
+    """Return the object with this dotted name in a module."""
     try:
         return operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:

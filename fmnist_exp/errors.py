@@ -1,4 +1,4 @@
-"""The two ways in which a command fails; the command line turns each into an exit code. And the cause both share."""
+"""The two errors with which a command fails, each with its exit code, and the check for a full disk."""
 
 import errno
 
@@ -6,11 +6,11 @@ FULL_DISK = "No space left on device", "database or disk is full", "could not ex
 
 
 class RequestError(ValueError):
-    """The request was wrong. Raised before anything is written; exit code 2."""
+    """The request was wrong. It is raised before anything is written; the exit code is 2."""
 
 
 class WorkError(RuntimeError):
-    """The request was right and the work failed. The run is closed as FAILED; exit code 1."""
+    """The request was right, but the work failed. The run is closed as FAILED; the exit code is 1."""
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -1,5 +1,5 @@
-"""The process that computes: Keras on TensorFlow or JAX, its threads, seeds, precision, fast layers and interrupts.
+"""The set-up of Keras on TensorFlow or JAX: threads, seeds, precision, fast layers and interrupts.
 
-Modules here know libraries and hardware, but neither experiments nor images nor MLflow. Only this
-package imports TensorFlow.
+Modules here deal with libraries and hardware, not with experiments, images or MLflow. Only this package imports
+TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""Compiled functions from images to a model's probabilities."""
+"""Compute a model's probabilities for images with compiled functions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compiled_model(model: keras.Model) -> Callable[[NDArray[np.uint8]], NDArray[
 def tensorflow_function(
     function: Callable[..., tf.Tensor], inputs: Mapping[str, tuple[Sequence[int | None], DTypeLike]]
 ) -> tuple[tf.types.experimental.PolymorphicFunction, list[tf.TensorSpec]]:
-    """Return a function as TensorFlow's graph, and its signature; `inputs` has the arguments' shapes and types."""
+    """Return `function` as a TensorFlow graph, and its signature; `inputs` has the arguments' shapes and types."""
     import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
 
     signature = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in inputs.items()]

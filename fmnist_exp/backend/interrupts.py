@@ -13,7 +13,7 @@ _pending = False
 def install() -> None:
     """Let SIGINT and SIGTERM interrupt this process; `mlflow run` passes Ctrl-C on as SIGTERM.
 
-    A SIGINT that is ignored stays ignored, as a shell without job control sets it for commands in the background.
+    If SIGINT is ignored, it stays ignored: a shell without job control ignores it for commands in the background.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
@@ -28,12 +28,12 @@ def interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if a signal has come since the last call of `clear`."""
+    """Raise KeyboardInterrupt if a signal has arrived since the last call of `clear`."""
     if _pending:
         raise KeyboardInterrupt
 
 
 def clear() -> None:
-    """Forget the signals that have come so far, once their KeyboardInterrupt is handled."""
+    """Forget all earlier signals. Call this when their KeyboardInterrupt has been handled."""
     global _pending
     _pending = False

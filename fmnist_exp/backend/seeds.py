@@ -36,7 +36,7 @@ def prepare(seed: int, precision: str) -> None:
 
 
 def _forget_gradients() -> None:
-    """Drop what `tf.custom_gradient` registered for earlier fits.
+    """Delete the entries that `tf.custom_gradient` registered for earlier fits.
 
     Optimizers use it, and each entry keeps the graph of its fit alive (tensorflow/tensorflow#97697).
     """
@@ -47,10 +47,10 @@ def _forget_gradients() -> None:
 
 
 def _freeze_libraries() -> None:
-    """Exclude what survived the collection in `clear_session` from all later collections, if it is much.
+    """Exclude the objects that survived the garbage collection in `clear_session` from later ones, if they are many.
 
-    Most of it belongs to the modules of TensorFlow, MLflow and others; looking through them took 0.4 s, several times
-    a trial.
+    Most of them belong to the modules of TensorFlow, MLflow and others. Scanning them took 0.4 s, several times in each
+    trial.
     """
     if len(gc.get_objects()) > LIBRARY_OBJECTS:
         gc.freeze()

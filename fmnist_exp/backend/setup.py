@@ -17,7 +17,8 @@ _started = False
 def start(threads: int | None = None) -> None:
     """Start TensorFlow or JAX, before the first computation of this process; later calls do nothing.
 
-    It computes with `threads` threads, one for each core by default, unless the backend has computed before.
+    It computes with `threads` threads, by default one for each core. The number has no effect if the backend has
+    computed before.
     """
     global _started
     if _started:
@@ -47,13 +48,13 @@ def on_tensorflow() -> bool:
 
 
 def set_precision(precision: str) -> None:
-    """Let layers built from now on compute in float32 or bfloat16; their weights are float32 in both cases."""
+    """Make layers built from now on compute in float32 or bfloat16. Their weights are float32 in both cases."""
     keras.config.set_dtype_policy(POLICIES[precision])
 
 
 @contextmanager
 def precision_of(precision: str) -> Iterator[None]:
-    """Let layers that the block builds compute in `precision`, and restore the previous precision after it."""
+    """Make layers built inside the block compute in `precision`, and restore the previous precision after the block."""
     before = keras.config.dtype_policy()
     set_precision(precision)
     try:

@@ -15,8 +15,8 @@ Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization by one kernel: activations in their precision, scale and moments in float32.
 
-    Keras computes moments, difference, product and sum one after another, with a copy of the maps in float32
-    between them; in bfloat16 that takes as long as the convolutions.
+    Keras computes moments, difference, product and sum one after another, with a copy of the maps in float32 in
+    between. In bfloat16 this takes as long as the convolutions.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
@@ -44,8 +44,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 class ColumnwiseConv2D(keras.layers.Conv2D):
     """A convolution that, on small maps in bfloat16, computes the gradient of its kernel column by column.
 
-    TensorFlow's kernel for that gradient works along the rows of a map. In bfloat16 it is as slow as in float32 where
-    the rows are short; rows that hold one column's pixels of all images are long.
+    TensorFlow's kernel for that gradient works along the rows of a map. With short rows, it is as slow in bfloat16 as
+    in float32. Here a row holds one column's pixels of all images, which makes it long.
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -83,8 +83,8 @@ def kernel_gradient(maps: tf.Tensor, upstream: tf.Tensor, shape: tuple[int, int,
     """Return the gradient of a convolution's kernel, with `same` padding.
 
     `maps` is the convolution's input (B, H, W, C), `upstream` the gradient of its output (B, H, W, D), `shape` that of
-    the kernel, (height, width, C, D). Each column of the kernel is a convolution of its own, one pixel wide, for which
-    the columns of the maps count as images and the images as columns.
+    the kernel, (height, width, C, D). Each column of the kernel is computed by a separate convolution, one pixel wide,
+    that takes the columns of the maps as images and the images as columns.
     """
     height, width, channels, filters = shape
     maps, upstream = (tf.transpose(tensor, (2, 1, 0, 3)) for tensor in (maps, upstream))  # (W, H, B, channels)

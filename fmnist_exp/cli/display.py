@@ -1,4 +1,4 @@
-"""Live lines in a terminal or plain lines in a log while a command works, and tables at the end.
+"""The output of commands: live lines in a terminal or plain lines in a log, and tables at the end.
 
 The display of a search is in `search_display`, because its modules import Optuna.
 """
@@ -34,7 +34,7 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 class RunDisplay(FitCallback):
     """Show a fit: a bar over all its steps in a terminal, and a line per epoch everywhere.
 
-    `name` is that of the model; `done` is the number of epochs that an interrupted run has finished.
+    `name` is the name of the model; `done` is the number of epochs that an interrupted run has finished.
     """
 
     def __init__(self, name: str, epochs: int, done: int = 0) -> None:
@@ -94,7 +94,7 @@ def show_registration(registration: Registration, test_accuracy: float | None = 
 
 
 def show_verdict(verdict: Verdict) -> None:
-    """Print the comparison by class, and what the gate found."""
+    """Print the comparison by class, and the verdict of the gate."""
     if verdict.comparison:
         table = Table(box=box.SIMPLE_HEAD)
         for name in ("class", "images", "challenger", "champion", "won", "lost"):
@@ -137,25 +137,25 @@ def show_assessment(found: Assessment) -> None:
 
 
 def _errors(levels: Sequence[Level]) -> list[str]:
-    """Return the mean calibration error, and with a temperature that of the scaled probabilities."""
+    """Return the mean calibration error and, if a temperature was fitted, also that of the scaled probabilities."""
     scaled = [level.scaled_ece for level in levels if level.scaled_ece is not None]
     columns = [[level.ece for level in levels], *([scaled] if scaled else [])]
     return [f"{sum(column) / len(column):.2%}" for column in columns]
 
 
 def show_promotion(promotion: Promotion) -> None:
-    """Print which version is the champion, and the run that says why."""
+    """Print which version is the champion, and the run that records the reason."""
     run = f"; run {promotion.run_id} says why" if promotion.run_id else ""
     console.print(f"version {promotion.version} is the champion {promotion.since}{run}")
 
 
 def show_run(run_id: str, what: str = "") -> None:
-    """Print a run's id, and how to look at this tracking store: a command, or the address of its server."""
+    """Print a run's id, and how to view the tracking store: with a command, or at the address of its server."""
     uri = without_secrets(mlflow.get_tracking_uri())
     address = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     console.print(f"run {run_id}{what}; look at it with: {address}")
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Return a bar that is shown in a terminal only, and vanishes in the end."""
+    """Return a progress bar that is shown only in a terminal and is removed at the end."""
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -20,16 +20,17 @@ SEARCH_SECTIONS = ("search", "gate")  # only tune's help shows them
 
 
 class FieldsCommand(click.Command):
-    """A command that takes every field of the experiment as an option, and lists those that have an effect in its help.
+    """A command that takes every field of the experiment as an option; its help lists the fields that have an effect.
 
-    The fields are not declared one by one: unknown options reach the schema, which knows names, ranges and units.
+    The fields are not declared one by one: unknown options are passed to the schema, which has the names, ranges and
+    units.
     """
 
     allow_extra_args = True
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the arguments for the help, which shows the experiment that all of them make, and parse them."""
+        """Parse the arguments, and keep them for the help, which shows the experiment that they describe."""
         ctx.obj = [word for word in args if word not in ctx.help_option_names]
         return super().parse_args(ctx, args)
 
@@ -46,7 +47,7 @@ class FieldsCommand(click.Command):
                 formatter.write_dl([(f"--{field.name} {_text(field.value)}", _description(field)) for field in group])
 
     def _experiment(self, ctx: click.Context) -> ExperimentConfig:
-        """Return the experiment that the command would run, with the fields given beside --help."""
+        """Return the experiment that the command would run, with the fields that were given together with --help."""
         parser = self.make_parser(ctx)
         given, rest, _ = parser.parse_args(list(ctx.obj))
         default = next((option.default for option in self.params if option.name == "experiment"), self.name)
@@ -63,7 +64,7 @@ class FieldsCommand(click.Command):
 
 
 def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return an option that may stand alone, or with a value as `mlflow run -P name=true` passes it."""
+    """Return an option that works without a value and, for `mlflow run -P name=true`, also with one."""
     kind = click.BOOL
     return click.option(name, is_flag=False, flag_value="true", default=default, type=kind, metavar="[BOOL]", help=text)
 
@@ -71,7 +72,7 @@ def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[.
 def load_experiment(
     reference: str, arguments: Sequence[str], short: Mapping[str, str | None] | None = None
 ) -> ExperimentConfig:
-    """Return the experiment of a request, checked as far as no data and no heavy library are needed.
+    """Return the experiment of a request, after all checks that need neither data nor a heavy library.
 
     Args:
         reference: a path, a name in experiments/, or runs:/RUN_ID/experiment.yaml.
@@ -93,7 +94,7 @@ def load_experiment(
 
 
 def given(options: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the options that were given."""
+    """Return the options that the user gave."""
     return {name: value for name, value in options.items() if value is not None}
 
 

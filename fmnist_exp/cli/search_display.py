@@ -1,4 +1,4 @@
-"""A search as a person sees it: live lines in a terminal, a line per trial in a log, and a table at the end."""
+"""The output of a search: live lines in a terminal, a line per trial in a log, and a table at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fmnist_exp.tuning.search import SearchResult
 
 
 class SearchDisplay(SearchCallback):
-    """Show a search: best so far, pruned, time left, and a bar per running trial; a line per finished trial."""
+    """Show a search: its best accuracy, pruned trials, time left, a bar per running trial, a line per finished one."""
 
     def __init__(self) -> None:
         self.bar = progress_bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))

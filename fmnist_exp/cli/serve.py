@@ -51,7 +51,7 @@ def serve(model: str, port: int, host: str) -> None:
 
 
 def _load(uri: str) -> ServedModel:
-    """Load the version; its imports take a second, in which the server listens already."""
+    """Load the version. Its imports take a second, so the server listens before they are done."""
     from fmnist_exp.registry import versions
 
     return versions.load_served(uri)

@@ -92,7 +92,7 @@ def _run(
     register: bool = False,
     resume: str = "",
 ) -> None:
-    """Run an experiment, or resume the run `resume` with overrides in the place of the experiment; print the result."""
+    """Run an experiment, or resume the run `resume`, for which `experiment` has the overrides; print the result."""
     loading.load_keras()
     from fmnist_exp.cli import display
     from fmnist_exp.experiment import baseline

@@ -85,7 +85,7 @@ def tune(
 
 
 def _resume_command(ctx: click.Context, study: str) -> str:
-    """Return the command that resumes the study; secrets are blanked, and options from the environment left there."""
+    """Return the command that resumes the study, without secrets and without options that the environment sets."""
     words = ["fmnist-exp", "tune"]
     for name, value in ctx.params.items():
         if name != "study" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:

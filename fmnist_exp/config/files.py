@@ -1,4 +1,4 @@
-"""Read an experiment file with overrides into a checked ExperimentConfig; every mistake becomes one sentence."""
+"""Read an experiment file with overrides into a checked ExperimentConfig; a mistake is reported in one sentence."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ EXPERIMENTS = PACKAGE / "experiments" if (PACKAGE / "experiments").is_dir() else
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML reader that leaves 1:30 as text; by YAML 1.1 it is the number 90, written to the base 60."""
+    """A YAML loader that reads 1:30 as text. YAML 1.1 reads it as the number 90, written in base 60."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         is_text = isinstance(node, yaml.ScalarNode) and ":" in node.value

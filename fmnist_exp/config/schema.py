@@ -1,6 +1,6 @@
 """The schema of an experiment file: typed and frozen sections, and every field's default, range and description.
 
-A field's docstring is its description in `--help` and docs/interface.md. Reading files and overrides is up to files.py.
+A field's docstring is its description in `--help` and docs/interface.md. Files and overrides are read in files.py.
 """
 
 from typing import Annotated, Literal
@@ -198,7 +198,7 @@ class GateConfig(Section):
 
 
 class ExperimentConfig(Section):
-    """One experiment: everything that decides its numbers."""
+    """One experiment: all settings that determine its results."""
 
     name: str = Field("experiment", min_length=1)
     """Name of the experiment. If the file gives none, it is the file's name."""

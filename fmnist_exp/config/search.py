@@ -15,7 +15,7 @@ class Section(BaseModel):
 
 
 class Range(Section):
-    """Numbers from `low` to `high`, which are whole if the field is a whole number."""
+    """A range of numbers from `low` to `high`. The numbers are whole if the field takes whole numbers."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Range(Section):
 
 
 class Choice(Section):
-    """One of the values listed."""
+    """A choice among the listed values."""
 
     choices: tuple[Any, ...] = Field(min_length=2)
 

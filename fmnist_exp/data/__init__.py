@@ -1,5 +1,5 @@
-"""Source files become verified uint8 arrays, a seeded split, and augmented batches.
+"""The images: verified uint8 arrays from source files, their seeded split, and augmented batches.
 
-Everything about images before they reach a network belongs here. Corrupted copies for the robustness test belong in
-`evaluation`.
+Everything that happens to images before they reach a network belongs here. Corrupted copies for the robustness test
+belong in `evaluation`.
 """

@@ -46,8 +46,9 @@ def affine(images: Images, config: AugmentationConfig, random: np.random.Generat
 def warp(images: Images, inverse: NDArray[np.float64]) -> Images:
     """Map images linearly about their centres, with bilinear interpolation and black outside.
 
-    `inverse`, (2, 2, B), maps the row and column of a pixel, from the centre, to where its value is taken. Computed in
-    fixed point, every pixel is within one grey level of the exact value.
+    `inverse`, (2, 2, B), maps the row and column of a pixel of the result, counted from the centre, to the place in the
+    image where its value is taken from. The computation is in fixed point; every pixel is within one grey level of the
+    exact value.
     """
     centre = (SIDE - 1) / 2
     by_row, by_column = (inverse[..., None] * (np.arange(SIDE) - centre)).swapaxes(0, 1)  # (2, B, 28) each
@@ -140,7 +141,7 @@ def erasing(images: Images, config: AugmentationConfig, random: np.random.Genera
 
 
 def rectangles(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return a mask (B, 28, 28) of one rectangle an image, from row and column `first` to before `end`, both (2, B)."""
+    """Return a mask (B, 28, 28) of one rectangle per image; `first`, inclusive, and `end`, exclusive, are (2, B)."""
     pixel = np.arange(SIDE)
     rows, columns = (pixel >= first[..., None]) & (pixel < end[..., None])  # (B, 28) each
     inside: NDArray[np.bool_] = rows[:, :, None] & columns[:, None]
@@ -148,7 +149,7 @@ def rectangles(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.b
 
 
 class Transform(NamedTuple):
-    """A change of images; it is applied if any of its fields is not zero."""
+    """A transform of images. It is applied if any of its fields is not zero."""
 
     apply: Callable[[Images, AugmentationConfig, np.random.Generator], Images]
     fields: tuple[str, ...]
@@ -172,7 +173,7 @@ def augment(images: Images, config: AugmentationConfig, random: np.random.Genera
 
 
 def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> Mixed:
-    """Blend each image and label with another's, with a share from Beta(alpha, alpha) (Zhang et al. 2017, mixup)."""
+    """Blend each image and label with another pair, by a weight from Beta(alpha, alpha) (mixup, Zhang et al. 2017)."""
     partner = random.permutation(len(images))
     share = np.rint(random.beta(alpha, alpha, len(images)) * 256).astype(np.uint16)  # in 256ths, also for the labels
     blend = images * share[:, None, None]
@@ -185,8 +186,8 @@ def mixup(images: Images, labels: OneHot, alpha: float, random: np.random.Genera
 def cutmix(images: Images, labels: OneHot, alpha: float, random: np.random.Generator) -> Mixed:
     """Paste a rectangle of another image into each image (Yun et al. 2019, CutMix), and blend the labels by area.
 
-    The share of the image that stays is drawn from Beta(alpha, alpha). The rectangle's centre is drawn too, and the
-    part of the rectangle beyond the border is lost.
+    The share of the image that is kept is drawn from Beta(alpha, alpha). The rectangle's centre is random too, and the
+    part of the rectangle beyond the border is cut off.
     """
     partner = random.permutation(len(images))
     side = np.rint(SIDE * np.sqrt(1 - random.beta(alpha, alpha, len(images)))).astype(int)
@@ -217,7 +218,7 @@ def mix(images: Images, labels: OneHot, config: AugmentationConfig, random: np.r
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """One image of each of C classes, and what training may make of it, for people to look at."""
+    """One image of each of C classes, and variants of it as training may see them, to be looked at."""
 
     labels: NDArray[np.uint8]  # (C,)
     originals: Images  # (C, 28, 28)

@@ -21,7 +21,7 @@ def targets(split: Split, training: TrainingConfig) -> Targets:
 
 
 def with_copies(config: ExperimentConfig, split: Split) -> Split:
-    """Return the images followed by `augmentation.copies` augmented copies of all; they depend on the seed alone."""
+    """Return the images, then `augmentation.copies` augmented copies of each. The copies depend only on the seed."""
     copies, count = config.augmentation.copies, len(split.images)
     # a branch of the seed that no epoch uses: those are numbers beside it
     random = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(0,)))

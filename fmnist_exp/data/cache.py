@@ -19,7 +19,7 @@ def cache_folder() -> Path:
 
 
 def read_cache(name: str, stamp: str) -> Parsed:
-    """Return an entry. Raises SourceError if there is none, or it is damaged or was written with another `stamp`."""
+    """Return a cached entry. Raises SourceError if it is missing, damaged or written with another `stamp`."""
     try:
         content: dict[str, Any] = read_arrays(cache_folder() / f"{name}.npz")
         if str(content.pop("stamp")) != stamp:
@@ -34,7 +34,7 @@ def read_cache(name: str, stamp: str) -> Parsed:
 
 
 def write_cache(name: str, stamp: str, parsed: Parsed) -> None:
-    """Write an entry, with a `stamp` that changes with its files; if that fails, log a warning."""
+    """Write an entry with a `stamp`, which changes when the source files change. Log a warning if writing fails."""
     file = cache_folder() / f"{name}.npz"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """The content's hash, 32 characters (MLflow takes 36)."""
+        """The hash of the content, 32 characters long; MLflow allows at most 36."""
         content = hashlib.sha256(np.ascontiguousarray(self.images).data)
         content.update(np.ascontiguousarray(self.labels).data)
         return content.hexdigest()[:32]
@@ -49,11 +49,11 @@ class FashionMNIST:
     held_out: Indices | None = None  # indices of the validation images in the source's order; None: they come last
 
     def without_holdout(self) -> FashionMNIST:
-        """Return the same data with all images that are not for the test in `train`, in the source's order."""
+        """Return the same data with the validation images moved into `train`, in the source's order."""
         return self.resplit(0.0, seed=0)
 
     def resplit(self, validation_fraction: float, seed: int) -> FashionMNIST:
-        """Return the same data, split anew into training and validation images as `load` would split it."""
+        """Return the same data with a new split into training and validation images, equal to the split of `load`."""
         count = len(self.train.labels) + len(self.validation.labels)
         held_out = np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out
         images = np.empty((count, *self.train.images.shape[1:]), np.uint8)
@@ -85,7 +85,7 @@ def _split(images: Bytes, labels: Bytes, test: Split, source: str, fraction: flo
 def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation images, both ascending.
 
-    The validation images are drawn in proportion to the classes; scikit-learn's split takes 1 s to import.
+    The validation images are drawn in proportion to the classes. Importing scikit-learn's function for this takes 1 s.
     """
     if not fraction:
         return np.arange(len(labels)), np.arange(0)

@@ -31,7 +31,7 @@ class SourceError(Exception):
 
 
 class DamagedFileError(Exception):
-    """A file is not an undamaged npz file: bits have flipped, its writer was killed, or the disk was full."""
+    """An npz file is damaged, for example because its writer was killed or the disk was full."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def _header_fault(header: tuple[str, ...]) -> str:
 
 
 def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
-    """Return rows as bytes (n, 785). Raises SourceError, which names the first cell that is not such an integer."""
+    """Return rows as bytes (n, 785). Raises SourceError, which names the first cell without a valid label or pixel."""
     if chunk["extra"].notna().any():
         row = chunk.index[chunk["extra"].notna()][0]
         raise SourceError(f"{path}: row {row + 1} after the header has more than 785 values")
@@ -148,7 +148,7 @@ def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
 
 
 def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
-    """Return the array in an IDX file, gzipped or not. Raises SourceError if its shape or digest is another."""
+    """Return the array in an IDX file, gzipped or not. Raises SourceError if its shape or digest is wrong."""
     length = math.prod(shape)
     try:
         with path.open("rb") as plain:

@@ -70,7 +70,7 @@ def download(folder: Path, address: str = OFFICIAL) -> Path:
 
 
 def _download_file(session: requests.Session, url: str, target: Path, progress: Progress) -> None:
-    """Write one file; if its transfer breaks off, start it once more."""
+    """Download one file; if the transfer breaks off, try once more."""
     task = progress.add_task(target.name, total=None)
     for attempt in range(1, TRANSFERS + 1):
         progress.reset(task)
@@ -91,7 +91,8 @@ def _download_file(session: requests.Session, url: str, target: Path, progress: 
 def debian_archive(folder: Path) -> Path:
     """Download Debian's package with apt-get into `folder` and unpack it there, without root.
 
-    The package lists are private too, since those of a fresh machine are empty and only root may fill them.
+    Its package lists are downloaded into `folder` too, since those of a fresh machine are empty and only root may fill
+    them.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise SourceError("this machine has no apt-get")

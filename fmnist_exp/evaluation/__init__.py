@@ -1,4 +1,4 @@
-"""Probabilities become numbers: accuracy, calibration, the comparison of two models, and corrupted test images.
+"""Scores from probabilities: accuracy, calibration, the comparison of two models, and robustness to corruptions.
 
 Nothing here draws, logs or loads a model.
 """

@@ -1,6 +1,6 @@
 """Calibration: how far a model's confidence can be trusted, and temperature scaling, which improves it.
 
-The paper behind all of it: Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
+Equations and sections are those of Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The numbers that say how good a model is on one split."""
+"""The scores of a model on one split: loss and accuracy, and counts by class."""
 
 from dataclasses import dataclass
 
@@ -59,5 +59,5 @@ def evaluate(probabilities: Probabilities, labels: Labels, split: str) -> Evalua
 
 
 def slug(name: str) -> str:
-    """Return a class name in the form that a metric's name takes: `Ankle boot` becomes `ankle_boot`."""
+    """Return a class name as metric names contain it: `Ankle boot` becomes `ankle_boot`."""
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())

@@ -52,8 +52,8 @@ def score_corrupted(
 ) -> dict[str, tuple[Level, ...]]:
     """Score corrupted copies of the images (N, 28, 28): for each corruption, return one level per severity.
 
-    `seed` is that of the corruptions. `progress` is called with the name and the severity of each copy, before the copy
-    is scored.
+    `seed` is the random seed of the corruptions. `progress` is called with the name and the severity of each copy,
+    before the copy is scored.
     """
 
     def score(name: str, severity: int) -> Level:
@@ -64,14 +64,14 @@ def score_corrupted(
 
 
 def mean_level(levels: Iterable[Level]) -> Level:
-    """Return the mean of each score over levels, of which either all or none have a scaled error."""
+    """Return the mean of each score over levels. Either all levels have a scaled error, or none has."""
     accuracy, confidence, ece, scaled = zip(*map(astuple, levels), strict=True)
     mean_scaled = None if None in scaled else float(np.mean(scaled))
     return Level(float(np.mean(accuracy)), float(np.mean(confidence)), float(np.mean(ece)), mean_scaled)
 
 
 def fit_temperature(validation: tuple[Probabilities, Labels], test: tuple[Probabilities, Labels]) -> Temperature:
-    """Fit a temperature on validation images, unknown to the model, and measure what scaling by it changes."""
+    """Fit a temperature on validation images, unseen by the model, and measure how scaling by it changes the scores."""
     value = calibration.fit_temperature(*validation)
 
     def errors(probabilities: Probabilities, labels: Labels) -> tuple[float, float]:

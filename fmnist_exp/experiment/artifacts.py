@@ -51,7 +51,7 @@ def _training_images(train: Split, augmentation: AugmentationConfig, seed: int) 
 
 
 def write_evaluations(folder: Path, scored: Sequence[ScoredSplit]) -> None:
-    """Write all numbers of every split, and figures of the last one: confusion matrix, predictions and mistakes."""
+    """Write all numbers of every split, and figures of the last split: confusion matrix, predictions, mistakes."""
     if not scored:
         return
     report = {part.evaluation.split: part.evaluation.report() for part in scored}

@@ -28,9 +28,9 @@ ITERATIONS = 100
 
 
 def run_baselines(request: TrainRequest) -> TrainResult:
-    """Run the baselines, with the request's experiment as the smallest network, as child runs of one run.
+    """Run each baseline as a child run of one parent run. The request's experiment is the smallest network.
 
-    Each is scored on the test set, and the parent gets all accuracies.
+    Each baseline is scored on the test set, and the parent run gets all accuracies.
     """
     assert isinstance(request.experiment, ExperimentConfig)
     data = request.data or load(request.experiment.data, request.experiment.seed)
@@ -61,7 +61,7 @@ def fit_logistic_regression(
 ) -> Fit:
     """Fit scikit-learn's logistic regression (L-BFGS) and copy its weights to the linear Keras model.
 
-    Both are the same function. The fit counts as one epoch.
+    Both models compute the same function. The fit counts as one epoch.
     """
     start = time.perf_counter()
     estimator = LogisticRegression(C=PENALTY, max_iter=ITERATIONS)

@@ -28,7 +28,7 @@ HARMLESS = ("name", "data.source", "gate.")  # fields that do not change the fit
 
 
 class EpochLog(FitCallback):
-    """Logs every epoch's metrics to a run, with the epoch's number as step."""
+    """Callback that logs every epoch's metrics to a run, with the epoch's number as step."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -39,7 +39,7 @@ class EpochLog(FitCallback):
 
 
 class CheckpointLog(FitCallback):
-    """Keeps the best epoch's model and the two newest states among a run's artifacts."""
+    """Callback that keeps the best epoch's model and the two newest states among a run's artifacts."""
 
     def __init__(self, run: Run, to_log: Callable[[keras.Model], keras.Model]) -> None:
         self.run = run
@@ -109,7 +109,7 @@ def check_data(interrupted: Interrupted, data: FashionMNIST) -> None:
 
 
 def take_over(interrupted: Interrupted, run: Run) -> None:
-    """Move the checkpoint of an interrupted run to `run`, which resumes it, and let each run name the other one."""
+    """Move the checkpoint of an interrupted run to `run`, which resumes it, and tag each run with the other's id."""
     old, client = interrupted.run, interrupted.run.client
     run.set_tags({Tag.RESUMES: old.id})
     with run.artifacts() as folder, tempfile.TemporaryDirectory() as downloads:
@@ -152,7 +152,7 @@ def _checkpoint_files(client: MlflowClient, run_id: str) -> set[str]:
 
 
 def _write(state: states.State, folder: Path) -> None:
-    """Write the states in turn: while one of them is being written, the other one is complete."""
+    """Write to two state files in turn: while one of them is being written, the other one is complete."""
     state.write(_file(folder, Artifact.STATE.format(turn=len(state.epochs) % 2)))
 
 

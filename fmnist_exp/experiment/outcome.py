@@ -1,4 +1,4 @@
-"""The result of one experiment, and the notes in Markdown that say in MLflow what a run is and how to use its model."""
+"""The result of one experiment, and the Markdown notes that explain a run and the use of its model in MLflow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Outcome:
         return tags | {VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: run.git_commit}
 
     def note(self, config: ExperimentConfig, kind: str) -> str:
-        """Return the note of the run; a trial's is short, since its search has one of its own."""
+        """Return the note of the run. The note of a trial is short, since its search has a note too."""
         scores = {"validation": self.validation, "test": self.test}
         shown = [f"{name} accuracy {scored.accuracy:.2%}" for name, scored in scores.items() if scored]
         epochs = "1 epoch" if len(self.fit.epochs) == 1 else f"{len(self.fit.epochs)} epochs"

@@ -36,8 +36,8 @@ def resolve(
     """Check whether an experiment can be run on these images and with this tracking store, and complete it.
 
     Without `client` it connects to the store in use, but only after the checks that do not need it, because an embedded
-    store is created when it is first used. `keep_auto` leaves training.precision=auto to `choose_precision`, for a
-    search, whose study remembers the choice.
+    store is created when it is first used. With `keep_auto`, training.precision=auto is kept: a search calls
+    `choose_precision` itself, and its study remembers the choice.
 
     Raises RequestError if the experiment cannot be run, and WorkError if a model that it names cannot be loaded.
     """
@@ -58,7 +58,7 @@ def resolve(
 def choose_precision(
     config: ExperimentConfig, data: FashionMNIST, remembered: str | None = None
 ) -> tuple[ExperimentConfig, Choice | None]:
-    """Return the experiment with a precision in place of `auto`, and the choice; None if there was none to make.
+    """Return the experiment with a precision in place of `auto`, and the choice, or None if the precision is fixed.
 
     `remembered` is an earlier choice to repeat; without it the speeds are measured now and the faster one is chosen.
     """

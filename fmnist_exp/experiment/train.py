@@ -46,7 +46,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """An experiment that ended."""
+    """The result of an experiment that has ended."""
 
     status: Literal["completed", "interrupted"]  # interrupted by Ctrl-C
     run_id: str
@@ -58,7 +58,8 @@ class TrainResult:
 def train(request: TrainRequest) -> TrainResult:
     """Train an experiment, or resume an interrupted one, and score the model on the test set.
 
-    Raises RequestError if it cannot be run, before a run is started, and WorkError if the fit fails; the run says why.
+    Raises RequestError, before a run is started, if the experiment cannot be run, and WorkError if the fit fails; the
+    run records the reason.
     """
     experiment, interrupted = request.experiment, None
     if isinstance(experiment, Resume):
@@ -68,7 +69,7 @@ def train(request: TrainRequest) -> TrainResult:
 
 
 def ensemble(request: TrainRequest) -> TrainResult:
-    """Average the logged models `model.members`, with the images split as for the first of them; see `train`."""
+    """Average the logged models in `model.members`, on the split of the first one; otherwise it is like `train`."""
     assert isinstance(request.experiment, ExperimentConfig)
     split = lineage.find(store.connect(), request.experiment.model.members[0]).split_fields()
     return _train(request, files.override(request.experiment, split))

@@ -1,4 +1,4 @@
-"""A Keras model becomes a folder that serves anywhere: an MLflow model with ONNX, locked requirements and checksums.
+"""Export a Keras model as a folder that can be served anywhere: an MLflow model with ONNX, requirements and checksums.
 
 Nothing here talks to a tracking store.
 """

@@ -12,7 +12,7 @@ WRITTEN_LATER = (FILE, "registered_model_meta")  # MLflow writes the second one 
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return path inside `folder` → SHA-256 in hexadecimal, for every file that belongs to the model."""
+    """Return the SHA-256, in hexadecimal, of every file of the model by its path inside `folder`."""
     files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return {str(file.as_posix()): _digest(folder / file) for file in sorted(files) if _belongs(file)}
 
@@ -25,7 +25,8 @@ def to_json(found: Mapping[str, str]) -> str:
 def verify(folder: Path, registered: str | None) -> None:
     """Raise WorkError if a file in `folder` was changed, added or removed, or if the version has no checksums.
 
-    `registered` is the version's tag `sha256`: the digest of `checksums.json`, or, from earlier releases, its content.
+    `registered` is the version's tag `sha256`: the digest of `checksums.json`, or, if an earlier release wrote it, the
+    whole content.
     """
     expected = _expected(folder, registered or "")
     found = checksums(folder)

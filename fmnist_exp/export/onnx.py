@@ -1,7 +1,8 @@
 """Export a Keras model to ONNX, in a fraction of the time that `model.export` takes.
 
 tf2onnx walks through a graph dozens of times and copies all of its constants each time. Here the large weights are
-inputs of the graph that tf2onnx converts, and become constants of the result, which ONNX Runtime treats alike.
+inputs of the graph that tf2onnx converts, and are made constants of the result afterwards. For ONNX Runtime this makes
+no difference.
 """
 
 from pathlib import Path

@@ -54,7 +54,7 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         examples: real images (N, 28, 28); the first one becomes the input example.
 
     Raises:
-        WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not one of Keras' own.
+        WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not a stock Keras layer.
     """
     folder.mkdir()
     described = {"mlflow_model": metadata, "signature": _signature(), "input_example": examples[:1]}
@@ -97,9 +97,9 @@ def _check_layers(config: object) -> None:
 
 
 def _conda_environment() -> dict[str, object]:
-    """Return the model's environment, for MLflow to derive all its requirement files from.
+    """Return the model's conda environment, from which MLflow derives all requirement files.
 
-    Given requirements only, MLflow looks for the version of pip, and warns where uv made an environment without it.
+    If MLflow gets only requirements, it looks for the version of pip, and warns if uv made the environment without it.
     """
     pip = {"pip": list(requirements.locked(SERVING_PACKAGES))}
     return {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={PYTHON}", "pip", pip]}
@@ -140,7 +140,7 @@ def _export_to_onnx(model: keras.Model, folder: Path) -> None:
 
 
 def _copy_code(folder: Path) -> None:
-    """Copy the predictor as a package of the same name, so that the model loads where ours is not installed."""
+    """Copy the predictor as a package of the same name, so that the model loads where this package is not installed."""
     package = folder / Path(*serving.__name__.split("."))
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()

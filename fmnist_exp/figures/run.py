@@ -139,8 +139,8 @@ def _gallery(
 ) -> Figure:
     """Draw the chosen images in rows of ten, each above its predicted class, and its true one if that is another.
 
-    All of them are one picture with one text for each image, because forty axes and eighty texts would be slow. Each
-    pixel is drawn as two by two, which matplotlib need not interpolate.
+    All images are drawn as one picture, with one text for each, because forty axes would be slow. Each pixel is drawn
+    as two by two pixels, so that matplotlib does not interpolate.
     """
     columns, cell = 10, (46, 44)  # pixels, height and width of a cell
     rows = max(1, -(-len(chosen) // columns))

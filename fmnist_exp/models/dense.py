@@ -21,7 +21,7 @@ def naive(config: ModelConfig) -> keras.Model:
 
 
 def linear(config: ModelConfig) -> keras.Model:
-    """Build a softmax layer on the pixels: logistic regression, the smallest model that looks at the image."""
+    """Build a softmax layer on the pixels: logistic regression, the smallest model that uses the image."""
     return _sequential([*rescaling(), layers.Flatten(), output(config)])
 
 

@@ -8,7 +8,7 @@ from fmnist_exp.errors import RequestError
 def copy_weights(model: keras.Model, origin: keras.Model, uri: str) -> int:
     """Copy the weights of `origin` to `model`, layer by layer from the first, until their shapes differ.
 
-    Return the number of layers whose weights were copied. Raises RequestError, which calls `origin` by its URI, if the
+    Return the number of layers whose weights were copied. Raises RequestError, which names the URI of `origin`, if the
     first layers already differ.
     """
     copied = 0
@@ -34,7 +34,7 @@ def freeze(model: keras.Model, layers: int) -> None:
 
 
 def _weighted(model: keras.Model) -> list[keras.Layer]:
-    """Return the layers that have weights in their order, those of a network inside `model` in its place."""
+    """Return the layers that have weights, in order. A nested network is replaced by its layers."""
     found: list[keras.Layer] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):

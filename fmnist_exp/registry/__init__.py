@@ -1,4 +1,4 @@
-"""Logged models become versions, and versions become champions: lineage, gate, smoke test, evaluation and model card.
+"""Registered versions and champions: their lineage, gate, smoke test, evaluation and model card.
 
-Training does not belong here, and neither does answering requests, which is the work of `serving`.
+Training belongs in `experiment`, and answering requests belongs in `serving`.
 """

@@ -1,4 +1,4 @@
-"""The champions: how a version becomes champion through the gate, the way back, and their history."""
+"""Champions: promote a version through the gate, return to the previous champion, and keep the history."""
 
 import datetime
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def promote(
     force: bool = False,
     run_id: str | None = None,
 ) -> Promotion:
-    """Make the version with a number or an alias the champion if it passes the gate; `force` promotes it in any case.
+    """Promote the version with this number or alias if it passes the gate; with `force`, promote it in any case.
 
     `show` is called with the verdict before anything is raised. The comparison is written to a new run, or to `run_id`.
 
@@ -85,7 +85,7 @@ def register(
 
 
 def challenge(version: ModelVersion, run: runs.Run, config: GateConfig, data: dataset.FashionMNIST) -> Registration:
-    """Send a version that was just registered to the gate. A refusal is no failure."""
+    """Send a version that was just registered to the gate. If the gate refuses it, it stays a challenger."""
     number = str(version.version)
     if versions.aliases(run.client).get(CHAMPION) == number:
         return Registration(number, True, "it was the champion before")
@@ -124,9 +124,9 @@ def history(client: MlflowClient) -> list[str]:
 
 
 def set_champion(client: MlflowClient, version: ModelVersion, reason: str, numbers: list[str] | None = None) -> None:
-    """Make a version the champion without a gate, and write down when, why and after which one.
+    """Make a version the champion without a gate, and record the time, the reason and the previous champion.
 
-    `numbers` is the history that ends with the version; None adds the version to the present one.
+    `numbers` is the new history, which ends with the version; with None, the version is added to the present history.
     """
     numbers = numbers or [*history(client), str(version.version)]
     former = versions.version_by_alias(client, CHAMPION)

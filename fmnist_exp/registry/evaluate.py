@@ -29,13 +29,15 @@ def evaluate(
     run_id: str | None = None,
     status: Callable[[str], None] = lambda text: None,
 ) -> tuple[model_card.Assessment, str]:
-    """Score a version on the test set and on corrupted copies of it, write its model card, and return the run's id too.
+    """Score a version on the test set and on corrupted copies, write its model card, and return scores and run id.
 
-    Of `config`, the data's source and the seed of the corruptions are used. With `temperature`, fit one on validation
-    images. The results go to a new run, or to `run_id`. `status` is called with the name of each step before it begins.
+    Only the data source and the seed of `config` are used; the seed is that of the corruptions. With `temperature`, a
+    temperature is fitted on validation images. The results go to a new run, or to `run_id`. `status` is called with the
+    name of each step before it begins.
 
     Raises:
-        RequestError: there is no such version, its images are not the data's, or none is left for the temperature.
+        RequestError: there is no such version, it was trained on other images, or no image is left to fit the
+            temperature on.
         WorkError: the model cannot be loaded or fails.
     """
     client = store.connect()
@@ -53,10 +55,10 @@ def evaluate(
 def assess(
     subject: lineage.Lineage, data: dataset.FashionMNIST, seed: int, *, temperature: bool, status: Callable[[str], None]
 ) -> model_card.Assessment:
-    """Let a version predict every test image, clean and corrupted with the random seed `seed`.
+    """Score a version on every test image, clean and corrupted; `seed` is the random seed of the corruptions.
 
-    With `temperature`, fit one on validation images that the model was not trained on. `status` is called with the
-    name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
+    With `temperature`, a temperature is fitted on validation images that the model was not trained on. `status` is
+    called with the name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
     """
     status("clean test images")
     predictor = lineage.Predictor(versions.files(subject.version), f"version {subject.number}")

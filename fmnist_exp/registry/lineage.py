@@ -87,9 +87,9 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A version, and the model that may be asked about the validation images in its place.
+    """A version, and the model that is compared on validation images in its place.
 
-    That model is the version itself, or, if the version was refitted on all images, the model it was refitted from.
+    That model is the version itself or, if the version was refitted on all images, the model that it was refitted from.
     """
 
     version: ModelVersion
@@ -114,7 +114,7 @@ class Lineage:
 def find(client: MlflowClient, uri: str) -> TrainedModel:
     """Return the model at `models:/fashion-mnist/VERSION`, `models:/fashion-mnist@ALIAS` or `runs:/RUN_ID`.
 
-    The run of a refitted version is the one that refitted it: it says which images the version was trained on.
+    The run of a refitted version is the run that refitted it, which records the images that the version was trained on.
     Raises RequestError, which names the models that exist.
     """
     if uri.startswith(RUNS):
@@ -124,7 +124,7 @@ def find(client: MlflowClient, uri: str) -> TrainedModel:
 
 
 def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> TrainedModel:
-    """Return the model at `uri` if its training images are those of `data`, so that it knows no validation image.
+    """Return the model at `uri` if its training images are those of `data`, so that it has seen no validation image.
 
     Raises RequestError if there is no such model, or if its training images are others.
     """

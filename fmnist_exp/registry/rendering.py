@@ -1,4 +1,4 @@
-"""Documents from the templates in `templates/`, as Markdown or as HTML."""
+"""Render the templates in `templates/` as Markdown or HTML."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ Syntax = Literal["markdown", "html"]
 
 
 def render(template: str, syntax: Syntax, **values: object) -> str:
-    """Return the text of the file `template` in `templates/`, without secrets.
+    """Return the document made from the file `template` in `templates/`, without secrets.
 
     The template gets the macros of the file that `syntax` names as `doc`; every value is escaped for that syntax.
     """

@@ -1,4 +1,4 @@
-"""One real request to a model through MLflow's scoring server, started for it in a process of its own."""
+"""The smoke test: send one image to a model through MLflow's scoring server, started in a separate process."""
 
 import os
 import shlex
@@ -36,7 +36,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Mapping[str, object]:
     """Return the row that the server answers for one image (28, 28), with the model in `folder`.
 
-    Raises WorkError if it did not start, did not answer within `limit` seconds, or answered with an error.
+    Raises WorkError if the server did not start, did not answer within `limit` seconds, or answered with an error.
     """
     _bypass_proxy()
     deadline, step = time.monotonic() + limit, "start"
@@ -84,7 +84,7 @@ def server(folder: Path, log: IO[bytes]) -> Iterator[tuple[int, subprocess.Popen
 
 
 def _bypass_proxy() -> None:
-    """Let this process send no request for the loopback interface to a proxy, which cannot reach it."""
+    """Make this process connect to the loopback interface directly, because a proxy cannot reach it."""
     excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or HOST).split(",")
     os.environ["no_proxy"] = ",".join(dict.fromkeys([*excepted, HOST]))
 

@@ -1,4 +1,4 @@
-"""The versions of the registered model: registered, found, verified, tagged and described."""
+"""The versions of the registered model: register, find, verify, tag and describe them."""
 
 import hashlib
 import re
@@ -39,7 +39,7 @@ class Registration:
 
 
 def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
-    """Register a logged model as a version with the alias `challenger`; one that has a version keeps it."""
+    """Register a logged model as a version with the alias `challenger`, unless it is a version already."""
     known = (version for version in by_number(client).values() if logged_model(version) == model_id)
     version = next(known, None) or _create(client, model_id, run_id, tags)
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
@@ -52,7 +52,7 @@ def uri(version: ModelVersion) -> str:
 
 
 def logged_model(version: ModelVersion) -> str | None:
-    """Return the id of the logged model behind a version, if there is one: named, or part of its source."""
+    """Return the id of the version's logged model, if it has one: its `model_id`, or the id in its source."""
     found = LOGGED_MODEL.search(str(version.source))
     return str(version.model_id) if version.model_id else found and found[0]
 
@@ -73,13 +73,13 @@ def download(uri: str) -> Path:
 
 
 def load_served(uri: str) -> ServedModel:
-    """Return the version at `uri` as the server takes it, with verified files. Raises RequestError or WorkError."""
+    """Return the model of a version for the server, with verified files. Raises RequestError or WorkError."""
     version = find_uri(store.connect(), uri)
     return ServedModel(files(version), f"{version.name} version {version.version}")
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:
-    """Return the version with a number or an alias. Raises RequestError, which names those that exist."""
+    """Return the version with a number or an alias. Raises RequestError, which lists those that exist."""
     try:
         if reference.isdigit():
             return client.get_model_version(NAME, reference)
@@ -101,7 +101,7 @@ def find_uri(client: MlflowClient, uri: str) -> ModelVersion:
 
 
 def by_number(client: MlflowClient) -> dict[str, ModelVersion]:
-    """Return number → version."""
+    """Return all versions by their numbers."""
     return {str(version.version): version for version in client.search_model_versions(f"name = '{NAME}'")}
 
 
@@ -116,7 +116,7 @@ def registered_model(client: MlflowClient) -> RegisteredModel | None:
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
-    """Return alias → number of its version; empty before the first version."""
+    """Return the version number of each alias; empty before the first version."""
     model = registered_model(client)
     return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
 
@@ -145,7 +145,7 @@ def needed(client: MlflowClient) -> tuple[set[str], set[str]]:
 
 
 def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object], replacing: str = "") -> None:
-    """Write tags on a version; its other tags that start with `replacing` are deleted."""
+    """Set tags of a version, and delete its other tags that start with `replacing`."""
     known = find(client, str(version.version)).tags if replacing else {}
     for key in known:
         if key.startswith(replacing) and key not in tags:

@@ -40,7 +40,7 @@ class Counters:
 
 
 class Application:
-    """The ASGI application. It answers before it has a model, which `start` gives it."""
+    """The ASGI application. It answers requests for predictions with status 503 until `start` gives it a model."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -58,7 +58,7 @@ class Application:
         }
 
     def start(self, model: ServedModel) -> None:
-        """Answer with this warm model from now on."""
+        """Answer with this loaded and warm model from now on."""
         from mlflow.pyfunc import scoring_server  # late: the server listens before MLflow is imported
 
         self._mlflow = scoring_server.init(model)  # type: ignore[arg-type]  # it asks for metadata and predict only

@@ -1,4 +1,4 @@
-"""The limits of one client's share: bytes, images, requests and time."""
+"""The limits of the server: bytes and images per request, requests at a time, and seconds."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ class Limits:
 
 
 class RequestSlots:
-    """The slots of a server for requests at a time; a request without a slot is refused."""
+    """A fixed number of slots for requests at a time. A request that finds no free slot is refused."""
 
     def __init__(self, number: int) -> None:
         self.number = number

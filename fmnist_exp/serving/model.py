@@ -12,12 +12,12 @@ from fmnist_exp.serving import predictor, protocol
 
 
 class ServedModel:
-    """A model with what MLflow's scoring server asks for, `metadata` and `predict`, and with `answer` for our own."""
+    """A model for both servers: MLflow's scoring server uses `metadata` and `predict`, this package's uses `answer`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         """Load the model in `folder`, whose files have been verified, and run it once. Raises WorkError if that fails.
 
-        None of the code that travels with the model is run. Users read its `name`, e.g. `fashion-mnist version 3`.
+        Code that is stored with the model is not run. `name` is shown to users, for example `fashion-mnist version 3`.
         """
         from mlflow.models import Model  # late: the server listens before MLflow is imported
 

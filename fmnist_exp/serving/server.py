@@ -14,7 +14,7 @@ from fmnist_exp.serving.model import ServedModel
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to host and port; port 0 stands for a free one. Raises RequestError if that fails."""
+    """Return a socket bound to host and port; port 0 selects a free one. Raises RequestError if that fails."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, proto)
@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Serve on the socket from `listen` until SIGINT or SIGTERM.
 
-    `load` returns the model: it runs in a thread while the server answers 503, and what it raises ends the server.
+    `load` returns the model. It runs in a thread while the server answers 503; if it raises an error, the server ends.
     `ready` is called with the warm model.
     """
     asyncio.run(run(uvicorn_server(limits), load, bound, ready))
@@ -70,7 +70,7 @@ async def run(
 
 def _connection_class(limits: Limits) -> type[asyncio.Protocol]:
     class Connection(compat.http_protocol()):  # type: ignore[misc]
-        """uvicorn's connection with a time limit for a request's headers, for which it would wait for ever."""
+        """uvicorn's connection with a time limit for a request's headers, which uvicorn itself does not have."""
 
         patience: asyncio.TimerHandle | None = None
 

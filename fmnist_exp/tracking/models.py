@@ -1,4 +1,4 @@
-"""Logged models: log one, load one, delete the files of one."""
+"""Log a model, load a logged model, and delete its files."""
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ from fmnist_exp.tracking.run import Run, param_text
 
 
 def log(run: Run, write: Callable[[Path, Model], None], params: Mapping[str, object]) -> str:
-    """Log a model as `model` of a run, with these params beside it, and return the model's id.
+    """Log a model to a run under the name `model`, with these params, and return the model's id.
 
     `write` writes the model into a folder that does not exist yet and completes MLflow's description of the model.
     """

@@ -11,7 +11,7 @@ Kind = Literal["baseline", "train", "tune", "trial", "evaluate"]
 
 
 class Name(StrEnum):
-    """A text that is its own value, and one sentence on what it means."""
+    """A name, which is also its string value, with one sentence that says what it means."""
 
     meaning: str
 

@@ -1,4 +1,4 @@
-"""Texts that may be shown and stored: one line, without the passwords in addresses."""
+"""Make texts safe to show and to store: remove the passwords in addresses, and shorten errors to one line."""
 
 import re
 

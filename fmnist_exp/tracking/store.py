@@ -1,4 +1,4 @@
-"""The tracking store: which one is in use, whether it answers, and the text files in it."""
+"""The tracking store: find the one in use, check that it answers, and read or delete its files."""
 
 import os
 from collections.abc import Collection
@@ -76,7 +76,7 @@ def download_text(uri: str) -> str:
 
 
 def delete_files(client: MlflowClient, location: str, paths: Collection[str]) -> None:
-    """Delete files below an artifact location, if they exist; each kind of store raises errors of its own."""
+    """Delete files below an artifact location, if they exist. The errors depend on the kind of store."""
     repository = compat.artifact_repository(location, client.tracking_uri)
     for folder in sorted({path.rpartition("/")[0] for path in paths}):
         for path in sorted({entry.path for entry in repository.list_artifacts(folder)} & set(paths)):

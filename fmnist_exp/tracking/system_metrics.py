@@ -19,7 +19,7 @@ FIRST_SAMPLE = 0.25  # seconds over which the first CPU load is measured
 def monitoring(run: Run) -> Iterator[None]:
     """Log the machine's load to `run` every 10 seconds while the block runs.
 
-    Nothing is logged if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false, which MLflow obeys only in its fluent API.
+    Nothing is logged if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false; MLflow itself reads it only in its fluent API.
     """
     if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0"):
         yield

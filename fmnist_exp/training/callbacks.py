@@ -86,7 +86,7 @@ Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory i
 class Recorder(keras.callbacks.Callback):
     """Turn Keras' logs into epochs, report each epoch and its `steps` to `callbacks`, and measure the time.
 
-    The callbacks first receive the epochs of `start`, where the fit begins.
+    The callbacks first receive the epochs of `start`, the state from which the fit is resumed.
     """
 
     def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State) -> None:
@@ -146,9 +146,10 @@ class Recorder(keras.callbacks.Callback):
 
 @dataclass(eq=False)
 class Checkpointer(keras.callbacks.Callback):
-    """Put the fit where `start` was, and offer a checkpoint after each epoch.
+    """Restore the state `start` when the fit begins, and offer a checkpoint after each epoch.
 
-    It must be the last callback: Keras' own forget everything when a fit begins, and must handle an epoch before it.
+    It must be the last callback: Keras' own callbacks reset themselves when a fit begins, and must handle an epoch
+    before this one does.
     """
 
     start: State
@@ -193,7 +194,8 @@ def keras_callbacks(
     """Return the Keras callbacks of a fit in the order in which they must act.
 
     The recorder comes first, to see the learning rate that the epoch had; the averages come before the callback that
-    keeps the best weights; checkpoints come last. Without images that are `held_out`, nothing stops or slows the fit.
+    keeps the best weights; checkpoints come last. If no images are `held_out`, the fit is not stopped early and
+    `plateau` has no effect.
     """
     stateful: dict[str, Stateful] = {}
     if training.ema:

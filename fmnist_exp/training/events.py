@@ -22,7 +22,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A fit between two epochs."""
+    """The state of a fit between two epochs, for callbacks that save it."""
 
     model: keras.Model  # holds the weights that were validated in this epoch
     is_best: bool  # True if this epoch is the best one so far

@@ -38,7 +38,7 @@ def fit(
     """Train `model`, a freshly built network, in place and leave the weights of the best epoch in it.
 
     A model without trainable weights is only measured, as one epoch. With the state `start` of an interrupted fit, the
-    fit is resumed there and comes to the same end, to the last bit on the same CPU: the callbacks receive the earlier
+    fit is resumed there and gives the same result, to the last bit on the same CPU: the callbacks receive the earlier
     epochs first, and `Fit.seconds` is the sum of both parts, without the epoch that was lost in between.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Everything that a fit needs to be resumed as if it had never stopped, in one file without pickle."""
+"""The state of a fit, from which it can be resumed exactly, in one file without pickle."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A fit after some epochs. Without arguments: before the first."""
+    """The state of a fit after some epochs; without arguments, before the first epoch."""
 
     epochs: tuple[Mapping[str, float], ...] = ()  # the metrics of each
     seconds: float = 0.0  # of fitting so far
@@ -51,7 +51,7 @@ class State:
 
 
 def read(file: Path) -> State | None:
-    """Return the state in a file, or None if the file is incomplete. Raise RequestError if its format is another."""
+    """Return the state in a file, or None if the file is incomplete. Raise RequestError if it has another format."""
     try:
         arrays = formats.read_arrays(file)
     except (OSError, formats.DamagedFileError):

@@ -1,4 +1,4 @@
-"""Callbacks of a search, and the trials as they and tables see them."""
+"""Callbacks of a search, and the summary of a trial that they and the tables receive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SearchCallback:
     """Base class for objects that follow a search; its methods do nothing. Override those of interest."""
 
     def on_study(self, name: str) -> None:
-        """Handle the opening of the study: from now on, a search of this name resumes it."""
+        """Handle the opening of the study. From now on, a search with this study name resumes it."""
 
     def on_notice(self, text: str) -> None:
         """Handle a sentence for the user, for example that the winner is being fitted again."""
@@ -42,17 +42,17 @@ class SearchCallback:
         Args:
             done: number of trials that earlier sessions finished.
             n_trials: number of finished trials at which the search ends.
-            deadline: when the time is over, in seconds of time.monotonic.
+            deadline: the time at which the search stops, in seconds of time.monotonic.
         """
 
     def on_trial(self, number: int, settings: Mapping[str, object], epochs: int) -> None:
         """Handle the start of a trial of at most `epochs` epochs."""
 
     def on_progress(self, number: int, epochs: float) -> None:
-        """Handle the progress of a trial, in epochs and fractions of an epoch."""
+        """Handle the progress of a trial, in epochs; half an epoch is 0.5."""
 
     def on_retry(self, number: int, reason: str) -> None:
-        """Handle the start of another execution of a trial, from its beginning."""
+        """Handle a retry: the trial is executed again from its beginning."""
 
     def on_trial_end(self, trial: TrialSummary) -> None:
         """Handle the end of a trial, whatever its state."""

@@ -1,4 +1,4 @@
-"""The driver of a search: asks the study for trials, keeps the workers busy, and tells the study what trials measure.
+"""The driver of a search: it asks the study for trials, keeps the workers busy, and reports results to the study.
 
 Only the driver touches the study. A trial may run more than once, when its worker dies; each execution gets a run of
 its own, and only the newest one counts.
@@ -50,13 +50,13 @@ class Driver:
     """Runs the trials of a search until its budget is spent.
 
     Attributes:
-        search: the study, the experiment and the parent run; fixed, like the next four.
-        pool: where the trials run.
-        objective: what a trial does.
-        callback: follows the search.
-        lock: of the study; the search ends when it is lost.
-        running: the trials in progress, by number; state, like the next two.
-        finished: number of finished trials, those of earlier sessions included.
+        search: the study, the experiment and the parent run.
+        pool: the workers that run the trials.
+        objective: the function that runs a trial.
+        callback: receives the events of the search.
+        lock: the lock of the study; the search ends when it is lost.
+        running: the trials in progress, by number.
+        finished: number of finished trials, including those of earlier sessions.
         failures: number of trials that failed in a row.
     """
 
@@ -76,10 +76,10 @@ class Driver:
         self.failures = 0
 
     def work(self) -> None:
-        """Keep as many trials in progress as there are workers, until none is left to start or to wait for.
+        """Keep as many trials in progress as there are workers, until all trials have ended.
 
         Raises:
-            WorkError: trials fail one after another, a worker cannot run them, or another driver took the study over.
+            WorkError: too many trials in a row failed, a worker cannot run them, or another driver took over the study.
         """
         while True:
             while self._wants_more():
@@ -94,7 +94,7 @@ class Driver:
                 self._cut_dead()
 
     def stop(self) -> None:
-        """Have all trials stopped, at the latest at the end of their epochs; their messages are dropped."""
+        """Stop all trials, at the latest at the end of their current epoch, and drop their messages."""
         for number in list(self.running):
             self._forget(number)
 
@@ -115,7 +115,7 @@ class Driver:
         self.pool.submit(Task(number, self.running[number].config, self.objective, self.requirements))
 
     def _cut_dead(self) -> None:
-        """Cut off, when the time is over, the trials that no worker has begun, or whose worker is gone or hangs."""
+        """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
             hangs = time.monotonic() - entry.heard > SILENT_SECONDS
             if not entry.execution or hangs or not self.pool.has(entry.address):
@@ -127,7 +127,7 @@ class Driver:
         studies.cut_off(self.study, entry.trial)
 
     def _handle(self, envelope: Envelope) -> Answer | None:
-        """Handle a message; those of executions that another one has replaced change nothing."""
+        """Handle a message. Messages of executions that have been replaced are ignored."""
         number, message = envelope.trial, envelope.message
         if isinstance(message, messages.Unfit):
             raise WorkError(message.reason)
@@ -159,7 +159,7 @@ class Driver:
         return None
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
-        """Give an execution a run: the first one, or the next after a worker died."""
+        """Let an execution of a trial begin, in a new run: the first execution, or the next one after a worker died."""
         if self._is_late():
             self._cut(entry)
             return Verdict.ABANDON
@@ -188,7 +188,7 @@ class Driver:
         return runs.start_run(parent.client, "trial", f"trial {number}", name, parent, more_tags=tags)
 
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
-        """Report an epoch once: another execution with the same setting and seed measures the same again."""
+        """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""
         pruned = False
         if epoch > entry.epochs:
             entry.epochs = epoch
@@ -216,7 +216,7 @@ class Driver:
     def _tell(
         self, entry: RunningTrial, state: TrialState, values: list[float] | None = None, reason: str = ""
     ) -> None:
-        """Tell the study, then close the run: after a kill in between, `recovery.finalise` does the rest."""
+        """Tell the study the result, then close the run. After a kill in between, `recovery.finalise` closes it."""
         if not all(math.isfinite(value) for value in values or []):
             state, values = TrialState.FAIL, None
         TrialRecord.write(entry.trial, outcome={"state": state.name, "values": values})
@@ -229,7 +229,7 @@ class Driver:
         self.callback.on_trial_end(summary(self.space, told))
 
     def _retry(self, entry: RunningTrial, lost: bool) -> None:
-        """Execute a trial again whose worker died or gave it up."""
+        """Retry a trial whose worker died or gave it up."""
         entry.losses += lost
         entry.early_deaths += not lost and not entry.execution
         if entry.hopeless:

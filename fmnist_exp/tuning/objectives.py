@@ -69,7 +69,7 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
 
 
 def front(study: Study) -> list[FrozenTrial]:
-    """Return the complete trials that no other trial beats in every objective; none for a single objective.
+    """Return the complete trials on the Pareto front, or none if the study has a single objective.
 
     The most accurate trial comes first; it is the one that is registered.
     """
@@ -79,7 +79,7 @@ def front(study: Study) -> list[FrozenTrial]:
 
 
 def order(trial: FrozenTrial) -> tuple[object, ...]:
-    """Return a key that sorts trials with a model, the best first.
+    """Return a key that sorts trials that have a model; the best trial comes first.
 
     The key is the validation accuracy. Among equal trials, complete ones come before those that were stopped early, and
     small or fast models before others.

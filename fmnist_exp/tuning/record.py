@@ -1,4 +1,4 @@
-"""Records: a study's own of its search and its trials, and its driver's of a trial in progress."""
+"""What a study stores about its search and its trials, and what the driver knows of a trial in progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSSES = 20  # times that a trial's workers may lose touch with the driver
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """The user attributes of a trial in Optuna; they have the names of these fields."""
+    """The user attributes that a trial has in Optuna, under the names of these fields."""
 
     run_id: str = ""  # of the execution that counts
     worker: str = ""  # that runs it
@@ -72,7 +72,7 @@ class RunningTrial:
 
     @property
     def hopeless(self) -> str:
-        """The reason why the trial is not executed again; empty if it may be."""
+        """The reason why the trial is not retried; empty if it may be retried."""
         if self.losses == LOSSES:
             return f"its workers lost touch with the driver {LOSSES} times"
         if self.executions + self.early_deaths - self.losses >= EXECUTIONS:
@@ -88,10 +88,10 @@ class RunningTrial:
 
 
 def experiment_of(study: Study) -> ExperimentConfig | None:
-    """Return the experiment that made a study; None if the study does not know it.
+    """Return the experiment that a study was created with, or None if the study has not stored it.
 
     Raises:
-        RequestError: another version made the study, whose experiment this one cannot read.
+        RequestError: the study was made by a version of this package whose experiments this one cannot read.
     """
     stored = study.user_attrs.get(EXPERIMENT)
     if not stored:

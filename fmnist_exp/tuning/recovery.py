@@ -1,4 +1,4 @@
-"""Trials that nobody will finish, after Ctrl-C or a kill: they are ended in the study, and their runs closed."""
+"""After Ctrl-C or a kill: end the trials that nobody will finish, and close their runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ STATUS: dict[TrialState, Status] = {
 def finalise(study: Study, parent: Run, reason: str) -> None:
     """Bring every open trial and run of the study to an end. The caller is the study's only driver.
 
-    A trial whose outcome is recorded ends with it; others are cut off, and their settings queued again. Runs get the
-    status of their trial; one that no trial names is deleted, and the parent run of an earlier session is closed.
+    A trial whose result is recorded ends with that result. The others are cut off, and their settings are queued again.
+    Each run gets the status of its trial. Runs that no trial names are deleted, and the parent run of an earlier
+    session is closed.
 
     Args:
         study: the study.
@@ -71,7 +72,7 @@ def reattach(study: Study, parent: Run) -> None:
 
 
 def full_disk(reason: str) -> OSError:
-    """Return the error that a full disk elsewhere raises here."""
+    """Return an error that `explaining_full_disk` recognises, for a disk that is full on another machine."""
     error = OSError(reason)
     error.errno = errno.ENOSPC
     return error
@@ -79,7 +80,7 @@ def full_disk(reason: str) -> OSError:
 
 @contextmanager
 def explaining_full_disk(study: str) -> Iterator[None]:
-    """Raise WorkError with one sentence in place of any error that a full disk caused."""
+    """Replace any error that a full disk caused by a WorkError with one sentence."""
     try:
         yield
     except Exception as error:  # libraries wrap the system's error in their own
@@ -92,7 +93,7 @@ def explaining_full_disk(study: str) -> Iterator[None]:
 
 
 def _close_runs(study: Study, parent: Run, reason: str) -> None:
-    """Close the runs of this study that MLflow still calls running."""
+    """Close the runs of this study whose status in MLflow is still RUNNING."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     quote = '"' if "'" in study.study_name else "'"
     query = f"tags.`{Tag.STUDY}` = {quote}{study.study_name}{quote} and attributes.status = 'RUNNING'"

@@ -1,4 +1,4 @@
-"""Retention: when a search has ended, only the best trials, the front and what a version needs keep their weights."""
+"""Retention: at the end of a search, delete the weights of trials that are not among the best and are not needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DELETED = "weights_deleted"  # user attribute of the study: numbers of the trial
 
 @dataclass(frozen=True)
 class Retention:
-    """Numbers of the trials that kept their weights, and how many lost them now."""
+    """The numbers of the trials that keep their weights, and how many trials' weights were deleted now."""
 
     kept: tuple[int, ...]
     deleted: int
@@ -35,8 +35,8 @@ class Retention:
 def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
     """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version needs.
 
-    After an interruption, the next call continues. If the artifact store refuses to delete, it stops and returns the
-    reason: a search that found and registered its winner has not failed.
+    After an interruption, the next call continues. If the artifact store refuses to delete, the reason is returned and
+    no error is raised, because the search itself has succeeded.
     """
     ranked = studies.ranked(study)
     models, runs = versions.needed(client)
@@ -60,7 +60,7 @@ def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
 
 
 def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]) -> list[str]:
-    """Return the models that trials had logged before they failed or were cut off, without those of a version."""
+    """Return the models of trials that failed or were cut off, except the models that a version needs."""
     found: list[LoggedModel] = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         run_id = TrialRecord.of(trial).run_id

@@ -50,17 +50,17 @@ class SearchRequest:
 
     Attributes:
         config: the experiment, with its `search`.
-        study: name of the study; an existing one is resumed. None resumes the study of the same search whose driver
-            was killed, or creates a new one.
+        study: name of the study; an existing one is resumed. None resumes the study that a killed driver of the same
+            search left, or creates a new one.
         storage: database of the studies, as an address of SQLAlchemy.
         workers: number of trials at once; 1 runs them in this process. None: one per core that has 2 GiB of memory,
             or all workers of the scheduler.
         scheduler: address of a running Dask scheduler; None: worker processes of this machine.
         data: the images of the experiment; None loads them.
         run_id: id of an existing run that becomes the parent run; None starts a new one.
-        objective: what a trial does; None trains the experiment.
+        objective: the function that runs a trial; None trains the experiment.
         trials_only: end after the trials, without a report and without registering the best model.
-        callback: follows the search.
+        callback: receives the events of the search.
     """
 
     config: ExperimentConfig
@@ -95,7 +95,7 @@ def run(request: SearchRequest) -> SearchResult:
 
     Raises:
         RequestError: the search cannot be run; no run was started.
-        WorkError: five trials failed in a row, no trial finished in time, or the study was taken over.
+        WorkError: five trials failed in a row, no trial finished in time, or another driver took over the study.
     """
     config, data, client = _prepare(request)
     name = request.study or _name(request, config)
@@ -113,7 +113,7 @@ def run(request: SearchRequest) -> SearchResult:
 
 
 def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, FashionMNIST, MlflowClient]:
-    """Check the request and complete its experiment. An embedded store is created last, since any check may refuse."""
+    """Check the request and complete its experiment. An embedded store is created last, after all checks."""
     space = SearchSpace(request.config)
     space.validate()
     refit.check(space)
@@ -185,7 +185,7 @@ def _run(driver: Driver, request: SearchRequest) -> SearchResult:
 
 
 def _run_trials(driver: Driver) -> Status:
-    """Run trials; leave none open, whatever ends the search."""
+    """Run the trials, and leave none of them open, however the search ends."""
     study, parent = driver.study, driver.search.parent
     driver.callback.on_search(driver.finished, driver.search.space.search.n_trials, driver.search.deadline)
     try:
@@ -205,7 +205,7 @@ def _run_trials(driver: Driver) -> Status:
 
 
 def _describe(result: SearchResult, search: Search, request: SearchRequest) -> None:
-    """Give the parent run its note."""
+    """Write the note of the parent run."""
     states = ", ".join(f"{count} {state.lower()}" for state, count in result.states.items())
     best = f"; best validation accuracy {result.ranked[0].val_accuracy:.2%}" if result.ranked else ""
     tested = "" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.2%}"
@@ -221,7 +221,7 @@ def _describe(result: SearchResult, search: Search, request: SearchRequest) -> N
 
 
 def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
-    """Register the best trial and delete weights; Ctrl-C keeps the steps that are done, and a resumed search goes on.
+    """Register the best trial and delete weights. After Ctrl-C, a resumed search does the steps that are left.
 
     With `search.refit`, the refit of the winner is scored and registered, whatever its test accuracy. The gate compares
     it through the winning trial, which was not fitted on the validation images.

@@ -1,7 +1,7 @@
 """The search space: from an experiment's `search:` block to Optuna's parameters, and back to experiments.
 
-A list of widths becomes one parameter for the depth and one for each possible layer, suggested whether the depth uses
-it or not: with the same parameters in every trial, multivariate TPE can use all of them.
+A list of widths becomes one parameter for the depth and one for each possible layer. A layer's width is suggested even
+if the depth leaves it unused, because multivariate TPE models only parameters that all trials have.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SearchSpace:
         config: the experiment.
 
     Raises:
-        RequestError: it has no search.
+        RequestError: the experiment has no search.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -126,7 +126,7 @@ class SearchSpace:
                     raise RequestError(f"search.space: {error}") from error
 
     def _validate_pairs(self) -> None:
-        """Raise RequestError if a corner of one field excludes a corner of another one."""
+        """Raise RequestError if an end of one field's range cannot be combined with an end of another field's range."""
         corners = {name: _corners(field) for name, field in self.fields.items()}
         for one, other in itertools.combinations(corners, 2):
             for values in itertools.product(corners[one], corners[other]):
@@ -138,7 +138,7 @@ class SearchSpace:
                     ) from error
 
     def _validate_use(self) -> None:
-        """Raise RequestError for a searched field of the model that changes nothing in its family."""
+        """Raise RequestError if a searched field of the model has no effect in the model's family."""
         family = self.fields.get("model.family")
         families = family.choices if isinstance(family, Choice) else [self.config.model.family]
         for name in self.fields:
@@ -155,7 +155,7 @@ class SearchSpace:
 
 
 def _override(config: ExperimentConfig, overrides: Mapping[str, object]) -> ExperimentConfig:
-    """Return the experiment with these values; lists with one value per layer follow a change of the depth."""
+    """Return the experiment with these values; lists with one value per layer are fitted to a new depth."""
     widths = overrides.get("model.widths")
     if isinstance(widths, list | tuple):  # a wrong space may give a number
         depth = len(widths)

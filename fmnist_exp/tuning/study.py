@@ -1,4 +1,4 @@
-"""Studies: opened, resumed and counted. A study remembers the experiment that made it and refuses any other."""
+"""Open, resume and query studies. A study stores the experiment that created it and refuses any other."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
 
 
 def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
-    """Create the study, or load it if the same search made it; its first trial is the experiment's own setting.
+    """Create the study, or load it if the same search made it. Its first trial is the experiment's own setting.
 
     Raises:
-        RequestError: the database cannot be used, another search made the study, or search.warm_start gives nothing.
+        RequestError: the database cannot be used, another search made the study, or search.warm_start yields no
+            setting.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = SearchSpace(config)
@@ -62,8 +63,8 @@ def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
 def with_precision(study: Study, config: ExperimentConfig, data: FashionMNIST, parent: Run) -> ExperimentConfig:
     """Return the experiment with a precision in the place of `auto`, measured once per study before its first trial.
 
-    Trials that measured it themselves, while others compute beside them, could choose differently from each other and
-    from the refit of the winner.
+    If each trial measured it, while other trials run at the same time, trials could differ in their choice from each
+    other and from the refit of the winner.
     """
     config, choice = resolve.choose_precision(config, data, study.user_attrs.get(PRECISION))
     if choice is not None:
@@ -96,7 +97,7 @@ def _claim(study: Study, space: SearchSpace, earlier: EarlierSettings | None) ->
 
 
 def _differences(theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[object, object]]:
-    """Return the values of the fields by which two searches differ, apart from their budgets and gates."""
+    """Return the values of the fields in which two searches differ, except for budgets and gates."""
     there, here = (_leaves(config.model_dump(mode="json", exclude_none=True)) for config in (theirs, mine))
     compared = [key for key in {*there, *here} if key not in BUDGET and not key.startswith("gate.")]
     return {key: (there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)}
@@ -118,14 +119,14 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """Return the trials in progress; before a driver starts its first, those that a killed driver left."""
+    """Return the trials in progress. Before a driver starts its first trial, these are left from a killed driver."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     """End a running trial that nobody will finish, and put its setting back in the queue.
 
-    Its end comes last: after a kill before that, the trial is still running, and the next call does the rest.
+    The trial is ended last. After a kill before that, it still counts as running, and the next call does the rest.
     """
     cut = study.user_attrs.get(CUT_OFF, [])
     if trial.number not in cut:
@@ -140,5 +141,5 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Return the trials with a logged model, complete or stopped before their end, the best one first."""
+    """Return the trials with a logged model, complete or stopped early; the best trial comes first."""
     return sorted((trial for trial in finished(study) if TrialRecord.of(trial).model_id), key=objectives.order)

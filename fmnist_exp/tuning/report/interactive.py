@@ -98,7 +98,7 @@ def _add_lines(
 
 
 def importances(shares: Mapping[str, float]) -> Figure:
-    """Draw the share of each parameter in what the best trials have in common."""
+    """Draw the importance of each parameter for being among the best trials."""
     names = list(shares)[::-1]
     figure = Figure().add_bar(x=[shares[name] for name in names], y=names, orientation="h", marker_color=TRAIN)
     figure.update_traces(texttemplate="%{x:.2f}", textposition="outside")
@@ -106,7 +106,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 
 def timeline(times: Timeline) -> Figure:
-    """Draw which worker ran which trial when."""
+    """Draw a bar for each trial: when it ran and on which worker."""
     figure = Figure()
     for name, color, rows in by_state(times.stretches):
         bars = [times.stretches[row] for row in rows]
@@ -124,7 +124,7 @@ def timeline(times: Timeline) -> Figure:
 
 
 def pareto_front(pareto: ParetoFront) -> Figure:
-    """Draw the accuracy against each other objective, with the front in a darker colour."""
+    """Draw the accuracy against every further objective, with the Pareto front in a darker colour."""
     dominated = [number for number in pareto.measured if number not in pareto.front]
     figure = make_subplots(1, len(pareto.planes), shared_yaxes=True)
     for column, (name, points) in enumerate(pareto.planes.items(), start=1):
@@ -140,6 +140,6 @@ def pareto_front(pareto: ParetoFront) -> Figure:
 
 
 def _text(trials: Trials, row: int) -> str:
-    """Return a trial's number and setting, for the box that opens under the pointer."""
+    """Return a trial's number and setting, for the box that opens when the pointer is on the trial."""
     settings = [f"{parameter.name} {parameter.text(parameter.values[row])}" for parameter in trials.parameters]
     return "<br>".join([f"trial {trials.points[row].number}", *map(html.escape, settings)])

@@ -44,7 +44,7 @@ def by_state(rows: Sequence["TrialPoint | Stretch"]) -> Iterator[tuple[str, str,
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """A trial's state, and its validation accuracy by epoch, of at least one epoch."""
+    """A trial's state and its validation accuracy by epoch; there is at least one epoch."""
 
     number: int
     state: str  # COMPLETE or PRUNED
@@ -97,12 +97,12 @@ class Trials:
 
     @cached_property
     def best(self) -> TrialPoint:
-        """The most accurate trial; of equal ones a complete one, since a pruned trial has a model too."""
+        """The most accurate trial. Pruned trials have a model too, but among equal trials a complete one is chosen."""
         return max(self.points, key=lambda trial: (trial.best, not trial.pruned))
 
     @property
     def best_so_far(self) -> tuple[list[int], list[float]]:
-        """The trials' numbers, and the highest validation accuracy up to each."""
+        """The trials' numbers, and the highest validation accuracy up to each trial."""
         return [trial.number for trial in self.points], list(accumulate((trial.best for trial in self.points), max))
 
     @property
@@ -124,7 +124,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The trials in order of their starts, and the minutes at which time without any trial was left out."""
+    """The trials in the order of their starts, and the minutes at which pauses without any trial were left out."""
 
     stretches: Sequence[Stretch]
     cuts: Sequence[float]
@@ -137,14 +137,14 @@ class Timeline:
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """The objectives by name of each complete trial, accuracy first, and the trials that no other beats in all."""
+    """The values of each objective in the complete trials, accuracy first, and the trials on the Pareto front."""
 
     measured: Mapping[int, Mapping[str, float]]
     front: Sequence[int]
 
     @property
     def planes(self) -> dict[str, dict[int, tuple[float, float]]]:
-        """For each objective but accuracy, its value and the accuracy of each trial by the trial's number."""
+        """For each objective except accuracy: its value and the accuracy of each trial, by the trial's number."""
         accuracy, *others = next(iter(self.measured.values()))
         return {name: {key: (row[name], row[accuracy]) for key, row in self.measured.items()} for name in others}
 

@@ -41,7 +41,7 @@ def history(trials: points.Trials) -> Figure:
 
 
 def _finish(axes: Axes, best: points.TrialPoint, cross: str) -> None:
-    """Add what the learning curves and the history have in common: whole numbers below, the legend and the grid."""
+    """Finish the learning curves and the history: whole numbers on the lower axis, the legend and the grid."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.plot([], [], "o", color=TRAIN, label="complete")
     axes.plot([], [], "x", color=cross, label="pruned")
@@ -103,7 +103,7 @@ def parallel_coordinates(trials: points.Trials) -> Figure:
 
 
 def pareto_front(pareto: points.ParetoFront) -> Figure:
-    """Draw the accuracy against each other objective, with the trials of the front in a darker colour."""
+    """Draw the accuracy against every further objective, with the Pareto front in a darker colour."""
     planes = pareto.planes
     figure = Figure(figsize=(6.5 * len(planes), 5), dpi=DPI, layout="constrained")
     for axes, (name, places) in zip(figure.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
@@ -124,7 +124,7 @@ def pareto_front(pareto: points.ParetoFront) -> Figure:
 
 
 def timeline(times: points.Timeline) -> Figure:
-    """Draw which worker ran which trial when; a dashed line stands where time without any trial was left out."""
+    """Draw a bar for each trial: when it ran and on which worker. Dashed lines mark times without trials, left out."""
     workers = sorted({stretch.worker for stretch in times.stretches})
     height = 0.5 * len(workers)
     figure, axes = blank(9, height + 1.6, left=min(3.0, 0.4 + 0.08 * max(map(len, workers))), bottom=0.9)
@@ -146,7 +146,7 @@ def timeline(times: points.Timeline) -> Figure:
 
 
 def importances(shares: Mapping[str, float]) -> Figure:
-    """Draw the share of each parameter in what the best trials have in common (PED-ANOVA, Watanabe et al. 2023)."""
+    """Draw the importance of each parameter for being among the best trials (PED-ANOVA, Watanabe et al. 2023)."""
     figure, axes = blank(7, 0.45 * len(shares) + 1, left=1.9)
     names = list(shares)[::-1]
     axes.bar_label(axes.barh(names, [shares[name] for name in names], color=TRAIN), fmt="%.2f", padding=3)

@@ -1,4 +1,4 @@
-"""What a study leaves on its parent run: tables of its trials, its figures, and which trial is the best."""
+"""Write the files that a study logs to its parent run: tables of its trials, its figures and the best trial."""
 
 import html
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def log(study: Study, space: SearchSpace, parent: Run) -> None:
 def write(study: Study, search: SearchConfig, folder: Path) -> None:
     """Write study/trials.csv, study/figures.html and a PNG per figure below `folder`.
 
-    A search with several objectives also leaves study/pareto_front.csv, and a column `value_NAME` for each objective.
+    For several objectives there are also study/pareto_front.csv and a column `value_NAME` for each objective.
     """
     target = folder / "study"
     target.mkdir()

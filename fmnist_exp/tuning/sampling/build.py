@@ -1,4 +1,4 @@
-"""Samplers and pruners: from their names in the schema to Optuna's objects."""
+"""Build Optuna's samplers and pruners from their names in the schema."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def _pruner(search: SearchConfig) -> BasePruner:
 
 
 class BoundedTPESampler(TPESampler):
-    """TPE (Bergstra et al. 2011) over the best and the newest trials, so that it is as fast in a long study.
+    """TPE (Bergstra et al. 2011) over the best and the newest trials, so that it stays fast in a long study.
 
-    The trials that Optuna counts as good stay the same. With several objectives any trial may be among them, and TPE
-    looks at all trials.
+    The trials that Optuna counts as good stay the same. With several objectives any trial may be good, so TPE uses all
+    trials then.
     """
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, CategoricalChoiceType]:
-        """Return the values of the parameters that are drawn together."""
+        """Return values for the parameters that TPE models jointly."""
         return super().sample_relative(_bounded(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> CategoricalChoiceType:
-        """Return the value of one parameter, as long as there are few trials."""
+        """Return a value for one parameter that is not modelled jointly, as while there are few trials."""
         value: CategoricalChoiceType = super().sample_independent(
             _bounded(study), trial, param_name, param_distribution
         )
@@ -86,7 +86,7 @@ def _bounded(study: Study) -> Study:
 
 
 def best_and_newest(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Return the best trials and the newest, SEEN in all, in the order of their numbers."""
+    """Return the best and the newest trials, SEEN in total, in the order of their numbers."""
     if len(trials) <= SEEN:
         return list(trials)
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1

@@ -2,7 +2,8 @@
 
 It maximises the expected improvement (Jones et al. 1998) of a Matérn 5/2 process with a length scale per parameter.
 Several objectives become one by a random weighting in each trial (ParEGO, Knowles 2006). Running trials are taken to
-reach the process's own prediction, so that several workers spread (the "kriging believer" of Ginsbourger et al. 2010).
+reach the process's own prediction, so that several workers try different settings (the "kriging believer" of
+Ginsbourger et al. 2010).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Setting = dict[str, CategoricalChoiceType]
 class GaussianProcessSampler(BaseSampler):
     """Sampler that chooses the setting with the largest expected improvement over the finished trials.
 
-    Before `startup_trials` trials have finished, settings are drawn at random.
+    Until `startup_trials` trials have finished, settings are drawn at random.
     """
 
     def __init__(self, startup_trials: int, seed: int) -> None:
@@ -55,7 +56,7 @@ class GaussianProcessSampler(BaseSampler):
         return {name: kind for name, kind in shared.items() if not kind.single()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Setting:
-        """Return the most promising of many settings; an empty one while there are too few trials to learn from."""
+        """Return the most promising of many settings, or an empty one while there are too few trials to learn from."""
         finished = _finished(study)
         if len(finished) < self.startup_trials or not search_space:
             return {}
@@ -81,7 +82,8 @@ class GaussianProcessSampler(BaseSampler):
     def _scores(self, study: Study, trials: Sequence[FrozenTrial]) -> Array:
         """Return a score per trial, the higher the better, with mean 0 and deviation 1; shape (trials,).
 
-        A pruned trial gets the score of the worst complete one: what it reached before it was stopped is no result.
+        A pruned trial gets the score of the worst complete one: its own accuracy, after fewer epochs, is not
+        comparable.
         """
         signs = np.array([1 if way == StudyDirection.MAXIMIZE else -1 for way in study.directions])
         nothing = [np.nan] * len(signs)
@@ -111,7 +113,7 @@ class GaussianProcessSampler(BaseSampler):
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
-    """Return the newest complete trials, filled up with the newest pruned ones; none unless one is complete."""
+    """Return the newest complete trials, filled up with the newest pruned ones; none if no trial is complete."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MOST:]
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)) if complete else []
     room = MOST - len(complete)
@@ -148,7 +150,7 @@ def _expected_improvement(seen: Array, scores: Array, running: Array, rows: Arra
 
 
 def _row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str, BaseDistribution]) -> list[float]:
-    """Return a setting as the process sees it: a number in 0…1 per number, and one number per possible choice."""
+    """Return a setting as the process's input: 0…1 for each numeric parameter, and 0 or 1 for each possible choice."""
     row: list[float] = []
     for name, kind in search_space.items():
         if isinstance(kind, CategoricalDistribution):
@@ -159,7 +161,7 @@ def _row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str,
 
 
 def _limits(kind: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Return the ends of the unit interval on the parameter's scale; whole steps are the middles of equal parts."""
+    """Return the parameter's values at 0 and 1 of the unit interval, in which each step gets an equal part."""
     half = (kind.step or 0) / 2 if not kind.log else 0.5 if isinstance(kind, IntDistribution) else 0
     low, high = kind.low - half, kind.high + half
     return (float(np.log(low)), float(np.log(high))) if kind.log else (low, high)

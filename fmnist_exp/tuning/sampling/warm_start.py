@@ -1,7 +1,7 @@
 """The best settings of an earlier study, run first in a new one.
 
 They are run again, not copied: the new search may train longer, on other images or with other fixed fields, and a
-result from elsewhere would mislead its sampler.
+result of another search would mislead its sampler.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ TAKEN = "warm_start"  # user attribute of the new study: how many settings it to
 
 @dataclass(frozen=True)
 class EarlierSettings:
-    """Optuna's parameters of the trials to run first, the best first, and the number of trials they come from."""
+    """Optuna's parameters of the trials to run first, the best trial first, and the number of trials to choose from."""
 
     settings: tuple[Mapping[str, CategoricalChoiceType], ...]
     complete: int
 
     def enqueue(self, study: Study) -> None:
-        """Queue the settings in a new study, and note their number in it."""
+        """Queue the settings in a new study, and store their number in the study."""
         for setting in self.settings:
             study.enqueue_trial(dict(setting), skip_if_exists=True)
         study.set_user_attr(TAKEN, f"{len(self.settings)} of {self.complete} complete trials")
 
 
 def find(config: ExperimentConfig, storage: str) -> EarlierSettings | None:
-    """Return the settings to begin with, or None without `search.warm_start`.
+    """Return the settings that the search tries first, or None without `search.warm_start`.
 
-    They are those of the best complete trials, at most `search.startup_trials`, in place of random ones. A setting has
-    the fields that the new search varies, whether the earlier one varied them or not; it is taken if all of them lie
-    in the new space.
+    These are the settings of the earlier study's best complete trials that lie in the new space, at most
+    `search.startup_trials`. They replace random settings. A field that only the new search varies has the value of the
+    earlier experiment.
 
     Raises:
         RequestError: the storage has no such study, another program made it, or no trial lies in the space.

@@ -61,7 +61,7 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
 
 
 def _start(workers: int) -> LocalCluster:
-    """Start the processes. Dask replaces one that dies, but not before all have started once."""
+    """Start the processes. Dask replaces a process that dies, but only after all have started once."""
     failure: Exception | None = None
     for _ in range(STARTS):
         try:
@@ -81,15 +81,14 @@ def _start(workers: int) -> LocalCluster:
 
 @contextmanager
 def remote(address: str, workers: int | None) -> Iterator[Cluster]:
-    """Connect with the workers of a running scheduler.
+    """Connect to the workers of a running scheduler.
 
     Args:
-        address: of the scheduler.
-        workers: number of trials at once; None: one per worker.
+        address: address of the scheduler.
+        workers: number of trials at once; None stands for one per worker.
 
     Raises:
-        RequestError: the scheduler does not answer within seconds or has no workers, or a worker would run several
-            trials at once.
+        RequestError: the scheduler does not answer or has no workers, or a worker would run several trials at once.
     """
     with _connect(address) as client:
         try:
@@ -126,7 +125,7 @@ def _connect(address: str) -> Client:
 
 
 def _wait_for_all(cluster: Cluster) -> None:
-    """Wait until no more workers join: each takes its share of its host's cores when it begins its first trial."""
+    """Wait until no more workers join, because each takes its share of its host's cores when its first trial begins."""
     deadline = time.monotonic() + WORKERS_SECONDS
     before: set[str] = set()
     while before != (now := set(cluster.hosts())) and time.monotonic() < deadline:
@@ -135,7 +134,7 @@ def _wait_for_all(cluster: Cluster) -> None:
 
 
 def dask_setup(worker: Worker) -> None:
-    """Prepare a local worker; Dask calls this. Ctrl-C is for the driver, and MLFLOW_RUN_ID names the driver's run."""
+    """Prepare a local worker, when Dask calls this. It ignores Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     loading.load_keras()
@@ -144,13 +143,13 @@ def dask_setup(worker: Worker) -> None:
 
 
 def _leave(*_signal: object) -> None:
-    """End this process at once, but release Keras' semaphore, of which Python would say that it leaked."""
+    """End this process at once, after releasing Keras' semaphore, which Python would otherwise report as leaked."""
     compat.release_semaphores()
     os._exit(0)
 
 
 def _end(processes: LocalCluster) -> None:
-    """End local workers at once, which Dask would take four seconds for."""
+    """End local workers at once; Dask itself would need four seconds."""
     for nanny in processes.workers.values():
         nanny.close_gracefully()  # or it would replace its worker, and wait until the new one has started
     deadline = time.monotonic() + LEAVE_SECONDS
@@ -162,7 +161,7 @@ def _end(processes: LocalCluster) -> None:
 
 
 def _signal(processes: LocalCluster, number: int) -> int:
-    """Send a signal to all local workers, 0 for none, and return how many there are."""
+    """Send a signal to all local workers (0 sends none), and return how many workers there are."""
     count = 0
     for nanny in processes.workers.values():
         with suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
-"""Trials as jobs of Dask: submitted to workers, connected with their driver, watched until they end.
+"""Run trials as Dask jobs: submit them to workers, connect them with the driver, and watch them until they end.
 
-Messages go to the driver through the scheduler's events, answers come back through its variables. So the driver waits
-for no worker, only for the scheduler.
+Messages go to the driver through the scheduler's events, and answers come back through its variables. The driver
+therefore never waits for a worker, only for the scheduler.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GONE = "the Dask scheduler is gone, or was started anew"
 
 
 class DaskChannel:
-    """The channel of an execution on a worker of Dask."""
+    """The channel of an execution on a Dask worker."""
 
     def __init__(self, session: str, trial: int) -> None:
         self._worker = get_worker()
@@ -50,11 +50,11 @@ class DaskChannel:
         self._questions = 0
 
     def send(self, message: Message) -> None:
-        """Tell the driver something."""
+        """Send the driver a message."""
         self._post(Envelope(self._trial, self._execution, message))
 
     def ask(self, message: Message) -> Answer:
-        """Tell the driver something and return its answer. Raises Abandoned."""
+        """Send the driver a message and return its answer. Raises Abandoned."""
         self._questions += 1
         envelope = Envelope(self._trial, self._execution, message, self._questions)
         self._post(envelope)
@@ -77,7 +77,7 @@ class DaskChannel:
         self._worker.log_event(self._session, {"envelope": pickle.dumps(envelope)})  # events are plain values
 
     def _is_wanted(self) -> bool:
-        """Return False after `drop`, and when the driver's connection has ended: Dask no longer wants the job here."""
+        """Return False if nobody waits for the job any more: it was dropped, or the driver's connection has ended."""
         task = self._worker.state.tasks.get(self._key)
         return task is not None and task.state != "cancelled"
 
@@ -89,7 +89,7 @@ class _JobEnd:
 
 
 class Cluster:
-    """Workers that run one trial each at a time. `limit`: trials at once, or None for one per worker."""
+    """Workers that each run one trial at a time. At most `limit` trials run at once; None stands for one per worker."""
 
     def __init__(self, client: Client, limit: int | None) -> None:
         self._client = client
@@ -127,7 +127,7 @@ class Cluster:
         future.add_done_callback(lambda done: self._inbox.put(_JobEnd(trial, done.key)))
 
     def work(self, handle: Handler, seconds: float) -> None:
-        """Wait at most `seconds` for a message; have all that are there handled, and send the answers.
+        """Wait at most `seconds` for a message, handle all messages that have come, and send the answers.
 
         Raises:
             WorkError: the scheduler is gone, or has forgotten the jobs.
@@ -147,14 +147,14 @@ class Cluster:
                 waiting.append(self._inbox.get_nowait())
 
     def drop(self, trial: int) -> None:
-        """Forget a trial that has ended or that nobody wants; its execution notices when it asks next."""
+        """Forget a trial that has ended or is no longer wanted. Its execution notices this at its next question."""
         future = self._jobs.pop(trial, None)
         with suppress(Exception):  # the scheduler may be gone, which Dask reports in many ways
             if future is not None and not future.done():
                 future.cancel()
 
     def close(self) -> None:
-        """Delete the answers that nobody has read: those to executions that died."""
+        """Delete the answers that were not read because their executions died."""
         with suppress(Exception):  # the scheduler may be gone, which Dask reports in many ways
             for address in self._unread.values():
                 Variable(address, client=self._client).delete()
@@ -181,7 +181,7 @@ class Cluster:
             Variable(_address(envelope), client=self._client).set(pickle.dumps(answer))
 
     def _meaning_of(self, end: _JobEnd) -> Message | None:
-        """Return what the end of a job says of its trial; None if the trial's own last message came before."""
+        """Return the end of a job as a message of its trial, or None if the trial has sent its own last message."""
         future = self._jobs.get(end.trial)
         if future is None or future.key != end.key:
             return None

@@ -24,7 +24,7 @@ class TrialResult:
     best_epoch: int | None = None
 
     def measured(self) -> dict[str, float | int | str]:
-        """Return what the trial measured, by name."""
+        """Return the measured values of the trial by name."""
         return {name: value for name, value in vars(self).items() if name != "stopped" and value not in ("", None)}
 
 
@@ -38,7 +38,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps of the fit are done."""
+    """Some steps of the fit are done."""
 
     epochs: float  # done, with the part of the current one
 
@@ -53,14 +53,14 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class Finished:
-    """The trial is done, or stopped as the driver said."""
+    """The trial is done, or it stopped because the driver said so."""
 
     result: TrialResult
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial broke down."""
+    """The trial failed with an error."""
 
     reason: str
     full_disk: bool = False
@@ -112,12 +112,12 @@ Answer = Begin | Verdict
 
 
 class Abandoned(Exception):  # noqa: N818 — it is no error of the trial
-    """Nobody wants the trial's result, or nobody answers."""
+    """The trial's result is no longer wanted, or the driver does not answer."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message with its sender. `question` numbers the messages of an execution that wait for an answer; else 0."""
+    """A message with its sender. `question` numbers the messages that wait for an answer; it is 0 for all others."""
 
     trial: int
     execution: str  # empty if Dask reports
@@ -135,7 +135,7 @@ class Channel(Protocol):
     address: str
 
     def send(self, message: Message) -> None:
-        """Tell the driver something."""
+        """Send the driver a message."""
 
     def ask(self, message: Message) -> Answer:
-        """Tell the driver something and return its answer. Raises Abandoned."""
+        """Send the driver a message and return its answer. Raises Abandoned."""

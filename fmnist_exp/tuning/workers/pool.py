@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerPool(Protocol):
-    """Runs tasks. `size`: the number of tasks that may run at once."""
+    """Workers that run tasks; `size` of them may run at once."""
 
     @property
     def size(self) -> int:
@@ -37,17 +37,17 @@ class WorkerPool(Protocol):
         """Queue a task for the next free worker."""
 
     def work(self, handle: Handler, seconds: float) -> None:
-        """Let the tasks run until one of them sends a message, at most `seconds`; have it handled and answered."""
+        """Let the tasks run until one sends a message, for at most `seconds`. Handle the message and answer it."""
 
     def drop(self, number: int) -> None:
-        """Forget a trial's task: cancel it if it waits, stop it at the end of its epoch if it runs."""
+        """Forget a trial's task: cancel it if it is waiting, or stop it at the end of its epoch if it is running."""
 
     def has(self, address: str) -> bool:
-        """Return True if the worker process of this address is still there."""
+        """Return True if the worker process with this address still exists."""
 
 
 class InProcessPool:
-    """Runs one trial at a time, in this process."""
+    """A pool that runs one trial at a time, in this process."""
 
     size = 1
 
@@ -85,11 +85,11 @@ class DirectChannel:
         self._handle = handle
 
     def send(self, message: Message) -> None:
-        """Tell the driver something."""
+        """Send the driver a message."""
         self._handle(Envelope(self._number, "here", message))
 
     def ask(self, message: Message) -> Answer:
-        """Tell the driver something and return its answer. Raises Abandoned."""
+        """Send the driver a message and return its answer. Raises Abandoned."""
         answer = self._handle(Envelope(self._number, "here", message, question=1))
         if answer is None or answer is Verdict.ABANDON:
             raise Abandoned
@@ -97,11 +97,11 @@ class DirectChannel:
 
 
 class DaskPool:
-    """Runs one trial in each process of a Dask cluster.
+    """A pool that runs one trial in each process of a Dask cluster.
 
     Args:
         cluster: the processes.
-        threads: of each process; None: its cores, divided by the number of processes that share them.
+        threads: number of threads of each process; None divides its cores by the number of processes that share them.
     """
 
     def __init__(self, cluster: jobs.Cluster, threads: int | None = None) -> None:
@@ -111,7 +111,7 @@ class DaskPool:
 
     @property
     def size(self) -> int:
-        """The number of processes that there are, or that may be used."""
+        """The number of processes that may run trials at once."""
         return self._cluster.size
 
     def submit(self, task: Task) -> None:
@@ -121,7 +121,7 @@ class DaskPool:
         self._cluster.submit(task.number, trial.run_on_worker, task)
 
     def work(self, handle: Handler, seconds: float) -> None:
-        """Have messages handled in the order in which they came."""
+        """Handle messages in the order in which they came."""
         self._cluster.work(handle, seconds)
 
     def drop(self, number: int) -> None:
@@ -129,7 +129,7 @@ class DaskPool:
         self._cluster.drop(number)
 
     def has(self, address: str) -> bool:
-        """Return True if the cluster has a process of this address; a process that is replaced has another one."""
+        """Return True if the cluster has a process with this address. A restarted process has a new address."""
         return address in self._cluster.hosts()
 
     def _core_sets(self) -> dict[str, str]:
@@ -146,10 +146,10 @@ def start(
     """Start the workers of a search and end them with the block.
 
     Args:
-        workers: their number; None: see `affordable`, or all that the scheduler has.
-        scheduler: address of a running Dask scheduler; None: processes of this machine.
+        workers: number of workers; None stands for the result of `affordable`, or for all workers of the scheduler.
+        scheduler: address of a running Dask scheduler; None starts processes on this machine.
         data: the images, for trials in this process.
-        requirements: what each worker needs.
+        requirements: the conditions that each worker must meet.
 
     Raises:
         RequestError: the scheduler does not answer, or one of its workers cannot run the trials.

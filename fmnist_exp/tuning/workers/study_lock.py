@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """A driver: its process, and where that runs."""
+    """A driver: its process, and the machine on which it runs."""
 
     token: str
     host: str
@@ -134,7 +134,7 @@ def hold(storage: str, study: str) -> Iterator[StudyLock]:
 
 
 def abandoned(storage: str) -> list[str]:
-    """Return the studies whose drivers died, the newest first; none if the database does not exist."""
+    """Return the studies whose drivers died, the newest first, or none if the database does not exist."""
     with suppress(*DATABASE_ERRORS, RequestError), _engine(storage) as engine:  # `hold` says what is wrong
         file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
         if (file and not Path(file).exists()) or not sa.inspect(engine).has_table(TABLE.name):

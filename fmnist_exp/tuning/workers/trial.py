@@ -1,4 +1,4 @@
-"""One trial where it runs, in the driver's process or on a worker: it trains and reports, and the driver decides."""
+"""A trial in the process that runs it, the driver's or a worker's: it trains and reports, and the driver decides."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Task:
     """One trial as it is sent to a worker. It is safe to run twice: the driver gives each execution a run of its own.
 
     Attributes:
-        number: of the trial.
+        number: number of the trial.
         config: the experiment with the trial's setting, without the search.
-        objective: what the trial does.
-        requirements: of the search.
-        cores: each worker's address with its `core_set()`, to share its cores with the workers that have the same.
-        threads: to compute with; None: the worker's share of its cores.
+        objective: the function that runs the trial.
+        requirements: the conditions that a worker must meet.
+        cores: `core_set()` of each worker by its address; workers with the same set share its cores.
+        threads: number of threads to compute with; None stands for the worker's share of its cores.
     """
 
     number: int
@@ -71,7 +71,7 @@ def train(
     callbacks: Sequence[FitCallback],
     names: Sequence[str] = ("val_accuracy",),
 ) -> TrialResult:
-    """Run the experiment without the test set, and measure the objectives of these names."""
+    """Run the experiment without scoring the test set, and measure the objectives with these names."""
     outcome = experiment_run.run_experiment(config, data, run, callbacks, score_test=False)
     seconds = None
     if "prediction_seconds" in names:
@@ -116,7 +116,7 @@ def run_on_worker(task: Task, channel: Channel) -> None:
 
 
 def complaint(requirements: Requirements) -> str:
-    """Return why trials cannot run on this worker; empty if they can."""
+    """Return the reason why trials cannot run on this worker, or an empty text if they can."""
     try:
         _load(requirements)
     except Exception as error:  # whatever it is, it would break trials too
@@ -132,7 +132,7 @@ def core_set() -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """Return a digest of the package's modules; it is equal on workers that would compute the same."""
+    """Return a digest of the package's modules, which is equal on workers that have the same code."""
     content = hashlib.sha256()
     root = Path(__file__).parents[2]
     for path in sorted(root.rglob("*.py")):
@@ -141,14 +141,14 @@ def code_digest() -> str:
 
 
 def requirements_of(config: ExperimentConfig, data: FashionMNIST) -> Requirements:
-    """Return what a worker needs for the trials of this search."""
+    """Return the conditions that a worker must meet for the trials of this search."""
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
     return Requirements(store.address(), config.data, seed, (data.train.digest, data.validation.digest), code_digest())
 
 
 @functools.lru_cache(maxsize=1)  # a worker does this once, for its first trial
 def _load(requirements: Requirements) -> FashionMNIST:
-    """Reach the tracking store and load the images. Raises RequestError or WorkError."""
+    """Connect to the tracking store and load the images. Raises RequestError or WorkError."""
     if requirements.code != code_digest():
         raise RequestError(
             f"another version of fmnist_exp (code {code_digest()}, the driver's is {requirements.code});"
@@ -162,7 +162,7 @@ def _load(requirements: Requirements) -> FashionMNIST:
 
 
 class _Reporter(FitCallback):
-    """Reports steps now and then, and each epoch; the driver's verdict may stop the fit."""
+    """Callback that reports each epoch, and now and then the steps. The driver's verdict may stop the fit."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
