@@ -38,6 +38,7 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
     """
     settings: dict[str, object] = {
         "distributed.scheduler.allowed-failures": 2,
+        "distributed.deploy.lost-worker-timeout": "1 hour",  # for a busy machine to replace a worker; else it has none
         "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler: none dies with another one
         "distributed.scheduler.work-stealing": False,
         "distributed.scheduler.active-memory-manager.start": False,
