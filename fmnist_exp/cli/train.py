@@ -27,7 +27,7 @@ _resume = click.option(
     metavar="RUN_ID",
     help="Resume a killed run from its last epoch. The run must have had training.checkpoint=true.",
 )
-_register = switch("--register", "Register the model as a version, on which the gate then decides.")
+_register = switch("--register", "Register the model as a version and send it to the gate.")
 
 
 @click.command("train", cls=FieldsCommand)
@@ -66,11 +66,11 @@ def cnn(ctx: click.Context, register: bool) -> None:
 
 
 @click.command("ensemble", cls=FieldsCommand)
-@click.option("--members", required=True, help="Models with commas between them: models:/fashion-mnist/3,runs:/RUN_ID.")
-@switch("--register", "Register the ensemble as a version, on which the gate then decides.", default="true")
+@click.option("--members", required=True, help="Models, separated by commas: models:/fashion-mnist/3,runs:/RUN_ID.")
+@switch("--register", "Register the ensemble as a version and send it to the gate.", default="true")
 @click.pass_context
 def ensemble(ctx: click.Context, members: str, register: bool) -> None:
-    """Average the probabilities of logged models, as one model that is scored, logged and registered."""
+    """Average the probabilities of logged models in one model; score, log and register it."""
     uris = [uri.strip() for uri in members.split(",") if uri.strip()]
     if len(uris) < 2:
         raise RequestError(f"--members {members!r}: an ensemble needs at least two models, with a comma between them")

@@ -12,7 +12,7 @@ from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 
-_source = click.option("--data.source", "source", help="Folder of the images. Default: find the data set.")
+_source = click.option("--data.source", "source", help="Folder of the images. By default, the data set is located.")
 
 
 @click.command("evaluate")
@@ -38,7 +38,7 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
 @switch("--force", "Promote the version whatever the verdict of the gate is. The verdict is recorded.")
 @switch("--back", "Make the previous champion champion again, without a gate.")
 @click.option("--gate.level", "level", help="Significance level of the paired test.")
-@click.option("--gate.min_images", "min_images", help="Least number of validation images for the test.")
+@click.option("--gate.min_images", "min_images", help="Smallest number of validation images for the test.")
 @_source
 def promote(
     version: str | None, force: bool, back: bool, level: str | None, min_images: str | None, source: str | None

@@ -52,7 +52,7 @@ class AugmentationConfig(Section):
     """Alpha of the Beta distribution for the area pasted from another image; 0 turns it off. Requires
     training.labels=one_hot."""
     copies: int = Field(0, ge=0, le=10)
-    """Number of changed copies of each image that are added before training; with 0 each batch is changed instead."""
+    """Number of augmented copies of each image, made before training; with 0, each batch is augmented instead."""
 
     @model_validator(mode="after")
     def _copies_require_a_transform(self) -> "AugmentationConfig":
@@ -107,8 +107,9 @@ class ModelConfig(Section):
     head_dropout: float = Field(0.0, ge=0, le=0.95)
     """Fraction of values dropped before the output layer."""
     averaging: Literal["none", "flip", "flip_shift"] = "none"
-    """Test-time augmentation: average the probabilities of several views of an image: flip adds its mirror image, and
-    flip_shift also both of them shifted by one pixel, up left and down right. Prediction takes 2 or 6 times as long."""
+    """Test-time augmentation: average the probabilities of several views of an image. flip adds its mirror image;
+    flip_shift also adds both images shifted up left and down right by one pixel. Prediction takes 2 or 6 times as
+    long."""
     members: tuple[str, ...] = Field((), max_length=20)
     """Logged models (models:/… or runs:/RUN_ID) to average as an ensemble, instead of training a network."""
     warm_start: str | None = None
@@ -175,7 +176,7 @@ class TrainingConfig(Section):
     checkpoint: bool = False
     """Save the best epoch's model, and after every epoch the state from which a killed run can be resumed."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Precision of the computation; weights stay float32. auto measures a few steps in both and takes the faster."""
+    """Precision of the computation; weights stay float32. auto measures a few steps in both and uses the faster."""
     steps_per_execution: int = Field(10, ge=1, le=1000)
     """Number of optimizer steps in each call of the compiled graph."""
 

@@ -84,7 +84,7 @@ class SearchConfig(Section):
     timeout: float = Field(60.0, gt=0, le=100_000)
     """Time after which the search ends and running trials are stopped, in minutes."""
     reduction_factor: int = Field(3, ge=2, le=10)
-    """Factor of successive halving: at each rung one trial in this number continues."""
+    """Factor of successive halving: at each rung, one of this many trials continues."""
     min_epochs: int = Field(1, ge=1, le=1000)
     """Number of epochs before the first rung of successive halving."""
     startup_trials: int = Field(5, ge=1, le=1000)
@@ -94,7 +94,7 @@ class SearchConfig(Section):
     pruner: Literal["successive_halving", "none"] = "successive_halving"
     """Algorithm that stops weak trials early; several objectives require none."""
     objectives: tuple[ObjectiveName, ...] = ("val_accuracy",)
-    """Metrics to optimise: val_accuracy, then those to keep small, parameters and prediction_seconds."""
+    """Metrics to optimise: val_accuracy, and after it parameters or prediction_seconds, which are minimised."""
     warm_start: str | None = None
     """Name of an earlier study in the same storage whose best settings are tried first."""
     refit: int = Field(0, ge=0, le=20)

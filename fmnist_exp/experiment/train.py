@@ -38,7 +38,7 @@ class TrainRequest:
     """A single experiment to run."""
 
     experiment: ExperimentConfig | Resume
-    register: bool = False  # as a version, on which the gate then decides
+    register: bool = False  # as a version, which is then sent to the gate
     data: FashionMNIST | None = None  # None loads the images that the experiment names
     run_id: str | None = None  # of an existing run to log to; None starts a new one
     display: Display = lambda name, epochs, done: nullcontext(FitCallback())  # of each fit

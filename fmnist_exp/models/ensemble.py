@@ -1,4 +1,4 @@
-"""Ensembles: several trained networks that answer as one."""
+"""Ensembles: one network that averages the predictions of several trained networks."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import keras
 
 
 def average(members: Sequence[keras.Model]) -> keras.Model:
-    """Return one network that answers with the mean of the members' probabilities (B, 10) and is not trained further.
+    """Return one network that computes the mean of the members' probabilities (B, 10) and is not trained further.
 
     The members are renamed `member_0`, `member_1`, …, since the layers of a network must have different names.
     """

@@ -1,4 +1,4 @@
-"""Test-time augmentation: one network that answers with its mean over several views of an image."""
+"""Test-time augmentation: a network that averages its predictions over several views of an image."""
 
 import keras
 from keras import KerasTensor, layers

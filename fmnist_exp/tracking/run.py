@@ -64,7 +64,7 @@ class Run:
     def log_metrics(
         self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, split: Split | None = None
     ) -> None:
-        """Log metrics, linked with the model and the images that they were measured on, if given."""
+        """Log metrics. If a model and images are given, link the metrics with them."""
         now = int(time.time() * 1000)  # milliseconds
         about = now, step, model_id, *((split.name, split.digest) if split else ())
         entries = [entities.Metric(str(key), float(value), *about) for key, value in metrics.items()]

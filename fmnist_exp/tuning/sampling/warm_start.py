@@ -1,4 +1,4 @@
-"""The best settings of an earlier study, run first in a new one.
+"""Try the best settings of an earlier study first in a new one.
 
 They are run again, not copied: the new search may train longer, on other images or with other fixed fields, and a
 result of another search would mislead its sampler.
@@ -26,7 +26,7 @@ TAKEN = "warm_start"  # user attribute of the new study: how many settings it to
 
 @dataclass(frozen=True)
 class EarlierSettings:
-    """Optuna's parameters of the trials to run first, the best trial first, and the number of trials to choose from."""
+    """The settings to try first, as Optuna's parameters, and the number of complete trials that the study had."""
 
     settings: tuple[Mapping[str, CategoricalChoiceType], ...]
     complete: int

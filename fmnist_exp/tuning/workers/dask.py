@@ -27,7 +27,7 @@ LEAVE_SECONDS = 2  # for a worker to release its semaphores
 
 @contextmanager
 def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Start worker processes on this machine, which end with this process.
+    """Start worker processes on this machine. They end when this process ends.
 
     Args:
         workers: number of processes.
@@ -135,7 +135,7 @@ def _wait_for_all(cluster: Cluster) -> None:
 
 
 def dask_setup(worker: Worker) -> None:
-    """Prepare a local worker, when Dask calls this. It ignores Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
+    """Prepare a local worker; Dask calls this. The worker ignores Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     loading.load_keras()

@@ -147,7 +147,7 @@ class Cluster:
                 waiting.append(self._inbox.get_nowait())
 
     def drop(self, trial: int) -> None:
-        """Forget a trial that has ended or is no longer wanted. Its execution notices this at its next question."""
+        """Forget a trial that has ended or is no longer wanted. Its execution stops when it next asks the driver."""
         future = self._jobs.pop(trial, None)
         with suppress(Exception):  # the scheduler may be gone, which Dask reports in many ways
             if future is not None and not future.done():
@@ -181,7 +181,7 @@ class Cluster:
             Variable(_address(envelope), client=self._client).set(pickle.dumps(answer))
 
     def _meaning_of(self, end: _JobEnd) -> Message | None:
-        """Return the end of a job as a message of its trial, or None if the trial has sent its own last message."""
+        """Return the message to handle when a job has ended, or None if the trial itself sent a last message."""
         future = self._jobs.get(end.trial)
         if future is None or future.key != end.key:
             return None
