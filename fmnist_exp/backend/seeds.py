@@ -47,7 +47,7 @@ def _forget_gradients() -> None:
 
 
 def _freeze_libraries() -> None:
-    """Exclude the objects that survived the garbage collection in `clear_session` from later ones, if they are many.
+    """Exclude the objects that survived the last garbage collection from later collections, if there are many.
 
     Most of them belong to the modules of TensorFlow, MLflow and others. Scanning them took 0.4 s, several times in each
     trial.

@@ -87,7 +87,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A version, and the model that is compared on validation images in its place.
+    """A version, and the model that stands in for it when the gate compares models on validation images.
 
     That model is the version itself or, if the version was refitted on all images, the model that it was refitted from.
     """

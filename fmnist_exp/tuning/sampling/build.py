@@ -22,7 +22,7 @@ GOOD = 25  # how many of them are the best ones: as many as TPE ever counts as g
 
 
 def configure(study: Study, config: ExperimentConfig) -> None:
-    """Give an opened study its sampler and pruner.
+    """Set the sampler and the pruner of an opened study.
 
     The sampler's seed depends on the number of trials, since a resumed study would otherwise draw its first settings a
     second time.

@@ -1,4 +1,4 @@
-"""Clusters of Dask: processes of this machine, or the workers of a running scheduler."""
+"""Dask clusters: start processes on this machine, or connect to the workers of a running scheduler."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _wait_for_all(cluster: Cluster) -> None:
 
 
 def dask_setup(worker: Worker) -> None:
-    """Prepare a local worker; Dask calls this. The worker ignores Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
+    """Prepare a local worker; Dask calls this. Workers ignore Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     loading.load_keras()
