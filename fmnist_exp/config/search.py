@@ -9,7 +9,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]  # units of a dense layer or filter
 
 
 class Section(BaseModel):
-    """Base class of every section. It is immutable and refuses unknown names; a field's docstring is its description."""
+    """Base class of every section. It is frozen and refuses unknown names; a field's docstring is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -143,7 +143,7 @@ def set_champion(client: MlflowClient, version: ModelVersion, reason: str, numbe
 
 
 def _previous(client: MlflowClient) -> tuple[list[str], ModelVersion]:
-    """Return the history up to the previous champion, without deleted versions, and that champion."""
+    """Return the history that ends with the previous champion, without deleted versions, and that champion."""
     present = str(versions.find(client, CHAMPION).version)
     known = versions.by_number(client)
     numbers = [number for number in history(client)[:-1] if number in known]

@@ -56,7 +56,7 @@ class Holder:
         """Return True if the process is gone.
 
         Args:
-            silent: seconds without a sign of life, by which a process of another machine is judged.
+            silent: seconds without a sign of life, after which a process on another machine counts as dead.
         """
         if self.machine != _machine():
             return silent > STALE_SECONDS
