@@ -45,16 +45,22 @@ def serve(model: str, port: int, host: str) -> None:
         click.echo(f"{served.name}: http://{shown}:{number} (a page to try it; Ctrl-C stops)")
 
     try:
-        server.serve(lambda: _load(model), bound, limits.Limits(), ready)
+        server.serve(lambda: load(model), bound, limits.Limits(), ready)
     except KeyboardInterrupt:  # the usual end of a server
         click.echo("stopped")
 
 
-def _load(uri: str) -> ServedModel:
-    """Load the version. Its imports take a second, so the server listens before they are done."""
-    from fmnist_exp.registry import versions
+def load(uri: str) -> ServedModel:
+    """Return the model of a version, with verified files. Raises RequestError or WorkError.
 
-    return versions.load_served(uri)
+    The imports take a second, and the server listens before they are done.
+    """
+    from fmnist_exp.registry import versions
+    from fmnist_exp.serving.model import ServedModel
+    from fmnist_exp.tracking import store
+
+    version = versions.find_uri(store.connect(), uri)
+    return ServedModel(versions.files(version), f"{version.name} version {version.version}")
 
 
 COMMANDS = (serve,)

@@ -15,8 +15,6 @@ from mlflow.exceptions import MlflowException
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.export import checksums
 from fmnist_exp.registry.rendering import render
-from fmnist_exp.serving.model import ServedModel
-from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
@@ -70,12 +68,6 @@ def download(uri: str) -> Path:
         return Path(download_artifacts(uri))
     except (MlflowException, OSError) as error:
         raise WorkError(f"the files of {uri} cannot be downloaded: {first_line(error)}") from error
-
-
-def load_served(uri: str) -> ServedModel:
-    """Return the model of a version for the server, with verified files. Raises RequestError or WorkError."""
-    version = find_uri(store.connect(), uri)
-    return ServedModel(files(version), f"{version.name} version {version.version}")
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:

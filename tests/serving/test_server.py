@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.servers import HEAD, IMAGE, body, connect, refused, serving
 
+from fmnist_exp.cli.serve import load
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.registry.versions import load_served
 
 
 def with_pixel(value: object) -> list[list[object]]:
@@ -192,18 +192,18 @@ def at_the_store(registered, monkeypatch):
 @pytest.mark.parametrize("reference", ["@winner", "/77"])
 def test_a_missing_alias_or_version_lists_those_that_exist(reference):
     with pytest.raises(RequestError, match=r"has no .*versions: 1; aliases: .*champion \(version 1\)"):
-        load_served(f"models:/fashion-mnist{reference}")
+        load(f"models:/fashion-mnist{reference}")
 
 
 @pytest.mark.usefixtures("at_the_store")
 def test_a_changed_file_is_refused(registered):
-    assert load_served("models:/fashion-mnist@champion").name == "fashion-mnist version 1"
+    assert load("models:/fashion-mnist@champion").name == "fashion-mnist version 1"
     file = registered.files / "data" / "classes.txt"
     content = file.read_bytes()
     file.write_bytes(content.replace(b"Coat", b"Boat"))
     try:
         with pytest.raises(WorkError, match=r"registered: data/classes\.txt$"):
-            load_served("models:/fashion-mnist@champion")
+            load("models:/fashion-mnist@champion")
     finally:
         file.write_bytes(content)
 
