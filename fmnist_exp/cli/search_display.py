@@ -90,7 +90,7 @@ class SearchDisplay(SearchCallback):
         self.bar.update(self.task, description=text, completed=self.done + part, left=self._left(part))
 
     def _left(self, part: float) -> str:
-        """Return the time to the end of the search at this session's pace, at most until the deadline."""
+        """Return the estimated time until the search ends, from the pace of this session and the deadline."""
         now = time.monotonic()
         limit = self.deadline - now
         progress = self.ended + part

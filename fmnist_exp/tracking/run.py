@@ -1,7 +1,7 @@
-"""Runs of MLflow: write one, and attach, close or discard one that another process began.
+"""MLflow runs: write a run, and reattach, close or discard a run that another process began.
 
-Every call names its run. MLflow's active-run stack is thread-local, and a process that inherits MLFLOW_RUN_ID would
-write into its parent's run by mistake.
+Every call to MLflow names the run, because MLflow's active-run stack is thread-local, and a process that inherits
+MLFLOW_RUN_ID would write into its parent's run by mistake.
 """
 
 import importlib.metadata
@@ -96,7 +96,7 @@ class Run:
 
     @contextmanager
     def artifacts(self) -> Iterator[Path]:
-        """Return a folder whose content becomes artifacts of the run, all at once, when the block is left."""
+        """Return a folder whose content is logged as artifacts of the run when the block ends."""
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             self.client.log_artifacts(self.id, folder)

@@ -64,7 +64,7 @@ class AveragedWeights(keras.callbacks.Callback):
         return Memory(arrays=self._trained)
 
     def restore(self, memory: Memory) -> None:
-        """Continue from what `state` returned, and put the averages into the model again."""
+        """Continue from what `state` returned. The model must already hold the averages."""
         self._trained = list(memory.arrays)
 
     def on_test_begin(self, logs: Logs = None) -> None:  # noqa: D102

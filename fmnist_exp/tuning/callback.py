@@ -1,4 +1,4 @@
-"""Callbacks of a search, and the summary of a trial that they and the tables receive."""
+"""Callbacks of a search, and the summary of a trial for callbacks and tables."""
 
 from __future__ import annotations
 
