@@ -67,7 +67,7 @@ def corrupted_samples(rows: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure
 
 
 def reliability(panels: Mapping[str, tuple[Reliability, float]]) -> Figure:
-    """Draw accuracy by confidence and, below it, the share of predictions; each title gets a panel with its ECE."""
+    """Draw accuracy by confidence, and the share of predictions below it, in a panel for each title."""
     figure = Figure(figsize=(4.6 * len(panels), 5), dpi=DPI, layout="constrained")
     grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for (upper, lower), (title, (bins, error)) in zip(grid.T, panels.items(), strict=True):

@@ -1,4 +1,4 @@
-"""The types of ASGI, as far as this server uses them, and the sending of a whole answer."""
+"""The ASGI types that this server uses, and a function that sends a complete response."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
@@ -30,7 +30,7 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole answer."""
+    """Send a complete response: status, headers and body."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": int(status), "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

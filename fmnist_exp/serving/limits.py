@@ -1,4 +1,4 @@
-"""The limits of the server: bytes and images per request, requests at a time, and seconds."""
+"""The limits of the server: the size of a request, the number of requests at a time, and waiting times."""
 
 import asyncio
 from collections.abc import Iterator, Mapping

@@ -119,7 +119,7 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """Return the trials in progress. Before a driver starts its first trial, these are left from a killed driver."""
+    """Return the trials in progress. Before a driver has started a trial, they are those that a killed driver left."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
