@@ -64,8 +64,8 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
 def scale(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:
     """Return the probabilities (N, 10) at another temperature, with the same predicted classes.
 
-    A temperature above 1 makes a model less confident, one below 1 more. The logits of a network are the logarithms of
-    its probabilities, up to a constant that the softmax removes.
+    A temperature above 1 makes a model less confident, and one below 1 makes it more confident. The logits of a network
+    are the logarithms of its probabilities, up to a constant that the softmax removes.
     """
     logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -57,7 +57,7 @@ def augmented(examples: Examples, config: AugmentationConfig) -> Figure:
 
 
 def _augmentation(config: AugmentationConfig) -> str:
-    """Return a title that names the fields in use."""
+    """Return a title that lists the augmentation fields that are on."""
     fields = [name if value is True else f"{name} {value:g}" for name, value in config.transforms().items()]
     fields += [f"{name} {alpha:g}" for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)) if alpha]
     number = "one copy" if config.copies == 1 else f"{config.copies} copies"

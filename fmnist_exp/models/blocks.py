@@ -30,7 +30,7 @@ def dropout(rate: float) -> list[Layer]:
 def with_activation(
     layer: Kind, config: ModelConfig, shape: Shape, pooling: Sequence[Layer] = (), norm: bool = True
 ) -> list[Layer]:
-    """Return a dense layer or convolution, `pooling`, and normalisation and activation in the configured order.
+    """Return a list of layers: dense or convolution, `pooling`, normalisation and activation, in the configured order.
 
     With `norm` False there is no normalisation, even if `config.batch_norm` is on.
     """

@@ -34,7 +34,7 @@ class SearchCallback:
         """Handle the opening of the study. From now on, a search with this study name resumes it."""
 
     def on_notice(self, text: str) -> None:
-        """Handle a sentence for the user, for example that the winner is being fitted again."""
+        """Handle a notice for the user, for example that the winner is being fitted again."""
 
     def on_search(self, done: int, n_trials: int, deadline: float) -> None:
         """Handle the start of the search.
