@@ -86,6 +86,6 @@ def _holds_boolean(images: list[object]) -> bool:
 
 
 def write_answer(columns: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """Return a body with one record per image, as MLflow writes the predictor's table."""
+    """Return a body with one record per image, in the JSON form that MLflow gives the predictor's table."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return json.dumps({"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}).encode()
