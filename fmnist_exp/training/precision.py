@@ -1,4 +1,4 @@
-"""Choose the precision for `training.precision: auto` by the speed of a few steps in each on this machine."""
+"""Choose the precision for `training.precision: auto`: time a few steps in each precision on this machine."""
 
 import time
 from collections.abc import Mapping
