@@ -11,7 +11,7 @@ Kind = Literal["baseline", "train", "tune", "trial", "evaluate"]
 
 
 class Name(StrEnum):
-    """A name, which is also its string value, with one sentence that says what it means."""
+    """A name as it is written in MLflow, with one sentence that says what it means."""
 
     meaning: str
 

@@ -117,7 +117,7 @@ class SearchSpace:
         self._validate_use()
 
     def validate_data(self, data: FashionMNIST) -> None:
-        """Raise RequestError if the space has values that cannot be trained with on these images."""
+        """Raise RequestError if some setting of the space cannot be trained on these images."""
         for name, field in self.fields.items():
             for value in _corners(field) if name.startswith("training.") else []:
                 try:
