@@ -17,7 +17,6 @@ from optuna import Study
 from fmnist_exp.backend import interrupts
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.experiment import run as experiment_run
@@ -26,7 +25,6 @@ from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
-from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import objectives, recovery, refit, retention
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
@@ -68,7 +66,7 @@ class SearchRequest:
     storage: str = "sqlite:///studies.db"
     workers: int | None = None
     scheduler: str | None = None
-    data: FashionMNIST | None = None
+    data: dataset.FashionMNIST | None = None
     run_id: str | None = None
     objective: Objective | None = None
     trials_only: bool = False
@@ -112,7 +110,7 @@ def run(request: SearchRequest) -> SearchResult:
         return _run(Driver(search, workers, objective, request.callback, lock), request)
 
 
-def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, FashionMNIST, MlflowClient]:
+def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionMNIST, MlflowClient]:
     """Check the request and complete its experiment. An embedded store is created last, after all checks."""
     space = SearchSpace(request.config)
     space.validate()
@@ -131,7 +129,7 @@ def _name(request: SearchRequest, config: ExperimentConfig) -> str:
 
 
 def _acquire(
-    request: SearchRequest, config: ExperimentConfig, data: FashionMNIST, study: str, stack: ExitStack
+    request: SearchRequest, config: ExperimentConfig, data: dataset.FashionMNIST, study: str, stack: ExitStack
 ) -> tuple[WorkerPool, StudyLock]:
     """Start the workers and lock the study, until the stack is closed."""
     started = pool.start(request.workers, request.scheduler, data, trial.requirements_of(config, data))
@@ -152,7 +150,7 @@ def _announce(request: SearchRequest, study: Study, workers: int) -> None:
         callback.on_notice(warning)
 
 
-def _begin(config: ExperimentConfig, data: FashionMNIST, study: Study, parent: Run) -> Search:
+def _begin(config: ExperimentConfig, data: dataset.FashionMNIST, study: Study, parent: runs.Run) -> Search:
     """Complete and log what the trials have in common, and take over the trials of earlier sessions."""
     deadline = time.monotonic() + SearchSpace(config).search.timeout * 60
     config = studies.with_precision(study, config, data, parent)
@@ -196,7 +194,7 @@ def _run_trials(driver: Driver) -> Status:
         parent.mark_killed()
         recovery.finalise(study, parent, "interrupted")
         return "interrupted"
-    except Exception as error:
+    except Exception as error:  # whatever ends the search must leave no trial or run open
         driver.stop()
         with suppress(Exception):  # what broke the search may break this too; the next session does it then
             recovery.finalise(study, parent, f"the search ended: {redact.first_line(error)}")
