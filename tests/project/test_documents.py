@@ -129,6 +129,8 @@ def test_a_python_example_runs(example: Example, registered, small, monkeypatch:
 
 
 def test_make_help_lists_every_target() -> None:
-    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     phony = next(line for line in Path(ROOT, "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
     assert {line.split()[1] for line in printed.splitlines()} == set(phony.removeprefix(".PHONY:").split())
