@@ -1,4 +1,4 @@
-"""What a study stores about its search and its trials, and what the driver knows of a trial in progress."""
+"""The records of a search: its experiment and its trials, as the study stores them, and the trials in progress."""
 
 from __future__ import annotations
 

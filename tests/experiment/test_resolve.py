@@ -1,4 +1,4 @@
-"""What is refused before a run starts, and what takes the place of aliases and `auto`."""
+"""`resolve` refuses what cannot be run, and replaces aliases and `auto`."""
 
 import mlflow
 import pytest

@@ -74,7 +74,7 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def own_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How long it is; the functions inside it, as the methods of a class that it defines, are counted alone."""
+    """Return the number of lines of a function, without those of the functions inside it."""
     inside = {line for f in functions(function)[1:] for line in range(f.lineno, (f.end_lineno or 0) + 1)}
     return len(set(range(function.lineno, (function.end_lineno or 0) + 1)) - inside)
 

@@ -1,4 +1,4 @@
-"""What is not loaded: changed files, files that could run code, layers that are not stock Keras."""
+"""Changed files, files that could run code, and layers that are not stock Keras are not loaded."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the tests of several folders ask of a figure."""
+"""Questions that the tests of several folders ask of a figure."""
 
 import io
 

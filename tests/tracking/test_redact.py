@@ -1,4 +1,4 @@
-"""What is shown and stored names no passwords."""
+"""Texts that are shown and stored name no passwords."""
 
 import pytest
 

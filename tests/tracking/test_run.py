@@ -1,4 +1,4 @@
-"""How runs start and end, and what they log."""
+"""Runs start, log and end as documented."""
 
 import contextlib
 import sqlite3

@@ -144,7 +144,7 @@ class ParetoFront:
 
     @property
     def planes(self) -> dict[str, dict[int, tuple[float, float]]]:
-        """For each objective except accuracy: its value and the accuracy of each trial, by the trial's number."""
+        """Return, by objective except accuracy, its value and the accuracy of each trial, by the trial's number."""
         accuracy, *others = next(iter(self.measured.values()))
         return {name: {key: (row[name], row[accuracy]) for key, row in self.measured.items()} for name in others}
 

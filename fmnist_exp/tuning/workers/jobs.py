@@ -77,7 +77,7 @@ class DaskChannel:
         self._worker.log_event(self._session, {"envelope": pickle.dumps(envelope)})  # events are plain values
 
     def _is_wanted(self) -> bool:
-        """Return False if nobody waits for the job any more: it was dropped, or the driver's connection has ended."""
+        """Return False if the job was dropped or the driver's connection has ended."""
         task = self._worker.state.tasks.get(self._key)
         return task is not None and task.state != "cancelled"
 
