@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test lint format ui serve results race bench-train lock
+.PHONY: help tune test attacks lint format ui serve results race bench-train lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ tune: $(READY) ## search for the best network and register it (8 to 15 minutes o
 
 test: lint ## run all checks: lint, then the tests
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile
+
+attacks: $(READY) ## try every attack of docs/security.md, and print what happened to each
+	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --quiet tests/security
 
 lint: $(READY) ## check style, format and types
 	$(ACTIVATE) ruff check .
