@@ -34,7 +34,7 @@ OWNERS = {
     "distributed": {"tuning"},
     "mlflow": {"tracking", "export", "registry", "experiment", "tuning", "cli", "serving"},
     "keras": {"backend", "models", "data", "training", "export", "registry", "experiment", "tracking"},
-    "onnxruntime": {"serving"},
+    "onnxruntime": {"serving", "export"},
     "onnx": {"export"},
     "tf2onnx": {"export"},
     "matplotlib": {"figures", "tuning"},
