@@ -4,11 +4,13 @@ What can be checked without either, such as names and ranges of fields, is check
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow import MlflowClient
 
 from fmnist_exp import models
 from fmnist_exp.backend import seeds
+from fmnist_exp.config import search as searched
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
@@ -19,6 +21,8 @@ from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import precision
 from fmnist_exp.training.precision import Choice
+
+ORIGINS = ("members", "warm_start")  # the fields of a model that name trained models
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,8 @@ def resolve(
     models.check(config.model)
     check_batch_size(config.training.batch_size, data)
     client = client or store.connect()
-    # each model must not know the validation images
-    members = tuple(lineage.find_trained_on(client, uri, data).uri for uri in config.model.members)
-    origin = config.model.warm_start
-    warm_start = lineage.find_trained_on(client, origin, data).uri if origin else None
-    model = config.model.model_copy(update={"members": members, "warm_start": warm_start})
-    _check_transfer(model, config.seed, client)
-    config = config.model_copy(update={"model": model})
+    config = _find_origins(config, data, client)
+    _check_transfer(config.model, config.seed, client)
     config, choice = (config, None) if keep_auto else choose_precision(config, data)
     return Resolved(config, client, choice)
 
@@ -81,6 +80,28 @@ def log_choice(run: Run, choice: Choice | None) -> None:
     if choice is not None:
         run.set_tags({Tag.PRECISION: choice.precision})
         run.log_metrics(choice.metrics())
+
+
+def _find_origins(config: ExperimentConfig, data: FashionMNIST, client: MlflowClient) -> ExperimentConfig:
+    """Return the experiment with versions instead of aliases where it, or its search space, names trained models.
+
+    Raises RequestError if there is no such model, or if it may know the images that are held out here.
+    """
+
+    def find(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(find, value))
+        return lineage.find_trained_on(client, str(value), data).uri if value else value
+
+    model = config.model.model_copy(update={name: find(getattr(config.model, name)) for name in ORIGINS})
+    config = config.model_copy(update={"model": model})
+    if config.search is None:
+        return config
+    space = dict(config.search.space)
+    for name in ORIGINS:
+        if isinstance(field := space.get(f"model.{name}"), searched.Choice):
+            space[f"model.{name}"] = searched.Choice(choices=find(field.choices))
+    return config.model_copy(update={"search": config.search.model_copy(update={"space": space})})
 
 
 def _check_transfer(model: ModelConfig, seed: int, client: MlflowClient) -> None:
