@@ -64,7 +64,7 @@ def run_experiment(
         found = {part.split.name: part.evaluation for part in scored}
         model_id = _log_model(run, model, config, data)
         outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
-        _log_result(run, outcome, data, with_tta=model is not network)
+        _log_result(run, outcome, data)
         run.set_tags({Tag.NOTE: outcome.note(config, run.kind)})
         if config.training.checkpoint:
             checkpoints.delete_states(run)
@@ -125,14 +125,13 @@ def _log_model(run: Run, model: keras.Model, config: ExperimentConfig, data: Fas
     return logged_models.log(run, partial(packaging.save, model=model, examples=examples), fields)
 
 
-def _log_result(run: Run, outcome: Outcome, data: FashionMNIST, *, with_tta: bool) -> None:
+def _log_result(run: Run, outcome: Outcome, data: FashionMNIST) -> None:
     """Log the result at step 0: metrics with a single value, which the UI draws as bars."""
     fitted, validation = outcome.fit, outcome.validation
-    summary = {f"best_{name}": value for name, value in fitted.best.metrics.items() if name.startswith("val_")}
-    summary |= {Metric.BEST_EPOCH: fitted.best.number, Metric.FIT_SECONDS: fitted.seconds}
+    summary: dict[str, float] = {Metric.BEST_EPOCH: fitted.best.number, Metric.FIT_SECONDS: fitted.seconds}
     summary |= {Metric.IMAGES_PER_SECOND: fitted.images_per_second, Metric.PARAMETERS: outcome.parameters}
-    if with_tta and validation:  # during the fit it was measured without the averaging
-        summary[Metric.AVERAGED_VAL_ACCURACY] = validation.accuracy
+    if validation:  # of the logged network: the fit measured its own precision, without averaging
+        summary |= {Metric.BEST_VAL_ACCURACY: validation.accuracy, Metric.BEST_VAL_LOSS: validation.loss}
     run.log_metrics(summary, 0, outcome.model_id, data.validation if validation else None)
     if outcome.test:
         _log_test(run, outcome.test, outcome.model_id, data)

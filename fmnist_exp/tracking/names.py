@@ -66,18 +66,20 @@ class Param(Name):
 
 
 class Metric(Name):
-    """Metrics of a run. Losses are mean cross-entropies in nats; accuracies lie between 0 and 1."""
+    """Metrics of a run. Losses are mean cross-entropies in nats, without penalties; accuracies lie between 0 and 1."""
 
-    TRAIN_LOSS = "train_loss", "Loss on the training images, per epoch."
+    TRAIN_LOSS = "train_loss", "Loss on the training images, per epoch, without label smoothing and penalties."
     TRAIN_ACCURACY = "train_accuracy", "Accuracy on the training images, per epoch."
-    VAL_LOSS = "val_loss", "Loss on the validation images, per epoch."
-    VAL_ACCURACY = "val_accuracy", "Accuracy on the validation images, per epoch."
+    VAL_LOSS = "val_loss", "Loss on the validation images, per epoch, in the precision of training."
+    VAL_ACCURACY = "val_accuracy", "Accuracy on the validation images, per epoch, without model.averaging."
     LEARNING_RATE = "learning_rate", "Learning rate at the end of the epoch."
     EPOCH_SECONDS = "epoch_seconds", "Duration of the epoch in seconds, validation included."
     BEST_EPOCH = "best_epoch", "Number of the epoch whose weights the model has, counted from 1."
-    BEST_VAL_ACCURACY = "best_val_accuracy", "Validation accuracy of the best epoch, or of the best trial of a search."
-    BEST_VAL_LOSS = "best_val_loss", "Validation loss of the best epoch."
-    AVERAGED_VAL_ACCURACY = "averaged_val_accuracy", "Validation accuracy with model.averaging."
+    BEST_VAL_ACCURACY = (
+        "best_val_accuracy",
+        "Validation accuracy of the logged network, with model.averaging; in a search, of its best trial.",
+    )
+    BEST_VAL_LOSS = "best_val_loss", "Validation loss of the logged network, with model.averaging."
     FIT_SECONDS = "fit_seconds", "Duration of the fit in seconds."
     IMAGES_PER_SECOND = "images_per_second", "Training images per second, validation excluded."
     PARAMETERS = "parameters", "Number of weights and biases of the model."
@@ -149,7 +151,7 @@ class VersionTag(Name):
     STUDY = "study", "Name of the study that found the model."
     TRIAL = "trial", "Number of the trial that found the model."
     REFIT_OF = "refit_of", "Id of the trial's run whose setting was fitted again on all images."
-    VAL_ACCURACY = "val_accuracy", "Accuracy on the validation images."
+    VAL_ACCURACY = "val_accuracy", "Accuracy of the network on the validation images; of the trial, if refitted."
     TEST_ACCURACY = "test_accuracy", "Accuracy on the test images."
     DATA_DIGEST = "data_digest", "Digest of the training images and labels."
     GIT_COMMIT = "git_commit", "Git commit of the code that trained the model."

@@ -18,6 +18,7 @@ from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.state import Array, Memory, State
 
 Logs = Mapping[str, float] | None
+CROSS_ENTROPY = "cross_entropy"  # name of the metric, where the loss that is minimised is more than the cross-entropy
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
@@ -138,8 +139,9 @@ class Recorder(keras.callbacks.Callback):
         logs = logs or {}
         if "val_loss" not in logs:  # without validation, on_test_begin was not called
             self.step_seconds += self.epoch_seconds()
-        metrics = {"train_loss": logs["loss"], "train_accuracy": logs["accuracy"]}
-        metrics |= {name: logs[name] for name in ("val_loss", "val_accuracy") if name in logs}
+        metrics = losses(logs, "train")
+        if held_out := {name.removeprefix("val_"): logs[name] for name in logs if name.startswith("val_")}:
+            metrics |= losses(held_out, "val")
         rate = float(self.model.optimizer.learning_rate)
         self.record({**metrics, "learning_rate": rate, "epoch_seconds": self.epoch_seconds()})
 
@@ -189,24 +191,30 @@ class Checkpointer(keras.callbacks.Callback):
 
 
 def keras_callbacks(
-    training: TrainingConfig, recorder: Recorder, callbacks: Sequence[FitCallback], start: State, held_out: bool
+    training: TrainingConfig, recorder: Recorder, callbacks: Sequence[FitCallback], start: State, monitor: str | None
 ) -> list[keras.callbacks.Callback]:
     """Return the Keras callbacks of a fit in the order in which they must act.
 
     The recorder comes first, to see the learning rate that the epoch had; the averages come before the callback that
-    keeps the best weights; checkpoints come last. If no images are `held_out`, the fit is not stopped early and
-    `plateau` has no effect.
+    keeps the best weights; checkpoints come last. `monitor` is the entry of Keras' logs by which epochs are compared.
+    If it is None, because no images are held out, the fit is not stopped early and `plateau` has no effect.
     """
+    mode = "max" if training.monitor == "val_accuracy" else "min"
     stateful: dict[str, Stateful] = {}
     if training.ema:
         stateful["ema"] = AveragedWeights()
-    if held_out:
+    if monitor:
         patience = training.patience or training.epochs
-        stateful["early_stopping"] = EarlyStopping(training.monitor, patience=patience, restore_best_weights=True)
-    if held_out and training.schedule == "plateau":
+        stateful["early_stopping"] = EarlyStopping(monitor, patience=patience, mode=mode, restore_best_weights=True)
+    if monitor and training.schedule == "plateau":
         factor, patience = training.plateau_factor, training.plateau_patience
-        stateful["plateau"] = ReduceLROnPlateau(training.monitor, factor=factor, patience=patience)
+        stateful["plateau"] = ReduceLROnPlateau(monitor, factor=factor, patience=patience, mode=mode)
     return [recorder, *stateful.values(), Checkpointer(start, recorder, stateful, callbacks)]
+
+
+def losses(logs: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return the cross-entropy and the accuracy in Keras' logs as the metrics that a run logs, such as `val_loss`."""
+    return {f"{prefix}_loss": logs.get(CROSS_ENTROPY, logs["loss"]), f"{prefix}_accuracy": logs["accuracy"]}
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[Array]:

@@ -10,7 +10,7 @@ from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
 from fmnist_exp.data.batches import Batches, targets
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.training import optimizers
-from fmnist_exp.training.callbacks import Recorder, keras_callbacks
+from fmnist_exp.training.callbacks import CROSS_ENTROPY, Recorder, keras_callbacks, losses
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.training.state import State
 
@@ -47,10 +47,12 @@ def fit(
     training, start = config.training, start or State()
     feed = Batches(config, data.train, epochs_done=len(start.epochs))
     steps = len(feed)
-    _compile(model, training, steps)
+    extra = _cross_entropy(model, training)
+    _compile(model, training, steps, extra)
     recorder = Recorder(steps, callbacks, start)
     if model.trainable_weights:
         held_out = len(data.validation.images) > 0
+        monitor = f"val_{CROSS_ENTROPY}" if extra and training.monitor == "val_loss" else training.monitor
         model.fit(
             feed,
             initial_epoch=len(start.epochs),
@@ -59,7 +61,7 @@ def fit(
             shuffle=False,
             validation_data=(data.validation.images, targets(data.validation, training)) if held_out else None,
             validation_batch_size=VALIDATION_BATCH,
-            callbacks=keras_callbacks(training, recorder, callbacks, start, held_out),
+            callbacks=keras_callbacks(training, recorder, callbacks, start, monitor if held_out else None),
         )
     else:
         _measure(model, training, data, recorder)
@@ -68,7 +70,7 @@ def fit(
     return Fit(tuple(recorder.epochs), best, recorder.seconds(), speed, recorder.stopped)
 
 
-def _compile(model: keras.Model, training: TrainingConfig, steps: int) -> None:
+def _compile(model: keras.Model, training: TrainingConfig, steps: int, extra: Sequence[keras.metrics.Metric]) -> None:
     if training.labels == "one_hot":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
     else:
@@ -76,10 +78,19 @@ def _compile(model: keras.Model, training: TrainingConfig, steps: int) -> None:
     model.compile(
         optimizer=optimizers.build(training, steps),
         loss=loss,
-        metrics=["accuracy"],
+        metrics=["accuracy", *extra],
         steps_per_execution=min(training.steps_per_execution, steps),
         jit_compile=not setup.on_tensorflow(),  # XLA makes TensorFlow 3 to 5 times slower on CPU
     )
+
+
+def _cross_entropy(model: keras.Model, training: TrainingConfig) -> list[keras.metrics.Metric]:
+    """Return the cross-entropy as a metric if label smoothing or an L2 penalty make the loss another number."""
+    if not (training.label_smoothing or model.losses):
+        return []
+    one_hot = training.labels == "one_hot"
+    kind = keras.metrics.CategoricalCrossentropy if one_hot else keras.metrics.SparseCategoricalCrossentropy
+    return [kind(name=CROSS_ENTROPY)]
 
 
 def _measure(model: keras.Model, training: TrainingConfig, data: FashionMNIST, recorder: Recorder) -> None:
@@ -91,7 +102,7 @@ def _measure(model: keras.Model, training: TrainingConfig, data: FashionMNIST, r
         if len(split.images):
             labels = targets(split, training)
             measured = model.evaluate(split.images, labels, batch_size=VALIDATION_BATCH, verbose=0, return_dict=True)
-            metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
+            metrics |= losses(measured, prefix)
     recorder.step_seconds = recorder.epoch_seconds()
     recorder.record({**metrics, "learning_rate": 0.0, "epoch_seconds": recorder.step_seconds})
 

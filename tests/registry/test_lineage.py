@@ -6,6 +6,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from support.searches import SPACE, configure, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -17,6 +18,8 @@ from fmnist_exp.experiment.resolve import resolve
 from fmnist_exp.registry import lineage, versions
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
+from fmnist_exp.tuning import search as searching
+from fmnist_exp.tuning.search import SearchRequest
 
 TINY = {
     "name": "tiny",
@@ -70,11 +73,11 @@ def test_an_ensemble_is_one_model_that_names_its_members(members, small):
 def test_averaged_answers_are_scored_and_logged_as_one_model(members, small):
     outcome = run(small, model__averaging="flip")
     found = store.connect().get_run(outcome.run_id)
-    assert found.data.metrics["averaged_val_accuracy"] == outcome.validation.accuracy
+    assert found.data.metrics["best_val_accuracy"] == outcome.validation.accuracy
+    assert found.data.metrics["best_val_loss"] == outcome.validation.loss
     images = small.test.images[:50]
     both = answers(f"runs:/{outcome.run_id}", np.concatenate([images, images[:, :, ::-1]]))
     assert np.allclose(both[:50], both[50:], atol=1e-6)  # an image and its mirror image are one to it
-    assert "averaged_val_accuracy" not in store.connect().get_run(members[0][6:]).data.metrics
 
 
 def test_an_ensemble_becomes_a_version(members, small):
@@ -162,3 +165,53 @@ def test_changed_files_of_a_version_are_refused(members, small):
 def test_members_are_not_trained_again():
     with pytest.raises(RequestError, match=r"model\.members.*not trained"):
         files.override(ExperimentConfig(), {"model.members": ["runs:/a"], "model.frozen": 1})
+
+
+# the search space names models, too
+
+
+@pytest.mark.parametrize("alias", [False, True], ids=["run", "alias"])
+@pytest.mark.parametrize("field", ["model.warm_start", "model.members"])
+def test_a_search_is_refused_if_a_choice_knows_its_validation_images(members, small, tmp_path, field, alias):
+    origin = members[alias]
+    choices = [None, origin] if field == "model.warm_start" else [[], [origin, origin]]
+    config = configure(search__space={**SPACE, field: {"choices": choices}}, model__widths=[16], seed=3)
+    others = small.resplit(0.25, seed=3)
+    client, storage = store.connect(), f"sqlite:///{tmp_path}/leak.db"
+    before = len(client.search_runs(["0"]))
+    with pytest.raises(RequestError, match="was trained on other images"):
+        searching.run(SearchRequest(config=config, study="leak", storage=storage, workers=1, data=others))
+    assert list(tmp_path.iterdir()) == [], "no study was written"
+    assert len(client.search_runs(["0"])) == before
+    resolved = resolve(config, small).config.search.space[field].choices  # of the same split, they are no leak
+    assert origin not in resolved or not alias, "the study names a version, since an alias may move"
+
+
+def test_a_refit_on_all_images_is_no_origin_of_a_trial(members, small):
+    everything = run(small.without_holdout(), data__validation_fraction=0)
+    config = configure(search__space={**SPACE, "model.warm_start": {"choices": [None, f"runs:/{everything.run_id}"]}})
+    with pytest.raises(RequestError, match="was trained on other images"):
+        resolve(config, small)
+
+
+def test_trials_start_from_the_weights_of_a_choice(members, small):
+    choices = {"choices": [None, members[1]]}
+    config = configure(search__space={"model.warm_start": choices, "model.dropout": SPACE["model.dropout"]})
+    found = search(files.override(config, {"model.widths": [16]}), "choices", data=small)
+    named = [trial.params["model.warm_start"] for trial in found.trials]
+    assert set(named) <= {"null", '"models:/fashion-mnist/1"'}
+    copied = [child.data.tags.get("fmnist.warm_layers") for child in found.children()]
+    assert [name == "null" for name in named] == [tag is None for tag in copied]
+
+
+def test_a_search_for_averaging_optimises_the_accuracy_of_the_logged_network(shared_store, small):
+    space = {"model.averaging": {"choices": ["none", "flip_shift"]}, "training.epochs": {"low": 1, "high": 2}}
+    found = search(configure(search__space=space, search__n_trials=2, model__averaging="flip_shift"), "avg", data=small)
+    for trial, child in zip(found.trials, found.children(), strict=True):
+        model = lineage.find(found.client, f"runs:/{child.info.run_id}").load_keras()
+        answers = np.asarray(model(small.validation.images)).argmax(axis=1)
+        expected = float(np.mean(answers == small.validation.labels))
+        assert trial.value == pytest.approx(expected)
+        assert child.data.metrics["best_val_accuracy"] == pytest.approx(expected)
+    best = found.client.get_model_version_by_alias("fashion-mnist", "challenger")
+    assert float(best.tags["val_accuracy"]) == pytest.approx(max(trial.value for trial in found.trials))

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.figures.canvas import TRAIN, WRONG
 from fmnist_exp.tuning import objectives
+from fmnist_exp.tuning.record import TrialRecord
 
 # a trial's state → its name in a legend, and its colour
 STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", "#b9b9b9"), "FAIL": ("failed", WRONG)}
@@ -44,16 +45,12 @@ def by_state(rows: Sequence["TrialPoint | Stretch"]) -> Iterator[tuple[str, str,
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """A trial's state and its validation accuracy by epoch; there is at least one epoch."""
+    """A trial's state and its validation accuracy: by epoch, and of the network that it logged."""
 
     number: int
     state: str  # COMPLETE or PRUNED
-    accuracies: Mapping[int, float]
-
-    @cached_property
-    def best(self) -> float:
-        """The highest validation accuracy of any epoch."""
-        return max(self.accuracies.values())
+    accuracies: Mapping[int, float]  # of at least one epoch
+    best: float  # of the logged network: the best epoch's, with model.averaging
 
     @property
     def pruned(self) -> bool:
@@ -162,7 +159,7 @@ def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
         figures["pareto_front"] = ParetoFront(measured, front)
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     if shown := [trial for trial in trials if trial.state in ended and objectives.curve(trial)]:
-        points = [TrialPoint(trial.number, trial.state.name, objectives.curve(trial)) for trial in shown]
+        points = [_point(trial) for trial in shown]
         content = Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)])
         figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), content)
     if len(complete) >= ENOUGH:
@@ -191,6 +188,12 @@ def timeline(trials: Sequence[FrozenTrial]) -> Timeline:
         worker = str(trial.user_attrs.get("worker", DRIVER))
         stretches.append(Stretch(number, worker, trial.state.name, (start - zero) / 60, (end - start) / 60))
     return Timeline(stretches, cuts)
+
+
+def _point(trial: FrozenTrial) -> TrialPoint:
+    accuracies = objectives.curve(trial)
+    best = TrialRecord.of(trial).val_accuracy or max(accuracies.values())  # a stand-in for training logs no network
+    return TrialPoint(trial.number, trial.state.name, accuracies, best)
 
 
 def _parameter(name: str, trials: Sequence[FrozenTrial]) -> Parameter:

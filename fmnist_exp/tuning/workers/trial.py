@@ -73,13 +73,14 @@ def train(
 ) -> TrialResult:
     """Run the experiment without scoring the test set, and measure the objectives with these names."""
     outcome = experiment_run.run_experiment(config, data, run, callbacks, score_test=False)
+    assert outcome.validation is not None  # a search refuses data.validation_fraction=0
     seconds = None
     if "prediction_seconds" in names:
         seconds = objectives.prediction_seconds(outcome.model_id, data.validation.images)
         run.log_metrics({Metric.PREDICTION_SECONDS: seconds})
     return TrialResult(
         stopped=outcome.fit.stopped_by_callback,
-        val_accuracy=outcome.fit.best.metrics["val_accuracy"],
+        val_accuracy=outcome.validation.accuracy,
         parameters=outcome.parameters,
         prediction_seconds=seconds,
         model_id=outcome.model_id,
