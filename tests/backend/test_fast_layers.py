@@ -1,5 +1,8 @@
 """The fast layers compute what the stock layers compute that they replace."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -22,39 +25,42 @@ def prepared():
     seeds.prepare(0, "float32")
 
 
-@pytest.mark.parametrize("config", NETWORKS, ids=["mlp", "cnn", "norm after activation", "resnet", "mobilenet"])
-def test_the_fast_network_learns_the_same(small, config):
-    stock = models.build(config)
+# on one thread: with several, every kernel sums in parts, in an order of its own
+STEPS = """
+import sys
+from fmnist_exp.backend import setup
+setup.start(1)
+import keras, numpy as np
+from fmnist_exp import models
+from fmnist_exp.backend import layers, seeds
+from fmnist_exp.config.schema import ModelConfig
+given = np.load(sys.argv[1])
+for line in sys.stdin:
+    seeds.prepare(0, "float32")
+    stock = models.build(ModelConfig.model_validate_json(line))
     fast = layers.accelerate(stock)
     assert type(fast.layers[-1]) is type(stock.layers[-1])
     assert "FusedBatchNormalization" in {type(layer).__name__ for layer in fast.layers}
-    exact = in_float64(stock)
-    for model in (exact, fast):
-        model.set_weights(stock.get_weights())
-    for model in (exact, stock, fast):
+    before = stock.get_weights()
+    fast.set_weights(before)
+    for model in (stock, fast):
         model.compile(keras.optimizers.SGD(0.005), "sparse_categorical_crossentropy", jit_compile=False)
-        model.fit(small.train.images[:200], small.train.labels[:200], batch_size=100, shuffle=False, verbose=0)
-    # after two steps both differ from float64 by up to 0.001, by rounding in the kernels' sums and what grows of it
-    assert distance(fast, exact) <= 5 * distance(stock, exact)  # moving statistics are among the weights
-    images = small.test.images
-    answer, expected = (model.predict(images, verbose=0) for model in (fast, stock))
-    assert np.allclose(answer, expected, atol=1e-3)
-    stock.set_weights(fast.get_weights())
-    assert np.allclose(stock.predict(images, verbose=0), answer, atol=1e-5)
+        model.fit(given["images"], given["labels"], batch_size=100, shuffle=False, verbose=0)
+    after = [(a, b, c) for a, b, c in zip(before, stock.get_weights(), fast.get_weights(), strict=True)]
+    print(max(np.abs(b - a).max() for a, b, _ in after), max(np.abs(c - b).max() for _, b, c in after))
+"""
 
 
-def in_float64(model):
-    def clone(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
-
-    return keras.models.clone_model(model, clone_function=clone)
-
-
-def distance(model, other):
-    """The largest difference of two weights."""
-    return max(
-        np.abs(ours - theirs).max() for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True)
-    )
+def test_the_fast_networks_learn_what_the_stock_ones_learn(small, tmp_path):
+    np.savez(tmp_path / "images.npz", images=small.train.images[:200], labels=small.train.labels[:200])
+    lines = "".join(config.model_dump_json() + "\n" for config in NETWORKS)
+    command = [sys.executable, "-c", STEPS, str(tmp_path / "images.npz")]
+    done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    found = [[float(number) for number in line.split()] for line in done.stdout.splitlines()]
+    assert len(found) == len(NETWORKS)
+    for config, (moved, differs) in zip(NETWORKS, found, strict=True):  # moving statistics are among the weights
+        # MobileNet's depthwise convolutions make more of the last bits
+        assert differs <= (3e-4 if config.family == "mobilenet" else 1e-6) < 0.1 < moved
 
 
 def test_in_bfloat16_only_the_activations_are_short(small):
