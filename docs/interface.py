@@ -12,6 +12,7 @@ from fmnist_exp.config.fields import describe
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.models import FAMILIES, used_fields
 from fmnist_exp.serving.app import Application
+from fmnist_exp.serving.hosts import Hosts
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.tracking import names
 
@@ -41,7 +42,8 @@ def page() -> str:
         *versions(),
         "## HTTP routes of `serve`",
         "The server listens on port 8080 of the loopback address unless you say otherwise. Errors are JSON with"
-        " `error_code` and `message`, as MLflow writes them.",
+        " `error_code` and `message`, as MLflow writes them. Any other route is answered with status 404, and a request"
+        " whose Host is not a name of the server with 403.",
         table(("route", "answer"), routes()),
         "## Exit codes",
         table(("code", "meaning"), ((str(code), meaning) for code, meaning in EXIT_CODES.items())),
@@ -52,10 +54,9 @@ def page() -> str:
 
 
 def routes() -> list[tuple[str, str]]:
-    """Return the routes of the server and what each answers; MLflow answers all others."""
-    own = Application(Limits()).routes.items()
-    rows = [(f"`{method} {path}`", str(handler.__doc__)) for (method, path), handler in own]
-    return [*rows, ("`GET /ping`, `GET /version`", "MLflow's own answers.")]
+    """Return the routes of the server and what each answers."""
+    routes = Application(Limits(), Hosts()).routes.items()
+    return [(f"`{method} {path}`", str(handler.__doc__)) for path, (method, handler) in routes]
 
 
 VARIABLES = (

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 from typing import TYPE_CHECKING
 
 import click
 
+from fmnist_exp.errors import RequestError
+
 if TYPE_CHECKING:
+    from fmnist_exp.serving.hosts import Hosts
     from fmnist_exp.serving.model import ServedModel
 
 LOOPBACK = "127.0.0.1"
+NO_AUTHENTICATION = (
+    "warning: the server listens on {address} and has no authentication: everyone who can reach it can use the model;"
+    " put a reverse proxy in front of it (docs/how-to/serve-a-model.md)"
+)
 
 
 @click.command("serve")
@@ -30,13 +38,23 @@ LOOPBACK = "127.0.0.1"
 @click.option(
     "--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 opens it to the network."
 )
-def serve(model: str, port: int, host: str) -> None:
+@click.option(
+    "--allowed-hosts",
+    default="",
+    metavar="NAMES",
+    help="More names of this server, separated by commas, for example fashion.example.org; requests whose Host is"
+    " another name are refused, except localhost and the address of the connection.",
+)
+def serve(model: str, port: int, host: str, allowed_hosts: str) -> None:
     """Serve a version over HTTP like MLflow's scoring server, with a page to try it."""
     gc.disable()  # all that is imported from here on lives as long as the server, so it holds no garbage
     from fmnist_exp.serving import limits, server
 
+    names = hosts_named(allowed_hosts)
     bound = server.listen(host, port)
     address, number = bound.getsockname()[:2]
+    if not ipaddress.ip_address(address).is_loopback:
+        click.echo(NO_AUTHENTICATION.format(address=address), err=True)
 
     def ready(served: ServedModel) -> None:
         gc.freeze()
@@ -45,9 +63,19 @@ def serve(model: str, port: int, host: str) -> None:
         click.echo(f"{served.name}: http://{shown}:{number} (a page to try it; Ctrl-C stops)")
 
     try:
-        server.serve(lambda: load(model), bound, limits.Limits(), ready)
+        server.serve(lambda: load(model), bound, limits.Limits(), names, ready)
     except KeyboardInterrupt:  # the usual end of a server
         click.echo("stopped")
+
+
+def hosts_named(names: str) -> Hosts:
+    """Return the names of the server from --allowed-hosts. Raises RequestError if one of them is no host name."""
+    from fmnist_exp.serving.hosts import Hosts
+
+    try:
+        return Hosts(name.strip() for name in names.split(",") if name.strip())
+    except ValueError as error:
+        raise RequestError(f"--allowed-hosts: {error}") from error
 
 
 def load(uri: str) -> ServedModel:

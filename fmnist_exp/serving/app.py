@@ -1,9 +1,12 @@
-"""The server's ASGI application: our `/invocations`, page, health and counters around MLflow's scoring server.
+"""The server's ASGI application: the routes of MLflow's scoring server, the page to try the model, and counters.
 
-MLflow's own application answers `/ping`, `/version` and every unknown path or method.
+MLflow's own application is not used: it would add routes that nobody needs, and seconds to the start. A test compares
+the answers of both.
 """
 
 import asyncio
+import functools
+import importlib.metadata
 import json
 import logging
 import time
@@ -15,14 +18,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from fmnist_exp.serving import page, protocol
 from fmnist_exp.serving.asgi import ASGI, Headers, Receive, Scope, Send, respond
-from fmnist_exp.serving.limits import ClientGoneError, Limits, RequestSlots, read_body
+from fmnist_exp.serving.hosts import Hosts
+from fmnist_exp.serving.limits import Bodies, ClientGoneError, Limits, RequestSlots
 from fmnist_exp.serving.model import ServedModel
-from fmnist_exp.serving.protocol import RefusedError
+from fmnist_exp.serving.protocol import JSON, RefusedError
 
-JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 PROMETHEUS: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-LOADING = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "The model is being loaded; try again in a second.", 1)
 log = logging.getLogger(__name__)
 
 
@@ -37,52 +39,57 @@ class Counters:
         self.images = Counter("fmnist_images", "Images answered by predicted class", ["name"], registry=own)
         self.at_work = Gauge("fmnist_requests_at_work", "Requests being answered", registry=own)
         self.model = Gauge("fmnist_model_ready", "1 once the model is warm", ["model"], registry=own)
+        self.connections = Gauge("fmnist_connections", "Open connections", registry=own)
 
 
 class Application:
     """The ASGI application. It answers requests for predictions with status 503 until `start` gives it a model."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, hosts: Hosts) -> None:
         self.limits = limits
+        self.hosts = hosts
         self.counters = Counters()
         self.slots = RequestSlots(limits.requests)
+        self.bodies = Bodies(limits)
         self.model: ServedModel | None = None
-        self._mlflow: ASGI | None = None
         # one request at a time is parsed and computed: ONNX Runtime uses all cores for it, and memory stays bounded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self.routes: dict[tuple[str, str], ASGI] = {
-            ("POST", "/invocations"): self._invocations,
-            ("GET", "/"): self._page,
-            ("GET", "/health"): self._health,
-            ("GET", "/metrics"): self._metrics,
+        self.routes: dict[str, tuple[str, ASGI]] = {
+            "/": ("GET", self._page),
+            "/invocations": ("POST", self._invocations),
+            "/health": ("GET", self._health),
+            "/ping": ("GET", self._ping),
+            "/version": ("GET", self._version),
+            "/metrics": ("GET", self._metrics),
         }
 
     def start(self, model: ServedModel) -> None:
         """Answer with this loaded and warm model from now on."""
-        from mlflow.pyfunc import scoring_server  # late: the server listens before MLflow is imported
-
-        self._mlflow = scoring_server.init(model)  # type: ignore[arg-type]  # it asks for metadata and predict only
         self.counters.model.labels(model.name).set(1)
         self.model = model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        route = self.routes.get((scope["method"], scope["path"]), self._other)
         try:
-            await route(scope, receive, send)
+            self.hosts.check(scope)
+            await self._route(scope)(scope, receive, send)
         except RefusedError as refused:
-            await _refuse(send, refused)
+            await respond(send, refused.status, refused.body(), refused.headers)
         except ClientGoneError:
             pass
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._mlflow is None:
-            raise LOADING
-        await self._mlflow(scope, receive, send)
+    def _route(self, scope: Scope) -> ASGI:
+        if scope["path"] not in self.routes:
+            raise RefusedError(HTTPStatus.NOT_FOUND, f"There is nothing here; the server has {', '.join(self.routes)}.")
+        method, route = self.routes[scope["path"]]
+        if scope["method"] != method:
+            sentence = f"This address takes {method} requests only."
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, sentence, [(b"allow", method.encode())])
+        return route
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return the page to try the model."""
-        await respond(send, HTTPStatus.OK, page.html(), page.HEADERS)
+        await respond(send, HTTPStatus.OK, page.html(), page.HEADERS, page.policy())
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return counters of requests and images in the text format of Prometheus."""
@@ -90,9 +97,23 @@ class Application:
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return status 200 once the model is loaded, and 503 before."""
+        body = json.dumps({"status": "ok", "model": self._ready().name}).encode()
+        await respond(send, HTTPStatus.OK, body, JSON)
+
+    async def _ping(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return status 200 once the model is loaded, as MLflow's server does, and 503 before."""
+        self._ready()
+        await respond(send, HTTPStatus.OK, b"\n", JSON)
+
+    async def _version(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Return the version of MLflow, whose protocol the server speaks."""
+        await respond(send, HTTPStatus.OK, _mlflow_version(), JSON)
+
+    def _ready(self) -> ServedModel:
         if self.model is None:
-            raise LOADING
-        await respond(send, HTTPStatus.OK, json.dumps({"status": "ok", "model": self.model.name}).encode(), JSON)
+            sentence = "The model is being loaded; try again in a second."
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, sentence, [(b"retry-after", b"1")])
+        return self.model
 
     async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Return one record per image: label, name, probability, p0 … p9. The images are `inputs` or `instances`."""
@@ -111,13 +132,15 @@ class Application:
             self.counters.at_work.set(self.slots.taken)
 
     async def _answer(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        if self.model is None:
-            raise LOADING
-        with self.slots.hold():
-            self.counters.at_work.set(self.slots.taken)
-            protocol.check_headers(headers)
-            request = await read_body(receive, headers, self.limits)
-            answer, names = await self._compute(self.model, request)
+        model = self._ready()
+        protocol.check_headers(headers)
+        request = await self.bodies.read(receive, headers)
+        try:
+            with self.slots.hold():
+                self.counters.at_work.set(self.slots.taken)
+                answer, names = await self._compute(model, request)
+        finally:
+            self.bodies.release(request)
         for name in names:
             self.counters.images.labels(name).inc()
         return answer
@@ -136,6 +159,6 @@ class Application:
             raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.") from error
 
 
-async def _refuse(send: Send, refused: RefusedError) -> None:
-    wait = [] if refused.retry_after is None else [(b"retry-after", str(refused.retry_after).encode())]
-    await respond(send, refused.status, refused.body(), [*JSON, *wait])
+@functools.cache
+def _mlflow_version() -> bytes:
+    return importlib.metadata.version("mlflow").encode()

@@ -1,4 +1,4 @@
-"""The limits of the server: the size of a request, the number of requests at a time, and waiting times."""
+"""The limits of the server: the size of requests, the number of requests at a time, and waiting times."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -12,19 +12,23 @@ from fmnist_exp.serving.protocol import RefusedError
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a server. Memory is bounded by `requests` × `body`, since one body at a time is parsed."""
+    """The limits of a server. `bodies` bounds the memory of requests, and one of them at a time is parsed."""
 
     body: int = 16 * 2**20  # bytes; 10,000 images as compact JSON need 16 MB and more
+    bodies: int = 256 * 2**20  # bytes of all bodies together, from their first byte to the answer
     images: int = 10_000  # in one request
-    requests: int = 32  # at a time, the one that is computed included
+    requests: int = 32  # at a time whose body has arrived, the one that is computed included
+    connections: int = 2048  # at a time; fewer if the process may not open that many files
+    address: int = 512  # connections from one address at a time
     head: float = 10.0  # seconds from the connection, or the last answer, to the end of a request's headers
     arrival: float = 10.0  # seconds for a body
     answer: float = 60.0  # seconds from the end of the body to the answer
+    reading: float = 60.0  # seconds that a closed connection waits for a client that has not read its answer
     stop: float = 10.0  # seconds for the requests that are being answered when the server is stopped
 
 
 class RequestSlots:
-    """A fixed number of slots for requests at a time. A request that finds no free slot is refused."""
+    """A fixed number of slots for requests whose body has arrived. A request that finds no free slot is refused."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -34,8 +38,7 @@ class RequestSlots:
     def hold(self) -> Iterator[None]:
         """Hold a slot during the block. Raises RefusedError if all are taken."""
         if self.taken >= self.number:
-            sentence = f"The server is busy with {self.number} requests; try again in a second."
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, sentence, retry_after=1)
+            raise _busy(f"The server is busy with {self.number} requests; try again in a second.")
         self.taken += 1
         try:
             yield
@@ -47,33 +50,72 @@ class ClientGoneError(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """Return the body of a request. Raises RefusedError if it is too large or too slow, or ClientGoneError."""
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limits.body:
-        raise _too_large(limits)
-    try:
-        return await asyncio.wait_for(_collect(receive, limits), limits.arrival)
-    except TimeoutError as error:
-        sentence = f"The body did not arrive within {limits.arrival:g} seconds."
-        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, sentence) from error
+class Bodies:
+    """The bodies of all requests. If they need too much memory, the one that has been arriving longest is refused."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.size = 0  # bytes in memory
+        self._arriving: dict[asyncio.Timeout, None] = {}  # the oldest first
+
+    async def read(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+        """Return the body of a request, which counts until it is given to `release`.
+
+        Raises RefusedError if it is too large or too slow, or if its memory is needed; ClientGoneError if it ends.
+        """
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.limits.body:
+            raise self._too_large()
+        parts: list[bytes] = []
+        patience = asyncio.timeout(self.limits.arrival)
+        try:
+            async with patience:
+                self._arriving[patience] = None
+                await self._collect(receive, parts, patience)
+        except BaseException as error:
+            self.size -= sum(map(len, parts))
+            if not isinstance(error, TimeoutError):
+                raise
+            if patience not in self._arriving:
+                raise _busy("The server needs its memory for other requests; try again in a second.") from error
+            sentence = f"The body did not arrive within {self.limits.arrival:g} seconds."
+            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, sentence) from error
+        finally:
+            self._arriving.pop(patience, None)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def release(self, body: bytes) -> None:
+        """Give back the memory of a body."""
+        self.size -= len(body)
+
+    async def _collect(self, receive: Receive, parts: list[bytes], patience: asyncio.Timeout) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            self.size += len(part)
+            if size > self.limits.body:  # a chunked body says no length
+                raise self._too_large()
+            if self.size > self.limits.bodies:
+                self._make_room(patience)
+            more = message.get("more_body", False)
+
+    def _make_room(self, newest: asyncio.Timeout) -> None:
+        oldest = next(iter(self._arriving), newest)
+        self._arriving.pop(oldest, None)
+        if oldest is newest:
+            raise _busy("The server needs its memory for other requests; try again in a second.")
+        if not oldest.expired():
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _too_large(self) -> RefusedError:
+        sentence = f"The body must have at most {self.limits.body // 2**20} MiB; send the images in several requests."
+        return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
 
 
-async def _collect(receive: Receive, limits: Limits) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limits.body:  # a chunked body says no length
-            raise _too_large(limits)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(limits: Limits) -> RefusedError:
-    sentence = f"The body must have at most {limits.body // 2**20} MiB; send the images in several requests."
-    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
+def _busy(sentence: str) -> RefusedError:
+    return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, sentence, [(b"retry-after", b"1")])

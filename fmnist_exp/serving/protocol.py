@@ -5,18 +5,29 @@ same requests with the same JSON, which a test compares, in a fraction of the ti
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_exp.serving.asgi import Headers
+
 KEYS = ("inputs", "instances")
 TYPE = "application/json"
+JSON: Headers = [(b"content-type", TYPE.encode())]
+
+# What is left of an image when its numbers and the space around them are taken away, as (28, 28) and as (28, 28, 1).
+NUMBERS = b"0123456789+-.eE \t\r\n"
+IMAGES = tuple(b"[" + b",".join([b"[" + b",".join([pixel] * 28) + b"]"] * 28) + b"]" for pixel in (b"", b"[]"))
+REST = 2**17  # bytes that are parsed although they do not have the form of an image
 
 # MLflow's names, so that its clients understand them
 CODES = {
     HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
+    HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
+    HTTPStatus.NOT_FOUND: "ENDPOINT_NOT_FOUND",
+    HTTPStatus.METHOD_NOT_ALLOWED: "BAD_REQUEST",
     HTTPStatus.REQUEST_TIMEOUT: "DEADLINE_EXCEEDED",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "REQUEST_LIMIT_EXCEEDED",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "BAD_REQUEST",
@@ -29,10 +40,10 @@ CODES = {
 class RefusedError(Exception):
     """A refused request: its HTTP status, and one sentence that says why and what to do."""
 
-    def __init__(self, status: HTTPStatus, sentence: str, retry_after: int | None = None) -> None:
+    def __init__(self, status: HTTPStatus, sentence: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(sentence)
         self.status = status
-        self.retry_after = retry_after  # seconds
+        self.headers: Headers = [*JSON, *headers]
 
     def body(self) -> bytes:
         """Return the body of the answer, in the form of MLflow's errors."""
@@ -56,8 +67,9 @@ def read_images(body: bytes, limit: int) -> list[object]:
 
     Raises RefusedError if the body has no list of images, more than `limit` of them, or booleans among the pixels.
     """
+    _check_form(body, limit)
     try:
-        request = json.loads(body)
+        request = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.") from error
     given = [key for key in KEYS if key in request] if isinstance(request, dict) else []
@@ -68,10 +80,44 @@ def read_images(body: bytes, limit: int) -> list[object]:
     if not isinstance(images, list):
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f'"{given[0]}" must be a list of images.')
     if len(images) > limit:
-        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {limit:,} images in one request.")
+        raise _too_many(limit)
     if (b"true" in body or b"false" in body) and _holds_boolean(images):  # NumPy would read them as 1 and 0
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "Pixel values must be numbers, not true or false.")
     return images
+
+
+def _check_form(body: bytes, limit: int) -> None:
+    """Raise RefusedError if parsing the body would cost more than parsing as many images.
+
+    Lists in lists take many times the memory and time of their text. The brackets and commas of a body have therefore
+    to be those of at most `limit` images, apart from a rest that is so small that it may have any form.
+    """
+    marks = body.translate(None, NUMBERS)
+    if len(marks) <= REST:
+        return
+    start = marks.find(b"[[[") + 1
+    given = marks[start : marks.rfind(b"]]]") + 2]
+    for image in IMAGES:
+        number, left = divmod(len(given) + 1, len(image) + 1)
+        if left == 0 and given == b",".join([image] * number):
+            if number > limit:
+                raise _too_many(limit)
+            if len(marks) - len(given) <= REST:
+                return
+    sentence = "The body is not a JSON object with a list of images of 28 rows of 28 numbers."
+    raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+
+
+def _too_many(limit: int) -> RefusedError:
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {limit:,} images in one request.")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object. Raises ValueError if a key is given twice, since readers disagree on which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def _holds_boolean(images: list[object]) -> bool:

@@ -32,7 +32,7 @@ OWNERS = {
     "optuna": {"tuning"},
     "dask": {"tuning"},
     "distributed": {"tuning"},
-    "mlflow": {"tracking", "export", "registry", "experiment", "tuning", "cli", "serving"},
+    "mlflow": {"tracking", "export", "registry", "experiment", "tuning", "cli"},
     "keras": {"backend", "models", "data", "training", "export", "registry", "experiment", "tracking"},
     "onnxruntime": {"serving", "export"},
     "onnx": {"export"},

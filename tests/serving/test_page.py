@@ -78,7 +78,7 @@ def check_photo(page: Page) -> None:
 
 def check_bars(page: Page, served) -> None:
     """The bars and the answer are what the model says of the pixels shown."""
-    row = served.predict(seen(page)[None].astype(np.uint8)).iloc[0]
+    row = served.predictor.predict(seen(page)[None].astype(np.uint8)).iloc[0]
     expect(page.locator("#answer")).to_have_text(f"{row['name']}, {round(100 * row['probability'])}\u00a0%")
     expect(page.locator("#bars li")).to_have_text(
         [f"{name}{100 * row[f'p{i}']:.1f} %" for i, name in enumerate(CLASS_NAMES)]

@@ -48,9 +48,9 @@ def test_answers_as_mlflow_does(served, mlflow_answer, small, change):
 def test_large_requests_are_computed_in_parts(served, data, small):
     images = data.test.images[:600]
     rows = json.loads(served.answer(dumps(images), 1000)[0])["predictions"]
-    table = served.predict(images)
+    table = served.predictor.predict(images)
     assert [row["label"] for row in rows] == list(table["label"])
-    one_by_one = [served.predict(images[i : i + 1]) for i in (0, 255, 256, 599)]
+    one_by_one = [served.predictor.predict(images[i : i + 1]) for i in (0, 255, 256, 599)]
     assert [int(one["label"].iloc[0]) for one in one_by_one] == [rows[i]["label"] for i in (0, 255, 256, 599)]
 
 

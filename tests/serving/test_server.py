@@ -32,7 +32,7 @@ def test_answers_real_images(running, served, small):
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
     rows = response.json()["predictions"]
-    assert [row["name"] for row in rows] == list(served.predict(small.test.images[:10])["name"])
+    assert [row["name"] for row in rows] == list(served.predictor.predict(small.test.images[:10])["name"])
 
 
 def test_other_addresses(running):

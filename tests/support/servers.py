@@ -19,6 +19,7 @@ import numpy as np
 import requests
 
 from fmnist_exp.serving import server
+from fmnist_exp.serving.hosts import Hosts
 from fmnist_exp.serving.limits import Limits
 
 IMAGE = np.full((28, 28), 7).tolist()
@@ -43,7 +44,7 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
-HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def serving(store: Store, *arguments: str) -> Iterator[Running]:
 def in_thread(load: object, limits: Limits, warm: bool = True) -> Iterator[str]:
     """The same server inside the tests, for limits and models of their own."""
     bound = server.listen("127.0.0.1", 0)
-    made = server.uvicorn_server(limits)
+    made = server.Server(limits, Hosts())
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.run(made, load, bound, lambda model: ready.set())))
     thread.start()
