@@ -64,6 +64,7 @@ VARIABLES = (
     ("`MLFLOW_EXPERIMENT_NAME`", "MLflow experiment of the runs. Default: `Default`."),
     ("`FMNIST_EXP_STORAGE`", "Database of the studies, the same as `tune --storage`."),
     ("`FMNIST_EXP_CACHE`", "Folder of the cached images. Default: `fmnist_exp` in the user's cache folder."),
+    ("`DASK_CONFIG`", "Dask's settings: for `tls://` schedulers, the file that `fmnist-exp certificates` wrote."),
     ("`KERAS_BACKEND`", "`tensorflow`, which is the default, or `jax`."),
     ("`MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`", "`false` turns off the CPU and memory metrics of runs."),
 )
@@ -82,7 +83,7 @@ def entry_points() -> list[str]:
     return [
         "## Entry points",
         "Each entry point is `mlflow run . -e NAME`, `fmnist-exp NAME` and `python -m fmnist_exp NAME`. An option"
-        " `--a value` is `-P a=value` in `mlflow run`.",
+        " `--a value` is `-P a=value` in `mlflow run`. `certificates` makes no run, so it is a command only.",
         table(("entry point", "what it does"), rows),
         table(("entry point", "option", "default", "meaning"), options),
     ]

@@ -1,9 +1,10 @@
-"""The entry point tune."""
+"""The entry point tune, and the command certificates for the clusters it may use."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -41,7 +42,9 @@ from fmnist_exp.tracking.redact import without_secrets
     type=click.IntRange(1, 1024),
     help="Number of trials at once. Default: one per core, or one per worker of the scheduler.",
 )
-@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://…, whose workers run the trials.")
+@click.option(
+    "--scheduler", help="Address of a running Dask scheduler, tls://… or tcp://…, whose workers run the trials."
+)
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -93,4 +96,20 @@ def _resume_command(ctx: click.Context, study: str) -> str:
     return without_secrets(shlex.join([*words, *ctx.args, "--study", study]))
 
 
-COMMANDS = (tune,)
+@click.command("certificates")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, resolve_path=True),
+    default="dask-tls.yaml",
+    show_default=True,
+    help="File to write. DASK_CONFIG names it for the scheduler, the workers and tune.",
+)
+def certificates(file: Path) -> None:
+    """Write the file that lets a Dask scheduler, its workers and tune talk over TLS, valid for a year."""
+    from fmnist_exp.tuning.workers import certificates as library
+
+    library.write(file)
+    click.echo(f"wrote {file}; copy it to every machine of the cluster and set DASK_CONFIG to its path there")
+
+
+COMMANDS = (tune, certificates)

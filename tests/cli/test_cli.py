@@ -126,6 +126,7 @@ def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(data,
     [
         (["--search.space", "{model.kernel_size: {low: 3, high: 5}}"], "model.kernel_size changes nothing"),
         (["--scheduler", "tcp://127.0.0.1:1"], "the Dask scheduler tcp://127.0.0.1:1 does not answer"),
+        (["--scheduler", "tls://127.0.0.1:1"], "this process has no certificate; set DASK_CONFIG to the file"),
     ],
 )
 def test_a_search_that_cannot_run_is_refused_before_anything_is_written(data, arguments, words, tmp_path):

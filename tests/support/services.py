@@ -25,11 +25,15 @@ def within(namespace: str | None) -> list[str]:
     return ["ip", "netns", "exec", namespace] if namespace else []
 
 
+def with_package() -> dict[str, str]:
+    """Return the environment in which other processes find the package and the tests' support."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+
+
 @contextlib.contextmanager
 def process(command: Sequence[str | Path], folder: Path, name: str, **environment: str) -> Iterator[subprocess.Popen]:
     """A server whose output goes to a file; ended with the block."""
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    settings = {**os.environ, "PYTHONPATH": paths, **environment}
+    settings = {**with_package(), **environment}
     with (folder / f"{name}.log").open("w") as log:
         running = subprocess.Popen([*map(str, command)], cwd=folder, env=settings, stdout=log, stderr=log)
     try:
@@ -120,19 +124,22 @@ def mlflow_server(folder: Path, database: str, host: str, port: int, namespace: 
 
 
 @contextlib.contextmanager
-def dask_scheduler(folder: Path, host: str, port: int, namespace: str | None = None) -> Iterator[str]:
-    """A Dask scheduler; yields its address."""
+def dask_scheduler(
+    folder: Path, host: str, port: int, namespace: str | None = None, **environment: str
+) -> Iterator[str]:
+    """A Dask scheduler, with TLS if DASK_CONFIG is in the environment; yields its address."""
     command = [*within(namespace), sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host]
-    with process([*command, "--port", str(port), "--no-dashboard"], folder, "scheduler") as running:
-        wait_for(lambda: "Scheduler at" in (folder / "scheduler.log").read_text(), running, folder / "scheduler.log")
-        yield f"tcp://{host}:{port}"
+    command += ["--port", str(port), "--no-dashboard", "--dashboard-address", f"{host}:0"]
+    with process(command, folder, "scheduler", **environment) as running:
+        wait_for(lambda: "dashboard at" in (folder / "scheduler.log").read_text(), running, folder / "scheduler.log")
+        yield f"{'tls' if 'DASK_CONFIG' in environment else 'tcp'}://{host}:{port}"
 
 
 @contextlib.contextmanager
 def dask_worker(
     folder: Path, scheduler: str, name: str, namespace: str | None = None, **environment: str
 ) -> Iterator[subprocess.Popen]:
-    """A Dask worker with a nanny, as docs/scaling.md starts it."""
+    """A Dask worker with a nanny, as docs/how-to/run-on-a-cluster.md starts it."""
     command = [*within(namespace), sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--name", name]
     command += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / f"scratch-{name}")]
     with process(command, folder, f"worker-{name}", **environment) as running:

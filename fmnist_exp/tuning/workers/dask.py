@@ -16,9 +16,9 @@ from distributed import Client, LocalCluster, Worker
 from fmnist_exp import compat
 from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.tuning.workers import connection
 from fmnist_exp.tuning.workers.jobs import Cluster
 
-CONNECT_SECONDS = 5
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 SETTLE_SECONDS = 2  # without a new worker: all are there
 STARTS = 3  # attempts to start local workers
@@ -42,6 +42,8 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
         "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler: none dies with another one
         "distributed.scheduler.work-stealing": False,
         "distributed.scheduler.active-memory-manager.start": False,
+        "distributed.scheduler.http.routes": [],  # its pages would show the log to other users of this machine
+        "distributed.worker.http.routes": [],
         "distributed.worker.profile.enabled": False,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
@@ -71,6 +73,7 @@ def _start(workers: int) -> LocalCluster:
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
                 security=True,  # other users of this machine reach the port, but cannot talk
                 preload="fmnist_exp.tuning.workers.dask",
@@ -91,7 +94,7 @@ def remote(address: str, workers: int | None) -> Iterator[Cluster]:
     Raises:
         RequestError: the scheduler does not answer or has no workers, or a worker would run several trials at once.
     """
-    with _connect(address) as client:
+    with connection.connect(address) as client:
         try:
             client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError as error:
@@ -109,20 +112,6 @@ def remote(address: str, workers: int | None) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.close()
-
-
-def check(address: str) -> None:
-    """Raise RequestError if the scheduler does not answer."""
-    _connect(address).close()
-
-
-def _connect(address: str) -> Client:
-    try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
-        raise RequestError(
-            f"the Dask scheduler {address} does not answer; start one with `dask scheduler` and give its tcp:// address"
-        ) from error
 
 
 def _wait_for_all(cluster: Cluster) -> None:

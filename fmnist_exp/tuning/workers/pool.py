@@ -14,8 +14,8 @@ from distributed.system import memory_limit
 
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.tuning.workers import connection, jobs, trial
 from fmnist_exp.tuning.workers import dask as dask_workers
-from fmnist_exp.tuning.workers import jobs, trial
 from fmnist_exp.tuning.workers.messages import Abandoned, Answer, Envelope, Handler, Message, Verdict
 from fmnist_exp.tuning.workers.trial import Requirements, Task
 
@@ -171,7 +171,7 @@ def start(
 def check(scheduler: str | None) -> None:
     """Raise RequestError if this scheduler does not answer."""
     if scheduler is not None:
-        dask_workers.check(scheduler)
+        connection.check(scheduler)
 
 
 def affordable() -> int:
