@@ -65,6 +65,7 @@ VARIABLES = (
     ("`FMNIST_EXP_STORAGE`", "Database of the studies, the same as `tune --storage`."),
     ("`FMNIST_EXP_CACHE`", "Folder of the cached images. Default: `fmnist_exp` in the user's cache folder."),
     ("`DASK_CONFIG`", "Dask's settings: for `tls://` schedulers, the file that `fmnist-exp certificates` wrote."),
+    ("`FMNIST_EXP_DEBUG`", "`true` shows the traceback of every error, the same as `--debug`; workers obey it too."),
     ("`KERAS_BACKEND`", "`tensorflow`, which is the default, or `jax`."),
     ("`MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`", "`false` turns off the CPU and memory metrics of runs."),
 )

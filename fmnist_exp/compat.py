@@ -73,6 +73,17 @@ def artifact_repository(location: str, tracking_uri: str) -> Any:
     return found
 
 
+def mlflow_request(uri: str, endpoint: str, body: Mapping[str, Any], seconds: float) -> int:
+    """Send a request to a tracking server once, with MLflow's own credentials and TLS settings; return the status.
+
+    Raises MlflowException if no answer comes within `seconds`; its context is the error of `requests`.
+    """
+    credentials = _find("mlflow", "mlflow.utils.credentials", "get_default_host_creds")(uri)
+    request = _find("mlflow", "mlflow.utils.rest_utils", "http_request")
+    options = {"json": body, "timeout": seconds, "max_retries": 0, "raise_on_status": False}
+    return int(request(credentials, endpoint, "POST", **options).status_code)
+
+
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return `tags` and the tags by which MLflow describes this process: user, source and git commit."""
     return cast("dict[str, str]", _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))

@@ -7,6 +7,7 @@ answer at once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,7 +16,8 @@ import click
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.cli import serve, train, tune, versions
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking import failures, redact
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = {
@@ -24,6 +26,12 @@ EXIT_CODES = {
     WRONG_REQUEST: "The request was wrong. Nothing was written.",
     INTERRUPTED: "The command was interrupted. Runs are closed as KILLED, and a search can be resumed.",
 }
+VISIBLE = (
+    "an option has a password, which other users of this machine can read in the list of its processes; give the"
+    " address in an environment variable instead, for example FMNIST_EXP_STORAGE"
+)
+
+log = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,30 +39,60 @@ def main() -> None:
     """Train, tune, compare and register Fashion-MNIST classifiers. The same entry points work with `mlflow run`."""
 
 
+def _debug(_ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[failures.DEBUG] = "true"  # for worker processes too
+
+
+_DEBUG = click.Option(
+    ["--debug"],
+    is_flag=False,
+    flag_value="true",
+    default="false",
+    type=click.BOOL,
+    metavar="[BOOL]",
+    expose_value=False,
+    callback=_debug,
+    help="Show the traceback of an error; FMNIST_EXP_DEBUG=true does the same.",
+)
+
 for command in (*train.COMMANDS, *tune.COMMANDS, *versions.COMMANDS, *serve.COMMANDS):
+    command.params = [*command.params, _DEBUG]
     main.add_command(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    failures.install()
     interrupts.install()
+    if any([redact.remember(word) for word in words]):
+        log.warning(VISIBLE)
     try:
-        main.main(args=arguments, standalone_mode=False)
+        main.main(args=words, standalone_mode=False)
         code = DONE
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
         code = _fail(error.format_message(), WRONG_REQUEST)
-    except RequestError as error:
-        code = _fail(str(error), WRONG_REQUEST)
-    except WorkError as error:
-        code = _fail(str(error), WORK_FAILED)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if failures.debugging():
+            click.echo(failures.trace(error), err=True, nl=False)
+        sentence = failures.explain(error) or _unexpected(error)
+        code = _fail(sentence, WRONG_REQUEST if isinstance(error, RequestError) else WORK_FAILED)
     sys.exit(code)
 
 
+def _unexpected(error: Exception) -> str:
+    return (
+        f"an unexpected {type(error).__name__} ended the command: {redact.first_line(error)}; run it again with --debug"
+        " to see where, and report that as a bug"
+    )
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"fmnist-exp: {message}", err=True)
+    click.echo(f"fmnist-exp: {redact.without_secrets(message)}", err=True)
     return code

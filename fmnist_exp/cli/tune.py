@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import click
@@ -11,8 +10,7 @@ from click.core import ParameterSource
 
 from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import FieldsCommand, load_experiment
-from fmnist_exp.errors import WorkError
-from fmnist_exp.tracking.redact import without_secrets
+from fmnist_exp.tracking.redact import shell_command
 
 
 @click.command("tune", cls=FieldsCommand)
@@ -74,7 +72,7 @@ def tune(
         )
         try:
             result = search.run(request)
-        except WorkError:
+        except Exception:  # whatever ends a search, the study can be resumed
             if shown.study:
                 click.echo(f"to continue: {_resume_command(ctx, shown.study)}")
             raise
@@ -93,7 +91,7 @@ def _resume_command(ctx: click.Context, study: str) -> str:
     for name, value in ctx.params.items():
         if name != "study" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             words += [f"--{name}", str(value)]
-    return without_secrets(shlex.join([*words, *ctx.args, "--study", study]))
+    return shell_command([*words, *ctx.args, "--study", study])
 
 
 @click.command("certificates")

@@ -22,8 +22,9 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.tracking import store
+from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Metric, Param, Tag
-from fmnist_exp.tracking.redact import first_line, without_secrets
+from fmnist_exp.tracking.redact import without_secrets
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -162,7 +163,7 @@ def closing(run: Run) -> Iterator[Run]:
         raise
     except BaseException as error:
         run.status = "FAILED"
-        run.set_tags({Tag.ERROR: first_line(error)})
+        run.set_tags({Tag.ERROR: reason_of(error)})
         raise
     finally:
         run.close()

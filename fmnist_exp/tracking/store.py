@@ -1,19 +1,23 @@
 """The tracking store: find the one in use, check that it answers, and read or delete its files."""
 
 import os
+import re
 from collections.abc import Collection
+from http import HTTPStatus
 from pathlib import Path
 
 import mlflow
 import requests
 import sqlalchemy
+from alembic.util.exc import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from fmnist_exp import compat
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking.redact import first_line, without_secrets
+from fmnist_exp.tracking import redact
+from fmnist_exp.tracking.redact import first_line, public
 
 TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would retry for minutes
 
@@ -21,10 +25,11 @@ TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would
 def connect() -> MlflowClient:
     """Return a client of the store that MLFLOW_TRACKING_URI names, or of the embedded one, after checking the store.
 
-    Raises RequestError if the server does not answer or the store cannot be written.
+    Raises RequestError if the server does not answer or refuses the credentials, or the store cannot be written.
     """
     uri = mlflow.get_tracking_uri()
-    shown = without_secrets(uri)
+    redact.remember(uri)
+    redact.remember(mlflow.get_registry_uri())
     # MLflow's progress bars and addresses would break into the output of the commands
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -37,10 +42,8 @@ def connect() -> MlflowClient:
             _check_database(uri)
         client = MlflowClient()
         client.search_experiments(max_results=1)
-    except requests.RequestException as error:
-        raise RequestError(f"the tracking server {shown} does not answer; is MLFLOW_TRACKING_URI right?") from error
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise RequestError(f"the tracking store {shown} cannot be used: {first_line(error)}") from error
+    except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+        raise RequestError(f"the tracking store {public(uri)} cannot be used: {first_line(error)}") from error
     return client
 
 
@@ -50,19 +53,29 @@ def client() -> MlflowClient:
 
 
 def address() -> str:
-    """Return the address of the store in use, in a form that other processes of this machine can use."""
+    """Return the address of the store in use for other processes, without secrets; `use` is its counterpart."""
     uri = str(mlflow.get_tracking_uri())
     file = uri.removeprefix("sqlite:///")
-    return uri if file == uri else f"sqlite:///{Path(file).absolute()}"
+    return public(uri) if file == uri else f"sqlite:///{Path(file).absolute()}"
 
 
 def use(uri: str) -> None:
-    """Make this process use the store at `uri`. Raises RequestError if that is impossible from this machine."""
+    """Make this process use the store that another process has named with `address`.
+
+    If secrets are missing in the address, this process must know the same address with them. Raises RequestError if the
+    store cannot be used from this machine.
+    """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise RequestError(
             f"the tracking store {uri} is a file of another machine; start `mlflow server` and set MLFLOW_TRACKING_URI"
         )
-    mlflow.set_tracking_uri(uri)
+    if redact.MASK not in uri:
+        mlflow.set_tracking_uri(uri)
+    elif public(mlflow.get_tracking_uri()) != uri:
+        raise RequestError(
+            f"the driver sends no secrets to workers; set MLFLOW_TRACKING_URI to {uri} here too, with the user and"
+            f" password in the place of {redact.MASK}"
+        )
     connect()
 
 
@@ -84,10 +97,34 @@ def delete_files(client: MlflowClient, location: str, paths: Collection[str]) ->
 
 
 def _check_server(uri: str) -> None:
-    """Raise requests.RequestException unless the server answers."""
-    health = requests.get(f"{uri}/health", timeout=TIMEOUT)
-    if health.status_code >= 500:
-        raise requests.HTTPError(f"{health.status_code} {health.reason}")
+    """Raise RequestError unless the server answers and accepts the credentials."""
+    server = f"the tracking server {public(uri)}"
+    silent = f"{server} does not answer; is MLFLOW_TRACKING_URI right?"
+    try:
+        status = compat.mlflow_request(uri, "/api/2.0/mlflow/experiments/search", {"max_results": 1}, TIMEOUT)
+    except MlflowException as error:
+        if isinstance(error.__context__, requests.exceptions.SSLError):
+            raise RequestError(
+                f"{server} cannot be reached by TLS ({_tls_reason(error.__context__)}); set"
+                " MLFLOW_TRACKING_SERVER_CERT_PATH to the file of the authority that signed its certificate, and"
+                " MLFLOW_TRACKING_CLIENT_CERT_PATH if it asks for a certificate of yours"
+            ) from error
+        if isinstance(error.__context__, OSError) and not isinstance(error.__context__, requests.RequestException):
+            raise  # a file of certificates that does not exist
+        raise RequestError(silent) from error
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise RequestError(
+            f"{server} refuses the credentials (HTTP status {status}); set MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise RequestError(silent)
+
+
+def _tls_reason(error: BaseException) -> str:
+    """Return OpenSSL's own words, which libraries wrap in several layers."""
+    found = re.search(r"\[SSL[^\]]*\] ([^(\n']*)", str(error))
+    return found[1].strip() if found else first_line(error)
 
 
 def _check_writable(database: Path) -> None:

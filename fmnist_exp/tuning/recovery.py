@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 from optuna import Study
 from optuna.trial import TrialState
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Tag
-from fmnist_exp.tracking.redact import first_line
+from fmnist_exp.tracking.redact import first_line, without_secrets
 from fmnist_exp.tracking.run import Run, Status
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.record import TrialRecord
@@ -95,9 +96,7 @@ def explaining_full_disk(study: str) -> Iterator[None]:
 def _close_runs(study: Study, parent: Run, reason: str) -> None:
     """Close the runs of this study whose status in MLflow is still RUNNING."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    quote = '"' if "'" in study.study_name else "'"
-    query = f"tags.`{Tag.STUDY}` = {quote}{study.study_name}{quote} and attributes.status = 'RUNNING'"
-    for run in parent.client.search_runs([parent.experiment_id], query):
+    for run in _open_runs(study, parent):
         run_id, kind = run.info.run_id, run.data.tags.get(Tag.KIND)
         if kind == "tune":
             if run_id != parent.id:
@@ -114,3 +113,15 @@ def _close_runs(study: Study, parent: Run, reason: str) -> None:
             status: Status = "KILLED" if cut else STATUS[trial.state]
             why = TrialRecord.of(trial).error or reason if trial.state == TrialState.FAIL else ""
             runs.close(parent.client, run_id, status, why, {Tag.TRIAL_STATE: trial.state.name})
+
+
+def _open_runs(study: Study, parent: Run) -> list[entities.Run]:
+    """Return the runs of this study that MLflow takes for running.
+
+    A text in MLflow's filters cannot hold both kinds of quotes, so that the filter only narrows the choice.
+    """
+    name = without_secrets(study.study_name)  # as the tag has it
+    similar = re.sub(r"\W", "_", name)  # where `_` stands for any character
+    query = f"tags.`{Tag.STUDY}` LIKE '{similar}' and attributes.status = 'RUNNING'"
+    found = parent.client.search_runs([parent.experiment_id], query)
+    return [run for run in found if run.data.tags[Tag.STUDY] == name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -22,9 +21,10 @@ from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import champions
 from fmnist_exp.registry.versions import Registration
-from fmnist_exp.tracking import redact
 from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
+from fmnist_exp.tracking.redact import shell_command
 from fmnist_exp.tuning import objectives, recovery, refit, retention
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
@@ -197,7 +197,7 @@ def _run_trials(driver: Driver) -> Status:
     except Exception as error:  # whatever ends the search must leave no trial or run open
         driver.stop()
         with suppress(Exception):  # what broke the search may break this too; the next session does it then
-            recovery.finalise(study, parent, f"the search ended: {redact.first_line(error)}")
+            recovery.finalise(study, parent, f"the search ended: {reason_of(error)}")
         raise
     return "completed"
 
@@ -214,7 +214,7 @@ def _describe(result: SearchResult, search: Search, request: SearchRequest) -> N
         resume += ["--training.precision", "auto"]
     version = result.registration.version if result.registration else None
     text = f"{ended}Trials: {states}{best}{tested}."
-    note = outcome.search_note(search.space.config, result.study, text, shlex.join(resume), version)
+    note = outcome.search_note(search.space.config, result.study, text, shell_command(resume), version)
     search.parent.set_tags({Tag.NOTE: note})
 
 

@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster, Worker
 from fmnist_exp import compat
 from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.tracking import failures
 from fmnist_exp.tuning.workers import connection
 from fmnist_exp.tuning.workers.jobs import Cluster
 
@@ -127,6 +128,7 @@ def dask_setup(worker: Worker) -> None:
     """Prepare a local worker; Dask calls this. Workers ignore Ctrl-C and MLFLOW_RUN_ID, which are for the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    failures.install()
     loading.load_keras()
     logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)

@@ -200,8 +200,11 @@ class Cluster:
 
 
 def _execute(session: str, trial: int, function: Callable[[Argument, Channel], None], argument: Argument) -> None:
-    with suppress(Abandoned):
-        function(argument, DaskChannel(session, trial))
+    try:
+        with suppress(Abandoned):
+            function(argument, DaskChannel(session, trial))
+    except Exception as error:  # Dask would send it to the driver as it is, with what its text says
+        raise WorkError(_described(error)) from None
 
 
 def _address(question: Envelope) -> str:
@@ -209,4 +212,4 @@ def _address(question: Envelope) -> str:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    return first_line(error) if isinstance(error, WorkError) else f"{type(error).__name__}: {first_line(error)}"

@@ -18,7 +18,7 @@ import psutil
 import sqlalchemy as sa
 
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tracking.redact import first_line, without_secrets
+from fmnist_exp.tracking.redact import first_line, remember, without_secrets
 
 BEAT_SECONDS = 5
 STALE_SECONDS = 30  # without a sign of life, a driver on another machine is dead
@@ -152,6 +152,7 @@ def unusable(storage: str, error: Exception) -> RequestError:
 
 @contextmanager
 def _engine(storage: str) -> Iterator[sa.Engine]:
+    remember(storage)
     try:
         engine = sa.create_engine(storage)
     except DATABASE_ERRORS as error:

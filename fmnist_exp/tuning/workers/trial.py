@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import time
@@ -19,7 +20,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.experiment import run as experiment_run
-from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import failures, store
 from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
@@ -28,6 +29,8 @@ from fmnist_exp.tuning.workers import messages
 from fmnist_exp.tuning.workers.messages import Abandoned, Channel, EpochEnd, TrialResult, Verdict
 
 PROGRESS_SECONDS = 0.5  # between two reports of steps
+
+log = logging.getLogger(__name__)
 
 Objective = Callable[[ExperimentConfig, FashionMNIST, Run, Sequence[FitCallback]], TrialResult]
 
@@ -99,13 +102,16 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST) -> None:
     except Abandoned:
         raise
     except Exception as error:  # whatever broke this setting, the search continues with the next one
-        channel.send(messages.Failed(redact.first_line(error), is_full_disk(error)))
+        if failures.debugging():
+            log.warning("trial %d failed", task.number, exc_info=error)
+        channel.send(messages.Failed(failures.reason_of(error), is_full_disk(error)))
     else:
         channel.send(messages.Finished(result))
 
 
 def run_on_worker(task: Task, channel: Channel) -> None:
     """Run the trial with this worker's own copy of the images, which must equal the driver's."""
+    failures.install()  # on a remote worker; local ones have done it
     siblings = list(task.cores.values()).count(core_set())
     setup.start(task.threads or max(1, cpu_count() // max(1, siblings)))
     try:
@@ -121,7 +127,7 @@ def complaint(requirements: Requirements) -> str:
     try:
         _load(requirements)
     except Exception as error:  # whatever it is, it would break trials too
-        return redact.first_line(error)
+        return failures.reason_of(error)
     return ""
 
 
