@@ -14,6 +14,7 @@ import operator
 import platform
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def artifact_repository(location: str, tracking_uri: str) -> Any:
     """Return MLflow's ArtifactRepository for an address, which can list and delete artifacts."""
     module = "mlflow.store.artifact.artifact_repository_registry"
     found = _find("mlflow", module, "get_artifact_repository")(location, tracking_uri=tracking_uri)
-    for method in ("list_artifacts", "delete_artifacts"):
+    for method in ("list_artifacts", "download_artifacts", "delete_artifacts"):
         _attribute("mlflow", found, method)
     return found
 
@@ -82,6 +83,14 @@ def mlflow_request(uri: str, endpoint: str, body: Mapping[str, Any], seconds: fl
     request = _find("mlflow", "mlflow.utils.rest_utils", "http_request")
     options = {"json": body, "timeout": seconds, "max_retries": 0, "raise_on_status": False}
     return int(request(credentials, endpoint, "POST", **options).status_code)
+
+
+def local_folder(repository: Any) -> Path | None:
+    """Return the folder of an ArtifactRepository that keeps its artifacts on this machine, or None."""
+    module = "mlflow.store.artifact.local_artifact_repo"
+    local = _find("mlflow", module, "LocalArtifactRepository")
+    _attribute("mlflow", local, "artifact_dir")
+    return Path(repository.artifact_dir) if isinstance(repository, local) else None
 
 
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -68,6 +68,8 @@ def test_artifact_repository_lists_and_deletes(tmp_path):
     (tmp_path / "a.txt").touch()
     repository = compat.artifact_repository(str(tmp_path), "sqlite://")
     assert [entry.path for entry in repository.list_artifacts()] == ["a.txt"]
+    assert compat.local_folder(repository) == tmp_path
+    assert compat.local_folder(compat.artifact_repository("https://127.0.0.1/a", "sqlite://")) is None
     repository.delete_artifacts("a.txt")
     assert list(tmp_path.iterdir()) == []
 

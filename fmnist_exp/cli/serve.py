@@ -87,8 +87,10 @@ def load(uri: str) -> ServedModel:
     from fmnist_exp.serving.model import ServedModel
     from fmnist_exp.tracking import store
 
-    version = versions.find_uri(store.connect(), uri)
-    return ServedModel(versions.files(version), f"{version.name} version {version.version}")
+    client = store.connect()
+    version = versions.find_uri(client, uri)
+    with versions.opened(client, version) as copy:
+        return ServedModel(copy.folder, f"{version.name} version {version.version}")
 
 
 COMMANDS = (serve,)

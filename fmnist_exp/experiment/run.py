@@ -15,7 +15,7 @@ from fmnist_exp.experiment import artifacts, checkpoints
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
-from fmnist_exp.registry import lineage
+from fmnist_exp.registry import lineage, private_copy
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import system_metrics
 from fmnist_exp.tracking.names import Metric, Tag
@@ -80,7 +80,9 @@ def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> fl
     if known := run.logged_metrics("test_"):
         parent.log_metrics(known)
         return known[Metric.TEST_ACCURACY]
-    scored = _score(logged_models.load_keras(f"models:/{model_id}"), data.test)
+    with private_copy.opened(run.client, model_id) as copy:
+        model = copy.keras()
+    scored = _score(model, data.test)
     with parent.artifacts() as folder:
         artifacts.write_evaluations(folder, [scored])
     for each in (run, parent):

@@ -1,11 +1,9 @@
 """Save a Keras model as an MLflow model that loads with Keras and, without Keras, predicts on ONNX Runtime."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import keras
@@ -20,16 +18,13 @@ from fmnist_exp import compat, serving
 from fmnist_exp.backend import setup
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
-from fmnist_exp.export import requirements
-from fmnist_exp.export.checksums import checksums
+from fmnist_exp.export import checksums, layout, requirements
 from fmnist_exp.serving import predictor
 
 # mlflow-skinny is MLflow without its tracking server; it contains the scoring server, a client and FastAPI
 SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # another machine may not have the same patch
-FILE_TYPES = {".keras", ".onnx", ".txt", ".json", ".yaml", ".py"}  # reading none of them runs code
-UNSAFE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # they contain or call code
-WEIGHTS = ("data/model.keras", "data/model.onnx")  # the files of a model's folder with weights
+WEIGHTS = (layout.KERAS_MODEL, layout.ONNX_MODEL)  # the files of a model's folder with weights
 TOLERANCE = 1e-4  # largest difference of a probability between Keras and ONNX Runtime
 
 EXPORT = """
@@ -42,8 +37,8 @@ onnx.export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])
 """
 
 
-def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> None:
-    """Write `model` to `folder` as an MLflow model with two flavors, and compare both on `examples`.
+def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> str:
+    """Write `model` to `folder` as an MLflow model with two flavors, compare both, and return the digest of its files.
 
     `mlflow.keras.load_model` returns the Keras model, `mlflow.pyfunc.load_model` the predictor on ONNX Runtime.
 
@@ -51,7 +46,10 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         folder: a folder that does not exist yet.
         metadata: MLflow's description of the model, which is completed and written.
         model: a float32 model of stock Keras layers, from uint8 images (B, 28, 28) to probabilities (B, 10).
-        examples: real images (N, 28, 28); the first one becomes the input example.
+        examples: real images (N, 28, 28), on which both flavors must agree; the first one becomes the input example.
+
+    Returns:
+        The SHA-256 of `checksums.json`, which lists the SHA-256 of every other file.
 
     Raises:
         WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not a stock Keras layer.
@@ -67,33 +65,10 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
     mlflow.pyfunc.add_to_model(metadata, loader_module=predictor.__name__, data="data", code="code", **environments)
     metadata.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     metadata.save(str(folder / "MLmodel"))
-    check_safe(folder)
+    layout.check(folder)
+    layout.check_network(folder)
     _compare(folder, model, examples)
-
-
-def check_safe(folder: Path) -> None:
-    """Raise WorkError if a file in a model's folder could run code when it is loaded, or a layer is not stock Keras."""
-    for name in checksums(folder):
-        if Path(name).suffix not in FILE_TYPES and name != "MLmodel":
-            raise WorkError(f"the model has a file of a type that is not loaded: {name}")
-    with zipfile.ZipFile(folder / "data" / "model.keras") as archive:
-        _check_layers(json.loads(archive.read("config.json")))
-
-
-def _check_layers(config: object) -> None:
-    """Check every layer in the nested configuration that Keras saved."""
-    if isinstance(config, list):
-        for part in config:
-            _check_layers(part)
-    elif isinstance(config, dict):
-        name = config.get("class_name")
-        if "module" in config and name is not None:
-            stock = str(config["module"]).split(".")[0] in ("keras", "builtins")
-            foreign = not stock or config.get("registered_name") not in (None, name)
-            if foreign or name in UNSAFE_LAYERS or name == "__lambda__":
-                raise WorkError(f"the model uses {name}, which is not a stock Keras layer, so loading it is not safe")
-        for part in config.values():
-            _check_layers(part)
+    return checksums.write(folder)
 
 
 def _conda_environment() -> dict[str, object]:

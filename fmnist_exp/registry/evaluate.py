@@ -61,7 +61,8 @@ def assess(
     called with the name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
     """
     status("clean test images")
-    predictor = lineage.Predictor(versions.files(subject.version), f"version {subject.number}")
+    with versions.opened(store.client(), subject.version) as copy:
+        predictor = copy.predictor()
     probabilities, labels = predictor.probabilities(data.test.images), data.test.labels
     fitted = None
     if temperature:

@@ -9,17 +9,14 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from fmnist_exp.backend import setup
 from fmnist_exp.config.schema import DataConfig, GateConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.evaluation.comparison import Comparison, seen_by_neither
-from fmnist_exp.export import packaging
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import comparison as comparison_figures
-from fmnist_exp.registry import lineage, smoke, versions
+from fmnist_exp.registry import lineage, readiness, versions
 from fmnist_exp.registry.lineage import TrainedModel
-from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
 
@@ -66,11 +63,11 @@ class Verdict:
     version: str
     champion: str | None  # the version that it was compared with
     passed: bool
-    promoted: bool  # it passed, or is forced
+    promoted: bool  # it passed, or it is forced and its files are usable
     sentence: str
     reasons: tuple[str, ...]  # against the challenger
     comparison: Comparison | None
-    difference: float  # largest of a probability, between the Keras model and its export; NaN if it is unknown
+    difference: float  # largest of a probability between the Keras model and its export; NaN if it is unknown
     smoke: str  # result of the request to MLflow's scoring server
     test_accuracy: Mapping[str, str]  # by version, where known; shown, but no part of the decision
 
@@ -137,7 +134,8 @@ def pair(
 def decide(pairing: Pairing, run: Run, config: GateConfig, *, force: bool = False) -> Verdict:
     """Judge the challenger, and write the numbers and the verdict to its version and to `run`. The caller promotes it.
 
-    With `force` the verdict is to promote the challenger in any case. The reasons against it are still recorded.
+    With `force` the verdict is to promote the challenger, unless its files cannot be verified, or a model in them
+    cannot be loaded. The reasons against it are still recorded.
     """
     verdict = _judge(pairing, config, force)
     with run.artifacts() as folder:
@@ -155,37 +153,29 @@ def decide(pairing: Pairing, run: Run, config: GateConfig, *, force: bool = Fals
 
 def _judge(pairing: Pairing, config: GateConfig, force: bool) -> Verdict:
     reasons = [pairing.reason] if isinstance(pairing, Incomparable) else []
-    comparison, difference, answer = None, float("nan"), "not sent: refused before"
-    try:
-        if isinstance(pairing, Match):
+    comparison = None
+    if isinstance(pairing, Match):
+        try:
             comparison = _compare(pairing)
             if not comparison.p_value < config.level:
                 reasons.append(f"not shown to be better: {_numbers(comparison, config)}")
-        files, name = versions.files(pairing.challenger), f"version {pairing.challenger.version}"
-        served = lineage.Predictor(files, name).probabilities(pairing.samples)
-        setup.start()
-        trained = np.asarray(logged_models.load_keras(files)(pairing.samples))
-        difference = float(np.abs(served - trained).max())
-        if not difference <= packaging.TOLERANCE:
-            reasons.append(f"the exported model differs from its Keras model by {difference:.2g} in a probability")
-        if force or not reasons:
-            answer = "failed"
-            _check_answer(smoke.request(files, pairing.samples[0]), served[0])
-            answer = "answered"
-    except WorkError as error:
-        reasons.append(str(error))
+        except WorkError as error:  # the champion may be the damaged one
+            reasons.append(str(error))
+    found = readiness.examine(pairing.challenger, pairing.samples, reasons, force=force)
+    reasons = found.reasons
     opponents = [] if isinstance(pairing, NoChampion) else [pairing.champion]
     champion = str(opponents[0].version) if opponents else None
+    promoted = not reasons or (force and found.usable)
     return Verdict(
         version=str(pairing.challenger.version),
         champion=champion,
         passed=not reasons,
-        promoted=force or not reasons,
-        sentence=_sentence(champion, comparison, reasons, config, force),
+        promoted=promoted,
+        sentence=_sentence(champion, comparison, reasons, config, promoted),
         reasons=tuple(reasons),
         comparison=comparison,
-        difference=difference,
-        smoke=answer,
+        difference=found.difference,
+        smoke=found.smoke,
         test_accuracy={
             str(one.version): one.tags.get(VersionTag.TEST_ACCURACY, "unknown")
             for one in (pairing.challenger, *opponents)
@@ -199,21 +189,11 @@ def _compare(match: Match) -> Comparison:
     return Comparison(match.unseen, match.indices, *(one.argmax(axis=1) for one in probabilities))
 
 
-def _check_answer(row: Mapping[str, object], expected: NDArray[np.float32]) -> None:
-    """Raise WorkError if the scoring server's probabilities are not the expected ones, (10,)."""
-    try:
-        found = np.array([row[f"p{label}"] for label in range(len(expected))], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WorkError(f"the scoring server's answer lacks probabilities: {str(dict(row))[:200]}") from error
-    if not np.abs(found - expected).max() <= packaging.TOLERANCE:
-        raise WorkError("the scoring server's probabilities differ from the model's")
-
-
 def _sentence(
-    champion: str | None, comparison: Comparison | None, reasons: list[str], config: GateConfig, force: bool
+    champion: str | None, comparison: Comparison | None, reasons: list[str], config: GateConfig, promoted: bool
 ) -> str:
     if reasons:
-        return ("forced, although " if force else "refused: ") + "; ".join(reasons)
+        return ("forced, although " if promoted else "refused: ") + "; ".join(reasons)
     if comparison is None:
         return "passed: there was no champion"
     return f"passed: better than version {champion}, {_numbers(comparison, config)}"

@@ -1,48 +1,22 @@
 """The origin of a model: the run that trained it, the images that it was trained on, and its files."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
-import mlflow
-import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from numpy.typing import NDArray
 
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.data.formats import CLASS_NAMES
-from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.registry import versions
-from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.errors import RequestError
+from fmnist_exp.registry import private_copy, versions
+from fmnist_exp.registry.private_copy import Predictor, PrivateCopy
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import VersionTag
-from fmnist_exp.tracking.redact import first_line
 
 RUNS = "runs:/"
-IMAGES_PER_CALL = 500  # the feature maps of 10,000 images at once would take gigabytes
-
-
-class Predictor:
-    """The predictor in a model's folder. Raises WorkError if it cannot be loaded."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        try:
-            self.model = mlflow.pyfunc.load_model(str(folder))
-        except Exception as error:  # damaged files raise whatever their reader raises
-            raise WorkError(f"{name} cannot be loaded: {first_line(error)}") from error
-
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
-        columns = [f"p{label}" for label in range(len(CLASS_NAMES))]
-        try:
-            parts = (images[i : i + IMAGES_PER_CALL] for i in range(0, len(images), IMAGES_PER_CALL))
-            tables = [self.model.predict(part) for part in parts]
-            return np.concatenate([table[columns].to_numpy(np.float32) for table in tables])
-        except Exception as error:  # the model's own code runs here
-            raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -70,19 +44,21 @@ class TrainedModel:
             )
         return found
 
-    def files(self) -> Path:
-        """Return the folder of the model's files, verified if they are a version's. Raises WorkError."""
+    def opened(self) -> AbstractContextManager[PrivateCopy]:
+        """Return a context manager that yields a verified copy of the model's files. Raises WorkError when entered."""
         if self.version:
-            return versions.files(self.version)
-        return versions.download(f"models:/{_model_ids(self.run)[-1]}")
+            return versions.opened(store.client(), self.version)
+        return private_copy.opened(store.client(), _model_ids(self.run)[-1], self.uri)
 
     def load_keras(self) -> keras.Model:
         """Load the Keras model in safe mode. Raises WorkError."""
-        return logged_models.load_keras(self.files())
+        with self.opened() as copy:
+            return copy.keras()
 
     def load_predictor(self) -> Predictor:
-        """Load the model as `mlflow.pyfunc` does for users. Raises WorkError."""
-        return Predictor(self.files(), self.uri)
+        """Load the predictor. Raises WorkError."""
+        with self.opened() as copy:
+            return copy.predictor()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""The smoke test: send one image to a model through MLflow's scoring server, started in a separate process."""
+"""The smoke test: send one image to a model through MLflow's scoring server, started in a separate process.
+
+The server loads the model with this package's predictor, so that no code that travels with the model is run.
+"""
 
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from numpy.typing import NDArray
 
@@ -24,12 +25,17 @@ from fmnist_exp.tracking.redact import first_line
 HOST = "127.0.0.1"
 LIMIT = 120.0  # seconds from the start of the server to its answer
 GRACE = 10.0  # seconds to stop before it is killed
-# runs a module, and ends when its standard input does: also if this process is killed and cannot stop it
+# serves the model in a folder, and ends when its standard input does: also if this process is killed
 RUN = """
-import os, runpy, sys, threading
+import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+from pathlib import Path
+import uvicorn
+from mlflow.pyfunc import scoring_server
+from fmnist_exp.serving.model import ServedModel
+_, folder, host, port = sys.argv
+application = scoring_server.init(ServedModel(Path(folder), "the model"))
+uvicorn.run(application, host=host, port=int(port), log_level="error")
 """
 
 
@@ -60,13 +66,14 @@ def request(folder: Path, image: NDArray[np.uint8], limit: float = LIMIT) -> Map
 
 @contextmanager
 def server(folder: Path, log: IO[bytes]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run what `mlflow models serve --env-manager local` runs, on a free port of the loopback interface."""
+    """Run MLflow's scoring server with the model in `folder`, on a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    command, environment = scoring_server.get_cmd(str(folder), port=port)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     # a session of its own: Ctrl-C reaches this process only, which then stops the server
-    arguments = [sys.executable, "-c", RUN, *shlex.split(command)]
+    arguments = [sys.executable, "-P", "-c", RUN, str(folder), HOST, str(port)]
     process = subprocess.Popen(
         arguments, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
     )

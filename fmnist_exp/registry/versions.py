@@ -2,25 +2,26 @@
 
 import hashlib
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.export import checksums
+from fmnist_exp.registry import private_copy
+from fmnist_exp.registry.private_copy import PrivateCopy
 from fmnist_exp.registry.rendering import render
 from fmnist_exp.tracking.names import VersionTag
-from fmnist_exp.tracking.redact import first_line, without_secrets
+from fmnist_exp.tracking.redact import without_secrets
 
 NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
 LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # MLflow's ids of logged models, in any address
+SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")  # of every version that any release has registered
 MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 # how earlier releases described the registered model, and how the descriptions of their versions start
 EARLIER_DESCRIPTION = "Fashion-MNIST: uint8 images (N, 28, 28) to ten classes."
@@ -55,19 +56,15 @@ def logged_model(version: ModelVersion) -> str | None:
     return str(version.model_id) if version.model_id else found and found[0]
 
 
-def files(version: ModelVersion) -> Path:
-    """Return the folder of a version's files. Raises WorkError if they are not those that were registered."""
-    folder = download(str(version.source))
-    checksums.verify(folder, version.tags.get(VersionTag.SHA256))
-    return folder
-
-
-def download(uri: str) -> Path:
-    """Return the folder of a model's files. Raises WorkError if they cannot be downloaded."""
-    try:
-        return Path(download_artifacts(uri))
-    except (MlflowException, OSError) as error:
-        raise WorkError(f"the files of {uri} cannot be downloaded: {first_line(error)}") from error
+@contextmanager
+def opened(client: MlflowClient, version: ModelVersion) -> Iterator[PrivateCopy]:
+    """Yield a verified copy of a version's files, which is deleted when the block ends. Raises WorkError."""
+    name = f"version {version.version}"
+    source = SOURCE.fullmatch(str(version.source))
+    if not source:
+        raise WorkError(f"{name} cannot be loaded: its source is no logged model, so fmnist-exp did not register it")
+    with private_copy.opened(client, source[1], name, version.tags.get(VersionTag.SHA256, "")) as copy:
+        yield copy
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:
@@ -173,13 +170,13 @@ def existing(client: MlflowClient) -> str:
 
 def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
     _create_registered_model(client)
-    listed = checksums.to_json(checksums.checksums(download(f"models:/{model_id}")))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / checksums.FILE
-        file.write_text(listed, encoding="utf-8")
-        client.log_model_artifact(model_id, str(file))
+    with private_copy.opened(client, model_id) as copy:
+        digest = checksums.digest(copy.folder)
+        if not (copy.folder / checksums.FILE).is_file():  # an earlier release logged the model
+            checksums.write(copy.folder)
+            client.log_model_artifact(model_id, str(copy.folder / checksums.FILE))
     texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
-    texts[VersionTag.SHA256] = _digest(listed)
+    texts[VersionTag.SHA256] = digest
     version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
     names = {"test accuracy": VersionTag.TEST_ACCURACY, "validation accuracy": VersionTag.VAL_ACCURACY}
     describe(client, version, {name: float(texts[key]) for name, key in names.items() if key in texts})

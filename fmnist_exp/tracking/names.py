@@ -141,6 +141,10 @@ class Artifact(Name):
 class LoggedModelTag(Name):
     """Tags of a logged model."""
 
+    SHA256 = (
+        "fmnist.sha256",
+        "Digest of checksums.json, which lists the model's files; verified before they are loaded.",
+    )
     WEIGHTS = "fmnist.weights", "Present if the model's weights were deleted: why."
 
 

@@ -11,8 +11,8 @@ from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config.search import SearchConfig
-from fmnist_exp.registry import versions
-from fmnist_exp.serving import predictor
+from fmnist_exp.registry import private_copy
+from fmnist_exp.tracking import store
 from fmnist_exp.tuning.record import TrialRecord
 
 WARM_UP, TIMED = 20, 200  # predictions
@@ -29,9 +29,10 @@ def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
         images: any real images, shape (n, 28, 28).
 
     Raises:
-        WorkError: the model's files cannot be downloaded.
+        WorkError: the model cannot be loaded or fails.
     """
-    loaded = predictor.load(versions.download(f"models:/{model_id}") / "data", threads=1)
+    with private_copy.opened(store.client(), model_id) as copy:
+        loaded = copy.predictor(threads=1)
     seconds = []
     for turn in range(WARM_UP + TIMED):
         image = images[turn % len(images)][None]

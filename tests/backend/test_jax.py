@@ -13,7 +13,7 @@ import pytest
 from fmnist_exp.backend import inference, loading
 from fmnist_exp.config import files
 from fmnist_exp.models import tta
-from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import store
 
 THREADS = """
@@ -46,7 +46,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.experiment import run as experiments
 from fmnist_exp.models import tta
-from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.registry import private_copy
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
@@ -62,7 +62,8 @@ config = files.override(ExperimentConfig(), fields)
 client = store.connect()
 with runs.closing(runs.start_run(client, "train", "jax", "jax")) as run:
     outcome = experiments.run_experiment(config, FashionMNIST(*splits, "test"), run, score_test=True)
-answers = inference.predict(logged_models.load_keras(f"models:/{outcome.model_id}"), splits[2].images)
+with private_copy.opened(client, outcome.model_id) as copy:
+    answers = inference.predict(copy.keras(), splits[2].images)
 
 changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
 changes |= {"training.epochs": 1, "training.batch_size": 100}
@@ -122,7 +123,8 @@ def test_its_run_is_whole(printed):
 
 def test_its_model_answers_the_same_everywhere(printed, small):
     expected = np.array(printed["answers"])
-    on_tensorflow = inference.predict(logged_models.load_keras(f"models:/{printed['model_id']}"), small.test.images)
+    model = lineage.find(store.connect(), f"runs:/{printed['run_id']}").load_keras()
+    on_tensorflow = inference.predict(model, small.test.images)
     assert np.allclose(on_tensorflow, expected, atol=1e-4)
     table = mlflow.pyfunc.load_model(f"models:/{printed['model_id']}").predict(small.test.images)
     assert np.allclose(table[[f"p{label}" for label in range(10)]], expected, atol=1e-4)

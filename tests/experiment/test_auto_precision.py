@@ -7,7 +7,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.resolve import log_choice, resolve
-from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 
@@ -44,7 +44,7 @@ def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small):
     assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
     with runs.closing(runs.start_run(client, "train", "again", "auto")) as again:
         second = experiment_run.run_experiment(logged, small, again, score_test=False)
-    models = [logged_models.load_keras(f"models:/{outcome.model_id}") for outcome in (first, second)]
+    models = [lineage.find(client, f"runs:/{outcome.run_id}").load_keras() for outcome in (first, second)]
     for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
         assert np.array_equal(ours, theirs)
     assert "fmnist.precision" not in client.get_run(again.id).data.tags  # there was nothing to choose

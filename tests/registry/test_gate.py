@@ -17,6 +17,7 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.export import checksums
 from fmnist_exp.registry import champions, gate, lineage, smoke, versions
+from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.training import fit as fitting
@@ -59,8 +60,8 @@ def answered(monkeypatch):
     sent = []
 
     def request(folder, image):
-        sent.append(folder)
-        probabilities = lineage.Predictor(folder, "the server").probabilities(image[None])[0]
+        sent.append(checksums.digest(folder))
+        probabilities = predictor.load(folder / "data").probabilities(image[None])[0]
         return {f"p{label}": float(value) for label, value in enumerate(probabilities)}
 
     monkeypatch.setattr(smoke, "request", request)
@@ -110,14 +111,14 @@ def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak, da
     assert found.tags["champion_after"] == "none"
     assert json.loads(artifact(client, run, "gate/verdict.json"))["comparison"] is None
     listed = subprocess.run(["ps", "-o", "args", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    assert "scoring_server" not in listed.stdout
+    assert "scoring_server" not in listed.stdout  # the code that the server runs is among its arguments
 
 
 def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong, answered, data):
     champions.set_champion(client, weak, "test")
     verdict, run = decide(client, strong, data)
     assert verdict.promoted
-    assert answered == [folder_of(client, strong)]
+    assert answered == [strong.tags["sha256"]]
     assert champion(client) == "2"
     tags = versions.find(client, "2").tags
     assert tags["gate_verdict"] == verdict.sentence
@@ -237,7 +238,7 @@ def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answere
     assert subject.refit
     assert subject.held_out.uri == f"runs:/{strong.run_id}"
     assert decide(client, refitted, data)[0].passed
-    assert answered == [folder_of(client, weak)]
+    assert answered == [weak.tags["sha256"]]
 
 
 def test_images_other_than_the_run_s_are_refused(client, weak, small):

@@ -1,6 +1,7 @@
 """Logged models as a beginning and as members: found, checked, loaded, put together and registered."""
 
 import hashlib
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -90,8 +91,11 @@ def test_an_ensemble_becomes_a_version(members, small):
     assert client.get_model_version_by_alias("fashion-mnist", "challenger").version == version.version
     assert float(version.tags["test_accuracy"]) == outcome.test.accuracy
     assert {"val_accuracy", "data_digest", "git_commit"} <= version.tags.keys()
-    listed = versions.files(version) / "checksums.json"
-    assert version.tags["sha256"] == hashlib.sha256(listed.read_bytes()).hexdigest()
+    with versions.opened(client, version) as copy:
+        listed = (copy.folder / "checksums.json").read_bytes()
+    assert not copy.folder.exists()
+    assert version.tags["sha256"] == hashlib.sha256(listed).hexdigest()
+    assert client.get_logged_model(outcome.model_id).tags["fmnist.sha256"] == version.tags["sha256"]
     description = versions.find(client, str(version.version)).description
     assert f"Test accuracy {outcome.test.accuracy:.2%}, validation accuracy" in description
     assert f"fmnist-exp serve --model models:/fashion-mnist/{version.version}" in description
@@ -152,7 +156,8 @@ def test_another_network_cannot_begin_from_it(members, small):
 def test_changed_files_of_a_version_are_refused(members, small):
     client = store.connect()
     version = client.get_model_version("fashion-mnist", "1")
-    file = versions.download(str(version.source)) / "data" / "model.keras"
+    location = client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
+    file = Path(location.removeprefix("file://")) / "data" / "model.keras"
     content = file.read_bytes()
     file.write_bytes(content + b"x")
     try:

@@ -1,4 +1,4 @@
-"""Changed files, files that could run code, and layers that are not stock Keras are not loaded."""
+"""Loading a model reports to nobody, names every package, and works where only MLflow is installed."""
 
 import os
 import shutil
@@ -11,46 +11,12 @@ import numpy as np
 import pytest
 import requests
 
-from fmnist_exp import models
-from fmnist_exp.config.schema import ModelConfig
-from fmnist_exp.errors import WorkError
-from fmnist_exp.export import packaging, requirements
+from fmnist_exp.export import requirements
 
 
 @pytest.fixture
 def folder(registered, tmp_path):
     return shutil.copytree(registered.files, tmp_path / "model")
-
-
-@pytest.mark.parametrize("name", ["data/model.pkl", "data/custom_objects.cloudpickle", "data/model.so", "run"])
-def test_a_file_that_could_run_code_is_refused(folder, name):
-    packaging.check_safe(folder)
-    (folder / name).write_bytes(b"")
-    with pytest.raises(WorkError, match=name.rpartition("/")[2]):
-        packaging.check_safe(folder)
-
-
-@pytest.mark.parametrize("family", models.FAMILIES)
-def test_every_family_is_stock_keras(folder, family):
-    config = ModelConfig(family=family)
-    if family == "cnn":
-        config = ModelConfig(family=family, residual=True)  # no Sequential
-    models.build(config).save(folder / "data" / "model.keras")
-    packaging.check_safe(folder)
-
-
-def test_layers_that_carry_code_are_refused(folder):
-    import keras
-
-    @keras.saving.register_keras_serializable("ours")
-    class Ours(keras.layers.Layer):
-        def call(self, inputs):
-            return inputs
-
-    for layer, name in ((keras.layers.Lambda(lambda x: x), "Lambda"), (Ours(), "Ours")):
-        keras.Sequential([keras.Input((28, 28)), layer]).save(folder / "data" / "model.keras")
-        with pytest.raises(WorkError, match=f"the model uses {name}"):
-            packaging.check_safe(folder)
 
 
 def test_loading_reports_to_nobody(folder, tmp_path):

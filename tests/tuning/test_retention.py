@@ -14,8 +14,7 @@ from support.searches import STORAGE, FinishedSearch, configure, ended, search
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
-from fmnist_exp.registry import versions
-from fmnist_exp.serving import predictor
+from fmnist_exp.registry import private_copy, versions
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import LoggedModelTag
@@ -121,13 +120,17 @@ def test_the_best_stay(three):
     assert loads(client, study) == [False, True, True]
     gone = study.get_trials()[0].user_attrs["model_id"]
     assert client.get_logged_model(gone).tags[LoggedModelTag.WEIGHTS] == "deleted: search.keep=2"
-    with pytest.raises(Exception, match=r"model\.onnx"):
-        predictor.load(versions.download(f"models:/{gone}") / "data")
+    with (
+        pytest.raises(WorkError, match=r"^models:/m-\w+ cannot be loaded: its weights were deleted: search\.keep=2$"),
+        private_copy.opened(client, gone),
+    ):
+        pass
 
 
 def test_what_a_failed_trial_had_logged_goes(three, small):
     study, client = three
-    model = logged_models.load_keras(f"models:/{study.get_trials()[0].user_attrs['model_id']}")
+    with private_copy.opened(client, study.get_trials()[0].user_attrs["model_id"]) as copy:
+        model = copy.keras()
     strays = []
     for number in (3, 4):
         run = runs.start_run(client, "trial", f"trial {number}", "x")

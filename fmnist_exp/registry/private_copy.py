@@ -1,0 +1,122 @@
+"""The one way to a model's files: a private copy that is verified, inspected, and read by this package's own code.
+
+Nothing that travels with a model is run: no copied code, no loader that MLmodel names, no saved graph, no pickle.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+from fmnist_exp.errors import WorkError
+from fmnist_exp.export import checksums, inspection, layout
+from fmnist_exp.serving import predictor
+from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking.names import LoggedModelTag
+from fmnist_exp.tracking.redact import first_line
+
+if TYPE_CHECKING:
+    import keras
+
+_inspected: set[str] = set()  # digests of the files that this process has found harmless
+
+
+class Predictor:
+    """The predictor of a model, which runs on ONNX Runtime. `name` is the model's name in errors."""
+
+    def __init__(self, loaded: predictor.Predictor, name: str) -> None:
+        self.loaded = loaded
+        self.name = name
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities, (N, 10), for images (N, 28, 28). Raises WorkError if the model fails."""
+        try:
+            return self.loaded.probabilities(images)
+        except Exception as error:  # ONNX Runtime raises errors of any kind
+            raise WorkError(f"{self.name} cannot predict: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class PrivateCopy:
+    """The verified files of a model in a folder that is deleted when its `with` block ends."""
+
+    folder: Path
+    name: str  # of the model, in errors
+
+    def predictor(self, threads: int = 0) -> Predictor:
+        """Load the predictor, which computes on `threads` threads; 0 stands for all cores. Raises WorkError."""
+        try:
+            return Predictor(predictor.load(self.folder / "data", threads), self.name)
+        except Exception as error:  # damaged files raise whatever their reader raises
+            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}") from error
+
+    def keras(self) -> keras.Model:
+        """Load the Keras model in safe mode. Raises WorkError."""
+        import keras  # late: the server needs no Keras
+
+        try:
+            return keras.saving.load_model(self.folder / layout.KERAS_MODEL, compile=False, safe_mode=True)
+        except Exception as error:  # damaged files raise whatever their reader raises
+            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}") from error
+
+
+@contextmanager
+def opened(client: MlflowClient, model_id: str, name: str = "", registered: str | None = None) -> Iterator[PrivateCopy]:
+    """Copy a logged model's files, verify and inspect the copy, and yield it until the block ends.
+
+    Args:
+        client: a client of the tracking store.
+        model_id: id of the logged model.
+        name: the model's name in errors; by default, its address.
+        registered: the tag `sha256` of the version that is opened, or an empty text if it has none. With None, the
+            model is opened as a logged model, which has a tag of its own, unless an earlier release logged it.
+
+    Raises:
+        WorkError: the files cannot be downloaded, were changed, or are not what this package writes.
+    """
+    name = name or f"models:/{model_id}"
+    with tempfile.TemporaryDirectory(prefix="fmnist-exp-model-") as temporary:
+        folder = Path(temporary)
+        try:
+            _copy(client, model_id, folder, registered)
+        except WorkError as error:
+            raise WorkError(f"{name} cannot be loaded: {error}") from error
+        _inspect(folder, name)
+        yield PrivateCopy(folder, name)
+
+
+def _copy(client: MlflowClient, model_id: str, folder: Path, registered: str | None) -> None:
+    """Copy the files into `folder`, and check that they are exactly those that were written by this package."""
+    try:
+        model = client.get_logged_model(model_id)
+    except MlflowException as error:
+        raise WorkError(f"its logged model {model_id!r} is not in this tracking store") from error
+    if deleted := model.tags.get(LoggedModelTag.WEIGHTS):
+        raise WorkError(f"its weights were {deleted}")
+    logged_models.copy_files(client, model, folder, layout.FILES, inspection.LARGEST)
+    expected = model.tags.get(LoggedModelTag.SHA256) if registered is None else registered
+    layout.check(folder)
+    if expected is not None:
+        checksums.verify(folder, expected)
+
+
+def _inspect(folder: Path, name: str) -> None:
+    """Raise WorkError unless the files are harmless. This takes a second, so equal files are inspected only once."""
+    digest = checksums.digest(folder)
+    if digest in _inspected:
+        return
+    inspection.inspect(folder, name)
+    try:
+        layout.check_network(folder)
+    except WorkError as error:
+        raise WorkError(f"{name} cannot be loaded: {error}") from error
+    _inspected.add(digest)
