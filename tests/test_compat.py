@@ -3,6 +3,8 @@
 import asyncio
 import random
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import keras
 import mlflow
@@ -72,6 +74,29 @@ def test_artifact_repository_lists_and_deletes(tmp_path):
     assert compat.local_folder(compat.artifact_repository("https://127.0.0.1/a", "sqlite://")) is None
     repository.delete_artifacts("a.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mlflow_request_uses_mlflows_credentials(monkeypatch):
+    """The server answers every request with 418 and keeps the headers."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(
+                (self.path, self.headers["Authorization"], self.rfile.read(int(self.headers["Content-Length"])))
+            )
+            self.send_response(418)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abc")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        status = compat.mlflow_request(f"http://127.0.0.1:{server.server_port}/", "/api", {"a": 1}, 5)
+        server.shutdown()
+    assert (status, seen) == (418, [("/api", "Bearer abc", b'{"a": 1}')])
 
 
 def test_context_tags_name_the_user_and_the_source():

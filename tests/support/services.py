@@ -5,6 +5,7 @@ import glob
 import os
 import pwd
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -69,7 +70,8 @@ def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: st
             user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
         setup = [*user, tools / "initdb", "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"]
         subprocess.run([*map(str, setup)], check=True, capture_output=True, cwd="/")
-        (home / "data" / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")
+        rules = "host all guarded 0.0.0.0/0 scram-sha-256\nhost all all 0.0.0.0/0 trust\n"  # `guarded` needs a password
+        (home / "data" / "pg_hba.conf").write_text(rules)
         options = ["-h", host, "-p", str(port), "-k", "", "-F"]
         start = [*within(namespace), *user, tools / "postgres", "-D", home / "data", *options]
         client = [
@@ -97,11 +99,15 @@ def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: st
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, database: str, host: str, port: int, namespace: str | None = None) -> Iterator[str]:
-    """An MLflow server that keeps artifacts in the folder; yields its address."""
+def mlflow_server(
+    folder: Path, database: str, host: str, port: int, namespace: str | None = None, tls: bool = False
+) -> Iterator[str]:
+    """An MLflow server that keeps artifacts in the folder, perhaps with certificates there; yields its address."""
     command = [*within(namespace), sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
-    address = f"http://{host}:{port}"
+    command += ["--uvicorn-opts", "--ssl-certfile server.pem --ssl-keyfile server.key"] if tls else []
+    address = f"{'https' if tls else 'http'}://{host}:{port}"
+    trusted = ssl.create_default_context(cafile=folder / "authority.pem") if tls else None
     # no job runners: they start slowly; and a server on an address of its own must be told which names it has
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SERVER_ALLOWED_HOSTS": f"{host}:{port}"}
 
@@ -114,7 +120,10 @@ def mlflow_server(folder: Path, database: str, host: str, port: int, namespace: 
                 f"import urllib.request as u; u.urlopen('{address}/health')",
             ]
             return subprocess.run(asked, capture_output=True).returncode == 0
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{address}/health", timeout=5, context=trusted) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 

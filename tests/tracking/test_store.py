@@ -46,8 +46,17 @@ def test_a_server_that_never_answers(monkeypatch):
         assert "does not answer" in refused(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
-@pytest.mark.parametrize("status", [200, 401, 404, 503])
-def test_a_server_that_is_not_mlflow(monkeypatch, status):
+SAID = {
+    200: "cannot be used",
+    401: "refuses the credentials (HTTP status 401); set MLFLOW_TRACKING_USERNAME",
+    403: "refuses the credentials (HTTP status 403)",
+    404: "cannot be used",
+    503: "does not answer",
+}
+
+
+@pytest.mark.parametrize("status", SAID)
+def test_a_server_that_is_not_mlflow_or_refuses(monkeypatch, status):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -61,9 +70,9 @@ def test_a_server_that_is_not_mlflow(monkeypatch, status):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        said = refused(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        said = refused(monkeypatch, f"http://me:hunter2@127.0.0.1:{server.server_port}")
         server.shutdown()
-    assert f"127.0.0.1:{server.server_port}" in said
+    assert f"http://***@127.0.0.1:{server.server_port} {SAID[status]}" in said
 
 
 @pytest.mark.parametrize("uri", ["ftp://me:hunter2@host/x", "postgresql://me:hunter2@127.0.0.1:1/x", "./mlruns"])
@@ -93,3 +102,18 @@ def test_a_file_that_is_no_database(monkeypatch, tmp_path):
 def test_connect_writes_no_run(shared_store):
     before = len(mlflow.MlflowClient().search_runs(["0"], max_results=1000))
     assert len(store.connect().search_runs(["0"], max_results=1000)) == before
+
+
+ADDRESS = "http://me:hunter2@127.0.0.1:9/x"
+
+
+def test_an_address_travels_without_its_secrets(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)
+    assert store.address() == "http://***@127.0.0.1:9/x"
+    with pytest.raises(RequestError, match=r"tracking server http://.* does not answer"):  # it uses its own
+        store.use("http://***@127.0.0.1:9/x")
+    with pytest.raises(
+        RequestError, match=r"set MLFLOW_TRACKING_URI to http://\*\*\*@127.0.0.1:10/x here too"
+    ) as error:
+        store.use("http://***@127.0.0.1:10/x")
+    assert "hunter2" not in str(error.value)

@@ -1,0 +1,24 @@
+"""What a killed driver left is found again, whatever the study is called."""
+
+import pytest
+from support import standin
+
+from fmnist_exp.tracking import run as runs
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import Tag
+from fmnist_exp.tuning import recovery
+from fmnist_exp.tuning import study as studies
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "study"', 'it\'s a "study" with `all` of 100 % \\ and _', "a\nline"])
+def test_a_study_with_any_quotes_in_its_name_is_finalised(shared_store, name):
+    client, config = store.connect(), standin.configure(1)
+    study = studies.open_study(config, name, "sqlite:///studies.db")
+    tags: dict[str, str] = {Tag.STUDY: name}
+    left = runs.start_run(client, "tune", "left", config.name, more_tags=tags)
+    other = runs.start_run(client, "tune", "other", config.name, more_tags={Tag.STUDY: name.replace("a", "b") + "c"})
+    with runs.closing(runs.start_run(client, "tune", "next", config.name, more_tags=tags)) as parent:
+        recovery.finalise(study, parent, "its driver was killed")
+        assert client.get_run(left.id).info.status == "KILLED"
+        assert client.get_run(parent.id).info.status == client.get_run(other.id).info.status == "RUNNING"
+    other.close()
