@@ -32,8 +32,8 @@ from fmnist_exp.tracking.redact import shell_command
     envvar="FMNIST_EXP_STORAGE",
     default="sqlite:///studies.db",
     show_default=True,
-    help="Address of the studies' database, as SQLAlchemy writes it. A password stays out of the logs if the address"
-    " is given in FMNIST_EXP_STORAGE.",
+    help="Address of the studies' database, as SQLAlchemy writes it. If it has a password, set FMNIST_EXP_STORAGE"
+    " instead, since other users of the machine can read options in the list of processes.",
 )
 @click.option(
     "--workers",

@@ -78,21 +78,20 @@ def command(capfd, tmp_path, monkeypatch) -> Iterator[Command]:
     """Run commands in this process, in a folder of their own, with canaries in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    logs = logging.StreamHandler()  # pytest keeps the root logger's own handlers from being installed
-    logging.getLogger().addHandler(logs)
     written = []
 
     def run(*words: str, **variables: str) -> Ran:
         with environment(**{**OTHER, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **variables}):
-            logs.setStream(sys.stderr)
+            logs = logging.StreamHandler(sys.stderr)  # pytest's handlers keep `cli.run` from adding its own
+            logging.getLogger().addHandler(logs)
             with pytest.raises(SystemExit) as ended:
                 cli.run(words)
+            logging.getLogger().removeHandler(logs)
         shown = "".join(capfd.readouterr())
         written.append(shown)
         return int(ended.value.code or 0), shown
 
     yield run
-    logging.getLogger().removeHandler(logs)
     assert not [text for text in written if canaries.in_bytes(text.encode())]
     assert canaries.files_with_canaries(tmp_path) == []
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 POSTGRES = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [str(Path(shutil.which("initdb") or "none/x").parent)]
+TLS = "--ssl-certfile server.pem --ssl-keyfile server.key"
 TESTS = Path(__file__).parents[1]
 
 
@@ -105,7 +106,7 @@ def mlflow_server(
     """An MLflow server that keeps artifacts in the folder, perhaps with certificates there; yields its address."""
     command = [*within(namespace), sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
-    command += ["--uvicorn-opts", "--ssl-certfile server.pem --ssl-keyfile server.key"] if tls else []
+    command += ["--uvicorn-opts", f"{TLS} --timeout-graceful-shutdown 1"] if tls else []
     address = f"{'https' if tls else 'http'}://{host}:{port}"
     trusted = ssl.create_default_context(cafile=folder / "authority.pem") if tls else None
     # no job runners: they start slowly; and a server on an address of its own must be told which names it has

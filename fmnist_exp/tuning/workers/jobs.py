@@ -200,11 +200,14 @@ class Cluster:
 
 
 def _execute(session: str, trial: int, function: Callable[[Argument, Channel], None], argument: Argument) -> None:
+    failure = ""  # in words: Dask would send the error itself, with all that its text and its causes say
     try:
         with suppress(Abandoned):
             function(argument, DaskChannel(session, trial))
-    except Exception as error:  # Dask would send it to the driver as it is, with what its text says
-        raise WorkError(_described(error)) from None
+    except Exception as error:
+        failure = _described(error)
+    if failure:
+        raise WorkError(failure)
 
 
 def _address(question: Envelope) -> str:
