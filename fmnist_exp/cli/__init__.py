@@ -17,7 +17,7 @@ import click
 from fmnist_exp.backend import interrupts
 from fmnist_exp.cli import serve, train, tune, versions
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking import failures, redact
+from fmnist_exp.tracking import escape, failures, redact
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = {
@@ -94,5 +94,5 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"fmnist-exp: {redact.without_secrets(message)}", err=True)
+    click.echo(f"fmnist-exp: {escape.terminal(redact.without_secrets(message))}", err=True)
     return code

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import mlflow
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry.versions import NAME, Registration
+from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import without_secrets
 from fmnist_exp.training.events import Epoch, FitCallback
 
@@ -28,7 +30,33 @@ if TYPE_CHECKING:
     from fmnist_exp.registry.model_card import Assessment
 
 LOG_WIDTH = 140  # characters; a log has no width of its own
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+class Terminal(Console):
+    """A console that shows names and errors from files and stores as they are: no markup, no control characters."""
+
+    def __init__(self) -> None:
+        width = None if sys.stdout.isatty() else LOG_WIDTH
+        super().__init__(highlight=False, soft_wrap=True, width=width, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a line, or a cell of a table, as Rich prints it."""
+        return super().render_str(escape.terminal(text), **options)
+
+
+class PlainColumn(ProgressColumn):
+    """A column of a progress bar with a text of its task, for example `{task.description}`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Return the text as Rich prints it."""
+        return Text(escape.line(self.text.format(task=task)), no_wrap=True)
+
+
+console = Terminal()
 
 
 class RunDisplay(FitCallback):
@@ -41,7 +69,7 @@ class RunDisplay(FitCallback):
         self.name = name
         self.epochs = epochs
         self.done = done
-        self.bar = progress_bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self.bar = progress_bar(PlainColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self.task = self.bar.add_task(f"{name}: starting", total=None)
 
     def __enter__(self) -> Self:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rich import box
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID
 from rich.table import Table
 
-from fmnist_exp.cli.display import console, progress_bar
+from fmnist_exp.cli.display import PlainColumn, console, progress_bar
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.search import SearchResult
 
@@ -19,7 +19,7 @@ class SearchDisplay(SearchCallback):
     """Show a search: its best accuracy, pruned trials, time left, a bar per running trial, a line per finished one."""
 
     def __init__(self) -> None:
-        self.bar = progress_bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+        self.bar = progress_bar(PlainColumn("{task.description}"), BarColumn(), PlainColumn("{task.fields[left]}"))
         self.task: TaskID = self.bar.add_task("starting", left="", total=None)
         self.trials: dict[int, TaskID] = {}  # the running ones
         self.done = self.pruned = self.n_trials = 0

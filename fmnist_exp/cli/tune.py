@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import FieldsCommand, load_experiment
+from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import shell_command
 
 
@@ -91,7 +92,7 @@ def _resume_command(ctx: click.Context, study: str) -> str:
     for name, value in ctx.params.items():
         if name != "study" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             words += [f"--{name}", str(value)]
-    return shell_command([*words, *ctx.args, "--study", study])
+    return escape.line(shell_command([*words, *ctx.args, "--study", study]))
 
 
 @click.command("certificates")

@@ -7,6 +7,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.registry.versions import NAME
+from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.names import Artifact, VersionTag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.fit import Fit
@@ -41,7 +42,7 @@ class Outcome:
             uri = f"models:/{self.model_id}"
             commands["Load its model in Python"] = f'mlflow.keras.load_model("{uri}")'
             commands["Serve its model"] = f"mlflow models serve --env-manager local -m {uri}"
-        return _note(f"{what} of the experiment **{config.name}**: {', '.join(shown)}.", commands)
+        return _note(f"{what} of the experiment **{escape.markdown(config.name)}**: {', '.join(shown)}.", commands)
 
 
 def search_note(config: ExperimentConfig, study: str, result: str, resume: str, version: str | None) -> str:
@@ -52,16 +53,19 @@ def search_note(config: ExperimentConfig, study: str, result: str, resume: str, 
         commands["Load its best model in Python"] = f'mlflow.pyfunc.load_model("{uri}")'
         commands["Serve its best model"] = f"fmnist-exp serve --model {uri}"
         commands["Evaluate its best model"] = f"fmnist-exp evaluate --model {uri}"
-    return _note(f"Search of the experiment **{config.name}**, study `{study}`. {result}", commands)
+    name = escape.markdown(config.name)
+    return _note(f"Search of the experiment **{name}**, study **{escape.markdown(study)}**. {result}", commands)
 
 
 def baselines_note(config: ExperimentConfig, outcomes: Mapping[str, Outcome]) -> str:
     """Return the note of the baselines' parent run."""
     scores = [f"{name} {outcome.test.accuracy:.2%}" for name, outcome in outcomes.items() if outcome.test]
-    first = f"Baselines of the experiment **{config.name}**. Their test accuracies: {', '.join(scores)}."
+    name = escape.markdown(config.name)
+    first = f"Baselines of the experiment **{name}**. Their test accuracies: {', '.join(scores)}."
     return _note(first, {"Run them again": "fmnist-exp baseline"})
 
 
 def _note(first: str, commands: Mapping[str, str]) -> str:
     """Return a paragraph, and each command as a block of code below its purpose."""
-    return "\n\n".join([first, *(f"{purpose}:\n\n    {command}" for purpose, command in commands.items())]) + "\n"
+    blocks = [f"{purpose}:\n\n    {escape.line(command)}" for purpose, command in commands.items()]
+    return "\n\n".join([first, *blocks]) + "\n"

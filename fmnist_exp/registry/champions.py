@@ -14,8 +14,8 @@ from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
+from fmnist_exp.tracking import escape, store
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import ModelTag, Tag, VersionTag
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def promote(
         verdict = gate.decide(pairing, run, config.gate, force=force)
         if verdict.promoted:
             set_champion(client, challenger, verdict.sentence)
-        run.set_tags({Tag.NOTE: f"Version {number} before the gate: {verdict.sentence}\n"})
+        run.set_tags({Tag.NOTE: f"Version {number} before the gate: {escape.markdown(verdict.sentence)}\n"})
         show(verdict)
         if not verdict.promoted:
             raise WorkError(f"version {number} does not become champion; {verdict.sentence}")
@@ -107,7 +107,7 @@ def go_back(run_id: str | None = None) -> Promotion:
     with runs.closing(runs.start_run(client, KIND, "promote: back", "", run_id=run_id)) as run:
         reason = f"back from version {history(client)[-1]}"
         set_champion(client, version, reason, numbers)
-        note = f"Version {version.version} is the champion again: {reason}\n"
+        note = f"Version {version.version} is the champion again: {escape.markdown(reason)}\n"
         run.set_tags({Tag.VERSION: version.version, Tag.GATE: reason, Tag.NOTE: note})
     return Promotion(str(version.version), "again", run.id)
 

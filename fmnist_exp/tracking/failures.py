@@ -11,6 +11,7 @@ import traceback
 from types import TracebackType
 
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
+from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 DEBUG = "FMNIST_EXP_DEBUG"  # environment variable: show the traceback of every error
@@ -71,7 +72,7 @@ def debugging() -> bool:
 
 def trace(error: BaseException) -> str:
     """Return the error's traceback without secrets."""
-    return without_secrets("".join(traceback.format_exception(error)))
+    return escape.terminal(without_secrets("".join(traceback.format_exception(error))))
 
 
 def install() -> None:
@@ -94,7 +95,7 @@ def log_record(*arguments: object, **options: object) -> logging.LogRecord:
         text = record.getMessage()
     except Exception:  # a message that does not fit its arguments; logging would print both
         text = f"{record.msg} {record.args}"
-    if (shown := without_secrets(text)) != text:
+    if (shown := escape.terminal(without_secrets(text))) != text:
         record.msg, record.args = shown, ()
     if record.exc_info and record.exc_info[1] is not None:
         record.exc_text = trace(record.exc_info[1]).rstrip()
@@ -109,4 +110,4 @@ def _report(kind: type[BaseException], error: BaseException | None, where: Trace
         return
     error = (error or kind()).with_traceback(where)
     sentence = None if debugging() else explain(error)
-    print(sentence or trace(error).rstrip(), file=sys.stderr)
+    print(escape.terminal(sentence or trace(error).rstrip()), file=sys.stderr)

@@ -31,8 +31,8 @@ def template(monkeypatch):
 
 def test_markdown():
     assert render("example", "markdown", **VALUES).split("\n\n") == [
-        "# &lt;script>",
-        "## A & B",
+        "# &lt;script&gt;",
+        "## A &amp; B",
         "1 &lt; 2 \\| 3 4",
         "- one\n- two",
         "| name | value |\n| --- | ---: |\n| a | 1 |\n| b | 2\\|3 |",
@@ -50,7 +50,8 @@ def test_html_is_one_file_and_escapes():
     assert "<th>name</th>" in page
     assert 'src="data:image/png;base64,AAAA"' in page
     assert 'alt="a &#34;picture&#34;"' in page
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_a_missing_value_is_an_error():

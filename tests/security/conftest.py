@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     lines[report.nodeid], states[report.nodeid] = value, state
     if not lines:
         return
-    widths = [max(len(row[column]) for row in lines.values()) for column in (0, 1)]
+    widths = [min(60, max(len(row[column]) for row in lines.values())) for column in (0, 1)]
     terminalreporter.section("attacks")
     for attack, entry, result in (lines[name] for name in sorted(lines)):
         terminalreporter.write_line(f"{attack:<{widths[0]}}  {entry:<{widths[1]}}  {result}")

@@ -1,6 +1,9 @@
-"""The figures of a study as Plotly draws them, on one page that needs no network: the page holds Plotly's script."""
+"""The figures of a study as Plotly draws them.
 
-import html
+Plotly reads links and other HTML in every text. Texts from a study, such as the names of workers,
+go through `plain`.
+"""
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +13,7 @@ from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
 
 from fmnist_exp.figures.canvas import TRAIN, VALIDATION, WRONG
+from fmnist_exp.tracking.escape import plotly as plain
 from fmnist_exp.tuning.report.points import GREY, LABELS, ParetoFront, Timeline, Trials, by_state
 
 ACCURACY = LABELS["val_accuracy"]
@@ -30,10 +34,11 @@ def slices(trials: Trials) -> Figure:
     """Draw the validation accuracy against each searched parameter."""
     figure = make_subplots(1, len(trials.parameters), shared_yaxes=True)
     for column, parameter in enumerate(trials.parameters, start=1):
-        values = [parameter.choices[int(value)] if parameter.choices else value for value in parameter.values]
+        choices = [*map(plain, parameter.choices)]
+        values = [choices[int(value)] if choices else value for value in parameter.values]
         _add_markers(figure, trials, values, row=1, col=column, showlegend=column == 1)
         kind = "log" if parameter.logarithmic else "category" if parameter.choices else "linear"
-        figure.update_xaxes(title_text=parameter.name, type=kind, row=1, col=column)
+        figure.update_xaxes(title_text=plain(parameter.name), type=kind, row=1, col=column)
     return figure.update_yaxes(title_text=ACCURACY, col=1)
 
 
@@ -59,9 +64,9 @@ def parallel_coordinates(trials: Trials) -> Figure:
     for position, axis in enumerate(axes):
         figure.add_vline(position, line={"color": GREY, "width": 1})
         for height, anchor, value in ((0, "top", min(axis.values)), (1, "bottom", max(axis.values))):
-            figure.add_annotation(x=position, y=height, text=axis.text(value), yanchor=anchor, showarrow=False)
+            figure.add_annotation(x=position, y=height, text=plain(axis.text(value)), yanchor=anchor, showarrow=False)
     figure.update_traces(hovertemplate="%{text}<extra></extra>")
-    figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=[axis.name for axis in axes], showgrid=False)
+    figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=[plain(axis.name) for axis in axes], showgrid=False)
     figure.update_yaxes(visible=False)
     return figure.update_layout(showlegend=False, plot_bgcolor="white")
 
@@ -100,7 +105,9 @@ def _add_lines(
 def importances(shares: Mapping[str, float]) -> Figure:
     """Draw the importance of each parameter for being among the best trials."""
     names = list(shares)[::-1]
-    figure = Figure().add_bar(x=[shares[name] for name in names], y=names, orientation="h", marker_color=TRAIN)
+    figure = Figure().add_bar(
+        x=[shares[name] for name in names], y=[*map(plain, names)], orientation="h", marker_color=TRAIN
+    )
     figure.update_traces(texttemplate="%{x:.2f}", textposition="outside")
     return figure.update_layout(xaxis_range=[0, 1.1])
 
@@ -110,7 +117,11 @@ def timeline(times: Timeline) -> Figure:
     figure = Figure()
     for name, color, rows in by_state(times.stretches):
         bars = [times.stretches[row] for row in rows]
-        place = {"base": [bar.start for bar in bars], "x": [bar.length for bar in bars], "y": [b.worker for b in bars]}
+        place = {
+            "base": [bar.start for bar in bars],
+            "x": [bar.length for bar in bars],
+            "y": [plain(b.worker) for b in bars],
+        }
         edge = {"color": "white", "width": 1}
         texts = [str(bar.number) for bar in bars]
         figure.add_bar(**place, text=texts, name=name, orientation="h", marker={"color": color, "line": edge})
@@ -134,7 +145,7 @@ def pareto_front(pareto: ParetoFront) -> Figure:
             mode = "markers+text" if numbers is pareto.front else "markers"
             marker = {"color": color, "size": 8}
             figure.add_scatter(x=x, y=y, text=[*map(str, numbers)], mode=mode, marker=marker, name=word, **cell)
-        figure.update_xaxes(title_text=LABELS.get(name, name), row=1, col=column)
+        figure.update_xaxes(title_text=plain(LABELS.get(name, name)), row=1, col=column)
     figure.update_traces(hovertemplate="trial %{text}: %{y:.2%}, %{x:,.4g}<extra></extra>")
     return figure.update_yaxes(title_text=ACCURACY, col=1)
 
@@ -142,4 +153,4 @@ def pareto_front(pareto: ParetoFront) -> Figure:
 def _text(trials: Trials, row: int) -> str:
     """Return a trial's number and setting, for the box that opens when the pointer is on the trial."""
     settings = [f"{parameter.name} {parameter.text(parameter.values[row])}" for parameter in trials.parameters]
-    return "<br>".join([f"trial {trials.points[row].number}", *map(html.escape, settings)])
+    return "<br>".join([f"trial {trials.points[row].number}", *map(plain, settings)])

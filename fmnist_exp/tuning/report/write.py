@@ -1,23 +1,22 @@
 """Write the files that a study logs to its parent run: tables of its trials, its figures and the best trial."""
 
-import html
-from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib import rc_context
 from optuna import Study
 
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.figures import canvas
+from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.record import TrialRecord
-from fmnist_exp.tuning.report import interactive, points, static
+from fmnist_exp.tuning.report import interactive, page, points, static
 from fmnist_exp.tuning.space import SearchSpace
 
 COLUMNS = ("number", "state", "value", "datetime_start", "duration", "params", "user_attrs")
-STYLE = "<style>body { font-family: sans-serif; margin: 1.5rem; max-width: 75rem }</style>"
 
 
 def log(study: Study, space: SearchSpace, parent: Run) -> None:
@@ -45,20 +44,16 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
     target.mkdir()
     table = study.trials_dataframe(attrs=COLUMNS).drop(columns="user_attrs_val_accuracies", errors="ignore")
     table = table.rename(columns={f"values_{i}": f"value_{name}" for i, name in enumerate(search.objectives)})
+    table = table.map(escape.cell).rename(columns=escape.cell)
     table.to_csv(target / "trials.csv", index=False)
     if front := [trial.number for trial in objectives.front(study)]:
         table.set_index("number").loc[front].to_csv(target / "pareto_front.csv")
     contents = points.prepare(study, search.objectives)
-    for name, content in contents.items():
-        getattr(static, name)(content).savefig(target / f"{name}.png", dpi=canvas.DPI)
-    (target / "figures.html").write_text(_page(study.study_name, contents), encoding="utf-8")
-
-
-def _page(study_name: str, contents: Mapping[str, points.Content]) -> str:
-    """Return the page of a study as HTML, with a figure for each of `contents`."""
-    parts = []
-    for index, (name, content) in enumerate(contents.items()):
-        figure = getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0))
-    title = f"Study {html.escape(study_name)}"
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title>{STYLE}<h1>{title}</h1>{''.join(parts)}\n"
+    with rc_context({"text.parse_math": False}):  # a dollar sign in a name is no formula
+        for name, content in contents.items():
+            getattr(static, name)(content).savefig(target / f"{name}.png", dpi=canvas.DPI)
+    figures = {
+        name: getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
+        for name, content in contents.items()
+    }
+    (target / "figures.html").write_text(page.render(f"Study {study.study_name}", figures), encoding="utf-8")

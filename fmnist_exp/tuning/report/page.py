@@ -1,0 +1,43 @@
+"""The page of a study: one HTML file that holds its figures and Plotly's script, and needs no network."""
+
+import html
+import json
+from collections.abc import Mapping
+
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
+
+from fmnist_exp.registry.rendering import content_security_policy
+
+STYLE = "body { font-family: sans-serif; margin: 1.5rem; max-width: 75rem }"
+# Plotly adds an empty style element and fills it through the DOM, which a policy allows. It also adds a style sheet
+# for maps unless the page has an element with this id; the page has no maps.
+MAP_STYLE = "9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53"
+# Without `showSendToCloud: false`, Plotly offers a button that uploads the figure to a server of its makers.
+DRAW = """const options = {responsive: true, displaylogo: false, showSendToCloud: false, typesetMath: false};
+for (const [id, figure] of Object.entries(JSON.parse(document.getElementById("figures").textContent)))
+  Plotly.newPlot(id, figure.data, figure.layout, options);"""
+
+
+def render(title: str, figures: Mapping[str, Figure]) -> str:
+    """Return the page as HTML. Each figure is drawn in an element whose id is its key in `figures`.
+
+    The figures are data for a script that is the same on every page. The policy of the page can therefore name its
+    scripts and styles by their digests, and a script from anywhere else does not run.
+    """
+    plotly = get_plotlyjs()
+    policy = content_security_policy(scripts=(plotly, DRAW), styles=(STYLE, ""))
+    content = json.dumps({name: json.loads(figure.to_json()) for name, figure in figures.items()})
+    content = content.replace("<", "\\u003c")  # no text in it can end the element
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
+        f"<title>{html.escape(title)}</title>",
+        f'<style>{STYLE}</style><style id="{MAP_STYLE}"></style>',
+        f"<h1>{html.escape(title)}</h1>",
+        *(f'<div id="{html.escape(name)}"></div>' for name in figures),
+        f'<script id="figures" type="application/json">{content}</script>',
+        f"<script>{plotly}</script>",
+        f"<script>{DRAW}</script>\n",
+    ]
+    return "\n".join(parts)
