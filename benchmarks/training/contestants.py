@@ -137,12 +137,14 @@ def platform(started: float, name: str, batch: int | None) -> None:
     from fmnist_exp.backend import layers, seeds
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
+    from fmnist_exp.experiment import resolve
     from fmnist_exp.training import fit as fitting
     from fmnist_exp.training.events import FitCallback
 
     size = {"training.batch_size": batch} if batch else {}
     config = files.load(name, {**size, "training.epochs": 1000, "training.learning_rate": 1e-5})
     loaded = dataset.load(config.data, config.seed)
+    config, _ = resolve.choose_precision(config, loaded)
     seeds.prepare(config.seed, config.training.precision)
     model = layers.accelerate(models.build(config.model))
     watch = Stopwatch(started, config.training.batch_size, lambda: describe(model, config.training.batch_size))

@@ -72,12 +72,14 @@ def profile(name: str, calls: int, operations: int, fields: list[str]) -> None:
     from fmnist_exp.cli.options import parse_fields
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
+    from fmnist_exp.experiment import resolve
     from fmnist_exp.training import fit as fitting
     from fmnist_exp.training.events import FitCallback
 
     config = files.load(name, {"training.epochs": 3, **parse_fields(fields)})
     together, size = config.training.steps_per_execution, config.training.batch_size
     loaded = shortened(dataset.load(config.data, config.seed), (calls + 2) * together * size)
+    config, _ = resolve.choose_precision(config, loaded)
     seeds.prepare(config.seed, config.training.precision)
     model = layers.accelerate(models.build(config.model))
     folder = tempfile.mkdtemp()

@@ -1,5 +1,6 @@
 """The backend of this process: start it with a number of threads, and set the precision of layers."""
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -45,6 +46,22 @@ def _start_tensorflow(threads: int | None) -> None:
 def on_tensorflow() -> bool:
     """Return True if Keras runs on TensorFlow, False if it runs on JAX."""
     return bool(keras.backend.backend() == "tensorflow")
+
+
+def threads() -> int:
+    """Return the number of threads that this process computes with."""
+    named: str | int = os.environ.get("NPROC", 0)
+    if on_tensorflow():
+        import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
+
+        named = tf.config.threading.get_intra_op_parallelism_threads()  # 0: one for each core
+    return int(named) or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def version() -> str:
+    """Return the backend with its version."""
+    name = keras.backend.backend()
+    return f"{name} {importlib.import_module(name).__version__}"
 
 
 def set_precision(precision: str) -> None:

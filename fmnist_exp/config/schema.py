@@ -175,8 +175,10 @@ class TrainingConfig(Section):
     """Momentum of the exponential moving average that replaces the weights after training; 0 turns it off."""
     checkpoint: bool = False
     """Save the best epoch's model, and after every epoch the state from which a killed run can be resumed."""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Precision of the computation; weights stay float32. auto measures a few steps in both and uses the faster."""
+    precision: Literal["auto", "measure", "float32", "bfloat16"] = "auto"
+    """Precision of the computation; weights stay float32. auto takes bfloat16 if the processor or GPU computes faster
+    in it and the network has hidden layers, otherwise float32; measure times a few steps in both, once per processor
+    and network."""
     steps_per_execution: int = Field(10, ge=1, le=1000)
     """Number of optimizer steps in each call of the compiled graph."""
 

@@ -3,6 +3,7 @@
 What can be checked without either, such as names and ranges of fields, is checked when the experiment's file is read.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,16 @@ from fmnist_exp.training.precision import Choice
 
 ORIGINS = ("members", "warm_start")  # the fields of a model that name trained models
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Resolved:
     """An experiment that can be run as it is."""
 
-    config: ExperimentConfig  # names versions instead of aliases and a precision instead of auto, so it can be repeated
+    config: ExperimentConfig  # names versions instead of aliases and a fixed precision, so that it can be repeated
     client: MlflowClient
-    choice: Choice | None  # the precision that was chosen; None if the experiment names one
+    choice: Choice | None  # of a precision; None if the experiment names one
 
 
 def resolve(
@@ -40,7 +43,7 @@ def resolve(
     """Check whether an experiment can be run on these images and with this tracking store, and complete it.
 
     Without `client` it connects to the store in use, but only after the checks that do not need it, because an embedded
-    store is created when it is first used. With `keep_auto`, training.precision=auto is kept: a search calls
+    store is created when it is first used. With `keep_auto`, a precision that is left open stays open: a search calls
     `choose_precision` itself, and its study remembers the choice.
 
     Raises RequestError if the experiment cannot be run, and WorkError if a model that it names cannot be loaded.
@@ -55,17 +58,22 @@ def resolve(
 
 
 def choose_precision(
-    config: ExperimentConfig, data: FashionMNIST, remembered: str | None = None
+    config: ExperimentConfig, data: FashionMNIST, remembered: Choice | None = None
 ) -> tuple[ExperimentConfig, Choice | None]:
-    """Return the experiment with a precision in place of `auto`, and the choice, or None if the precision is fixed.
+    """Return the experiment with a fixed precision, and the choice, or None if the experiment names a precision.
 
-    `remembered` is an earlier choice to repeat; without it the speeds are measured now and the faster one is chosen.
+    `remembered` is an earlier choice to repeat. A precision that is slow on this machine is used all the same, with a
+    warning in the log.
     """
-    if config.training.precision != "auto":
-        return config, None
-    choice = Choice(remembered, {}, None) if remembered else precision.choose(config, data)
-    training = config.training.model_copy(update={"precision": choice.precision})
-    return config.model_copy(update={"training": training}), choice
+    choice = None
+    if config.training.precision in precision.OPEN:
+        choice = remembered or precision.choose(config, data)
+        training = config.training.model_copy(update={"precision": choice.precision})
+        config = config.model_copy(update={"training": training})
+    if choice is None and (reason := precision.slowness(config.training.precision)):
+        named = config.training.precision
+        log.warning("training.precision=%s may take several times as long as float32: %s", named, reason)
+    return config, choice
 
 
 def check_batch_size(batch_size: int, data: FashionMNIST) -> None:
@@ -76,9 +84,9 @@ def check_batch_size(batch_size: int, data: FashionMNIST) -> None:
 
 
 def log_choice(run: Run, choice: Choice | None) -> None:
-    """Log the precision that was chosen, if any, and how fast the network is in each one, if that was measured."""
+    """Log the precision that was chosen, if any, with the reason and the speeds that were measured, if they were."""
     if choice is not None:
-        run.set_tags({Tag.PRECISION: choice.precision})
+        run.set_tags({Tag.PRECISION: choice.precision, Tag.PRECISION_REASON: choice.reason})
         run.log_metrics(choice.metrics())
 
 

@@ -58,6 +58,7 @@ class Driver:
         running: the trials in progress, by number.
         finished: number of finished trials, including those of earlier sessions.
         failures: number of trials that failed in a row.
+        slow: names of the workers that compute slowly in the search's precision.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Driver:
         self.running: dict[int, RunningTrial] = {}
         self.finished = len(studies.finished(search.study))  # counted once: it takes longer with every trial
         self.failures = 0
+        self.slow: set[str] = set()
 
     def work(self) -> None:
         """Keep as many trials in progress as there are workers, until all trials have ended.
@@ -166,6 +168,10 @@ class Driver:
         if entry.hopeless:
             self._fail(entry, entry.hopeless)
             return Verdict.ABANDON
+        if message.slow and message.worker not in self.slow:
+            self.slow.add(message.worker)
+            precision = entry.config.training.precision
+            self.callback.on_notice(f"worker {message.worker} computes slowly in {precision}: {message.slow}")
         if entry.executions:
             reason = "its worker lost touch with the driver" if entry.losses else "its worker died"
             self.callback.on_retry(entry.number, reason)

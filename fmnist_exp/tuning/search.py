@@ -105,7 +105,7 @@ def run(request: SearchRequest) -> SearchResult:
         tags: dict[str, str] = {Tag.STUDY: name}
         started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
         parent = stack.enter_context(runs.closing(started))
-        search = _begin(config, data, study, parent)
+        search = _begin(config, data, study, parent, request.callback)
         objective = request.objective or partial(trial.train, names=search.space.search.objectives)
         return _run(Driver(search, workers, objective, request.callback, lock), request)
 
@@ -150,10 +150,12 @@ def _announce(request: SearchRequest, study: Study, workers: int) -> None:
         callback.on_notice(warning)
 
 
-def _begin(config: ExperimentConfig, data: dataset.FashionMNIST, study: Study, parent: runs.Run) -> Search:
+def _begin(
+    config: ExperimentConfig, data: dataset.FashionMNIST, study: Study, parent: runs.Run, callback: SearchCallback
+) -> Search:
     """Complete and log what the trials have in common, and take over the trials of earlier sessions."""
     deadline = time.monotonic() + SearchSpace(config).search.timeout * 60
-    config = studies.with_precision(study, config, data, parent)
+    config = studies.with_precision(study, config, data, parent, callback.on_notice)
     runs.log_start(parent, config, data)
     recovery.reattach(study, parent)
     return Search(SearchSpace(config), data, study, parent, deadline)
@@ -210,8 +212,6 @@ def _describe(result: SearchResult, search: Search, request: SearchRequest) -> N
     ended = "It was interrupted. " if result.status == "interrupted" else ""
     resume = ["fmnist-exp", "tune", "--experiment", f"runs:/{result.run_id}/{Artifact.EXPERIMENT}"]
     resume += ["--study", result.study, "--storage", request.storage]
-    if request.config.training.precision == "auto":  # what the file has is what the study chose
-        resume += ["--training.precision", "auto"]
     version = result.registration.version if result.registration else None
     text = f"{ended}Trials: {states}{best}{tested}."
     note = outcome.search_note(search.space.config, result.study, text, shell_command(resume), version)

@@ -105,8 +105,11 @@ class SearchSpace:
                 )
             for value in _corners(field):
                 models.check(_override(self.config, {name: value}).model)
-            if name == "training.precision" and "auto" in _corners(field):  # it is chosen once per study
-                raise RequestError("search.space: training.precision has choices float32 and bfloat16; auto is not one")
+            if name == "training.precision" and {own[name], *map(str, _corners(field))} & {"auto", "measure"}:
+                raise RequestError(
+                    "search.space: training.precision has the choices float32 and bfloat16, and the experiment must"
+                    " name one of them, because auto and measure choose once per study"
+                )
             if isinstance(field, Range) and _is_whole(name) and (field.step or 1) % 1:
                 raise RequestError(
                     f"search.space: {name} is a whole number, so its step ({field.step:g}) must be one too"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import optuna
@@ -10,11 +10,14 @@ from optuna import Study, Trial
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
+from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import resolve
 from fmnist_exp.tracking.run import Run
+from fmnist_exp.training import precision
+from fmnist_exp.training.precision import Choice
 from fmnist_exp.tuning import objectives, record
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.sampling import build as samplers
@@ -23,7 +26,8 @@ from fmnist_exp.tuning.sampling.warm_start import EarlierSettings
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import study_lock
 
-PRECISION = "precision"  # what a study's `training.precision: auto` stands for
+PRECISION = "precision"  # the choice for a study whose experiment leaves training.precision open
+PRECISION_FIELD = "training.precision"
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 # fields that may differ when a study is resumed, like those of the gate
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
@@ -54,23 +58,42 @@ def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
     """Return the newest study of the same search whose driver was killed, or None."""
     for name in study_lock.abandoned(storage):
         with suppress(KeyError, RequestError):  # killed before the study was made; or made by another version
-            theirs = record.experiment_of(optuna.load_study(study_name=name, storage=storage))
-            if theirs is not None and not _differences(theirs, config):
+            study = optuna.load_study(study_name=name, storage=storage)
+            theirs = record.experiment_of(study)
+            if theirs is not None and not _differences(study, theirs, config):
                 return name
     return None
 
 
-def with_precision(study: Study, config: ExperimentConfig, data: FashionMNIST, parent: Run) -> ExperimentConfig:
-    """Return the experiment with a precision in the place of `auto`, measured once per study before its first trial.
+def with_precision(
+    study: Study, config: ExperimentConfig, data: FashionMNIST, parent: Run, notify: Callable[[str], None]
+) -> ExperimentConfig:
+    """Return the experiment with a fixed precision, which is chosen once per study, before its first trial.
 
-    If each trial measured it, while other trials run at the same time, trials could differ in their choice from each
-    other and from the refit of the winner.
+    All trials and the refit of the winner compute in it, on every worker and in every later session, so that their
+    results can be compared. `notify` gets a sentence if this machine would choose another one.
     """
-    config, choice = resolve.choose_precision(config, data, study.user_attrs.get(PRECISION))
+    known = _precision(study)
+    remembered = Choice(known, f"study {study.study_name} has computed in it so far") if known else None
+    resolved, choice = resolve.choose_precision(config, data, remembered)
     if choice is not None:
         study.set_user_attr(PRECISION, choice.precision)
+        here = precision.by_hardware(config.model)
+        if remembered and here.precision != choice.precision:
+            notify(
+                f"study {study.study_name} keeps computing in {choice.precision}; on this machine, auto would choose"
+                f" {here.precision}: {here.reason}"
+            )
     resolve.log_choice(parent, choice)
-    return config
+    return resolved
+
+
+def _precision(study: Study) -> str | None:
+    """Return the precision of a study's trials, or None if it has not been chosen yet."""
+    if chosen := study.user_attrs.get(PRECISION):
+        return str(chosen)
+    theirs = record.experiment_of(study)
+    return theirs.training.precision if theirs and theirs.training.precision not in precision.OPEN else None
 
 
 def _is_new(name: str, storage: str) -> bool:
@@ -88,7 +111,7 @@ def _claim(study: Study, space: SearchSpace, earlier: EarlierSettings | None) ->
         if earlier:
             earlier.enqueue(study)
         study.set_user_attr(record.EXPERIMENT, space.config.to_yaml())
-    elif different := _differences(theirs, space.config):
+    elif different := _differences(study, theirs, space.config):
         key, (there, here) = min(different.items())
         raise RequestError(
             f"study {study.study_name!r} belongs to another search: {key} is {there!r} there and {here!r} here; choose"
@@ -96,8 +119,14 @@ def _claim(study: Study, space: SearchSpace, earlier: EarlierSettings | None) ->
         )
 
 
-def _differences(theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[object, object]]:
-    """Return the values of the fields in which two searches differ, except for budgets and gates."""
+def _differences(study: Study, theirs: ExperimentConfig, mine: ExperimentConfig) -> dict[str, tuple[object, object]]:
+    """Return the values of the fields in which a study's search and mine differ, except for budgets and gates.
+
+    A search that leaves the precision open takes the study's.
+    """
+    known, wanted = _precision(study), mine.training.precision
+    if known or wanted in precision.OPEN:
+        theirs = override(theirs, {PRECISION_FIELD: wanted if wanted in precision.OPEN else known})
     there, here = (_leaves(config.model_dump(mode="json", exclude_none=True)) for config in (theirs, mine))
     compared = [key for key in {*there, *here} if key not in BUDGET and not key.startswith("gate.")]
     return {key: (there.get(key), here.get(key)) for key in compared if there.get(key) != here.get(key)}

@@ -57,6 +57,7 @@ fields = {
     "model.family": "cnn", "model.widths": [4, 8], "model.batch_norm": True, "model.dropout": 0.1,
     "training.epochs": 2, "training.batch_size": 50, "training.learning_rate": 1e-2, "training.steps_per_execution": 3,
     "training.ema": 0.5, "training.checkpoint": True, "augmentation.horizontal_flip": True,
+    "training.precision": "float32",
 }
 config = files.override(ExperimentConfig(), fields)
 client = store.connect()

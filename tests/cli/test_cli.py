@@ -83,7 +83,7 @@ def test_help_of_an_experiment_that_does_not_exist_names_those_that_do():
         (["train", "--training.epochz", "3"], ["'training.epochz'", "'training.epochs'"]),
         (["train", "--epochs=3"], ["'epochs'", "'training.epochs'"]),
         (["cnn", "--training.epochs", "0"], ["training.epochs", "at least 1", "at most 1000"]),
-        (["cnn", "--training.precision", "float16"], ["training.precision", "one of auto, float32, bfloat16"]),
+        (["cnn", "--training.precision", "float16"], ["training.precision", "one of auto, measure, float32, bfloat16"]),
         (["cnn", "--model.family", "cn"], ["model.family", "'cnn'"]),
         (["cnn", "--training.epochs"], ["--training.epochs needs a value"]),
         (["cnn", "epochs"], ["unexpected argument 'epochs'"]),

@@ -1,6 +1,7 @@
-"""A run of `training.precision: auto` logs the precision that was chosen, and can be repeated with it."""
+"""A run that leaves the precision open logs the one that was chosen, and can be repeated with it."""
 
 import numpy as np
+import pytest
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -22,24 +23,29 @@ CONFIG = files.override(
         "training.epochs": 1,
         "training.batch_size": 50,
         "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-        "training.precision": "auto",
         "augmentation.horizontal_flip": True,
     },
 )
 
 
-def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small):
-    """The measurement does not change the numbers: a run that names the chosen precision gives the same ones."""
+@pytest.mark.parametrize("named", ["auto", "measure"])
+def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small, named, monkeypatch, tmp_path):
+    """The choice does not change the numbers: a run that names the chosen precision gives the same ones."""
+    monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path))
+    config = files.override(CONFIG, {"training.precision": named})
     client = store.connect()
     with runs.closing(runs.start_run(client, "train", "auto", "auto")) as run:
-        resolved = resolve(CONFIG, small, client)
+        resolved = resolve(config, small, client)
         log_choice(run, resolved.choice)
         first = experiment_run.run_experiment(resolved.config, small, run, score_test=False)
     found = client.get_run(run.id)
     used = found.data.tags["fmnist.precision"]
     assert used == found.data.params["training.precision"]
-    speeds = {name: found.data.metrics[f"{name}_images_per_second"] for name in ("float32", "bfloat16")}
-    assert speeds[used] == max(speeds.values())
+    assert found.data.tags["fmnist.precision_reason"] == resolved.choice.reason
+    metrics = found.data.metrics
+    speeds = {name: metrics[f"{name}_images_per_second"] for name in ("float32", "bfloat16")} if named != "auto" else {}
+    assert (used if named == "auto" else max(speeds, key=speeds.get)) == used
+    assert ("precision_seconds" in metrics) == (named == "measure")
     logged = files.parse(store.download_text(f"runs:/{run.id}/experiment.yaml"), "logged")
     assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
     with runs.closing(runs.start_run(client, "train", "again", "auto")) as again:

@@ -41,6 +41,7 @@ CONFIG = files.override(
         "training.batch_size": 50,
         "training.steps_per_execution": 1,
         "training.checkpoint": True,
+        "training.precision": "float32",
     },
 )
 PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")

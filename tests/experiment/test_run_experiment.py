@@ -38,6 +38,7 @@ CONFIG = files.override(
         "training.learning_rate": 3e-3,
         "training.schedule": "one_cycle",
         "training.checkpoint": True,
+        "training.precision": "float32",
     },
 )
 ARTIFACTS = {

@@ -9,6 +9,7 @@ from fmnist_exp import models
 from fmnist_exp.backend import layers, seeds
 from fmnist_exp.config import files
 from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.experiment import resolve
 from fmnist_exp.models import tta
 from fmnist_exp.training import fit as fitting
 
@@ -43,6 +44,7 @@ def batch(small) -> FashionMNIST:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_is_built_and_takes_a_step(name, batch):
     config = files.override(files.load(name), ONE_STEP)
+    config, _ = resolve.choose_precision(config, batch)
     seeds.prepare(config.seed, config.training.precision)
     model = layers.accelerate(models.build(config.model))
     before = model.get_weights()

@@ -41,6 +41,7 @@ def client(shared_store):
 @pytest.fixture(scope="module")
 def version(client):
     fields = {"model.family": "linear", "training.epochs": 1, "training.batch_size": 500}
+    fields["training.precision"] = "float32"
     config = override(ExperimentConfig(), fields)
     with runs.closing(runs.start_run(client, "train", "linear", "linear")) as run:
         outcome = experiment_run.run_experiment(config, dataset.load(config.data, config.seed), run, score_test=True)

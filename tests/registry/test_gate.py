@@ -32,7 +32,7 @@ def fit_on_few(model, config, data, callbacks):
 
 
 def new_version(client, fields):
-    config = override(ExperimentConfig(), fields)
+    config = override(ExperimentConfig(), {"training.precision": "float32", **fields})
     data = dataset.load(config.data, config.seed)
     with runs.closing(runs.start_run(client, "train", "version", "version")) as run:
         outcome = experiment_run.run_experiment(config, data, run, score_test=True, fit=fit_on_few)

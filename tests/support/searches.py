@@ -35,6 +35,7 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
         "training.batch_size": 50,
         "training.learning_rate": 1e-2,
         "training.steps_per_execution": 1,
+        "training.precision": "float32",
         "search.space": SPACE,
         "search.n_trials": 3,
         "search.startup_trials": 2,

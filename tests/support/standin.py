@@ -77,6 +77,10 @@ class Killer(SearchCallback):
         self.retried: list[int] = []
         self.together = 0  # trials, before one lost its worker
         self.running: set[int] = set()
+        self.notices: list[str] = []
+
+    def on_notice(self, text: str) -> None:
+        self.notices.append(text)
 
     def on_trial(self, number: int, settings: object, epochs: int) -> None:
         self.running.add(number)

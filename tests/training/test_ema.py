@@ -24,6 +24,7 @@ TINY = {
     "training.learning_rate": 3e-3,
     "training.steps_per_execution": 1,
     "training.ema": MOMENTUM,
+    "training.precision": "float32",
 }
 
 

@@ -27,6 +27,7 @@ TINY = {
     "training.epochs": 2,
     "training.batch_size": 50,
     "training.learning_rate": 3e-3,
+    "training.precision": "float32",
     "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
 }
 STEPS = 12  # 600 images, 50 a step

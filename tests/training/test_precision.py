@@ -1,70 +1,70 @@
-"""`precision.choose` measures both precisions on the experiment's network and returns the faster one."""
-
-import math
+"""`precision.choose` asks the hardware for `auto`, and measures once per processor and network for `measure`."""
 
 import pytest
 
+from fmnist_exp.backend import hardware
+from fmnist_exp.backend.hardware import Bfloat16
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
-from fmnist_exp.training import fit as fitting
-from fmnist_exp.training import precision
+from fmnist_exp.training import precision, speed
 
-CONFIG = files.override(
-    ExperimentConfig(),
-    {
-        "name": "precision",
-        "model.family": "mlp",
-        "model.widths": [16],
-        "model.batch_norm": True,
-        "model.dropout": 0.2,
-        "training.epochs": 1,
-        "training.batch_size": 50,
-        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-        "training.precision": "auto",
-        "augmentation.horizontal_flip": True,
-    },
+FAST, SLOW = Bfloat16(True, "AMD EPYC has avx512_bf16"), Bfloat16(False, "the processor has none")
+CONFIG = files.override(ExperimentConfig(), {"model.family": "mlp", "model.widths": [8], "training.batch_size": 50})
+MEASURE = files.override(CONFIG, {"training.precision": "measure"})
+
+
+def test_auto_is_the_default_and_follows_the_hardware(small, monkeypatch):
+    assert ExperimentConfig().training.precision == "auto"
+    for found, expected in ((FAST, "bfloat16"), (SLOW, "float32")):
+        monkeypatch.setattr(hardware, "bfloat16", lambda found=found: found)
+        choice = precision.choose(CONFIG, small)
+        assert (choice.precision, choice.reason, choice.metrics()) == (expected, found.reason, {})
+
+
+@pytest.mark.parametrize("named", ["auto", "measure"])
+@pytest.mark.parametrize(
+    "fields", [{"model.family": "naive"}, {"model.family": "linear"}, {"model.members": ["models:/a", "models:/b"]}]
 )
+def test_what_has_no_hidden_layer_to_train_gets_float32(small, monkeypatch, named, fields):
+    monkeypatch.setattr(hardware, "bfloat16", lambda: FAST)
+    choice = precision.choose(files.override(ExperimentConfig(), {"training.precision": named, **fields}), small)
+    assert (choice.precision, choice.reason) == ("float32", "there is no hidden layer to train")
 
 
-def test_choose_returns_the_faster_precision(small):
-    choice = precision.choose(CONFIG, small)
-    assert choice.images_per_second.keys() == {"float32", "bfloat16"}
-    assert all(0 < speed < math.inf for speed in choice.images_per_second.values())
-    assert choice.images_per_second[choice.precision] == max(choice.images_per_second.values())
-    assert choice.metrics().keys() == {"float32_images_per_second", "bfloat16_images_per_second", "precision_seconds"}
-    assert 0 < choice.seconds == choice.metrics()["precision_seconds"]
+def test_measure_takes_the_faster_precision_and_measures_once(small, monkeypatch, tmp_path):
+    monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path))
+    fast = {"training.steps_per_execution": 1}  # several make a loop, which takes TensorFlow long to trace
+    config = files.override(MEASURE, fast)
+    first = precision.choose(config, small)
+    assert first.images_per_second[first.precision] == max(first.images_per_second.values())
+    assert first.reason.startswith("measured ")
+    assert first.metrics().keys() == {"float32_images_per_second", "bfloat16_images_per_second", "precision_seconds"}
+    assert 0 < first.seconds == first.metrics()["precision_seconds"]
+    monkeypatch.setattr(speed, "measure", None)  # it would fail
+    again = precision.choose(config, small)
+    assert again.seconds is None
+    assert (again.precision, again.reason, again.images_per_second) == (
+        first.precision,
+        first.reason,
+        first.images_per_second,
+    )
 
 
-def test_choose_repeats_images_if_there_are_too_few(small):
-    """Four calls need three batches of 600 images each, but there are only 600 images."""
-    whole = files.override(CONFIG, {"training.batch_size": 600, "training.steps_per_execution": 3})
-    assert all(speed > 0 for speed in precision.choose(whole, small).images_per_second.values())
-
-
-def test_large_batches_and_copies_do_not_prolong_the_measurement(data, small, monkeypatch):
-    """The real fit runs, and a wrapper records its configuration and its number of images."""
-    fits, fit = [], fitting.fit
-
-    def recorded(model, config, subset, callbacks):
-        fits.append((config, len(subset.train.images)))
-        return fit(model, config, subset, callbacks)
-
-    monkeypatch.setattr(fitting, "fit", recorded)
-    large = {"training.batch_size": 50_000, "training.steps_per_execution": 32, "augmentation.copies": 3}
-    precision.choose(files.override(CONFIG, large), data)
-    few = {"training.batch_size": 400, "training.steps_per_execution": 32, "augmentation.copies": 1}
-    precision.choose(files.override(CONFIG, few), small)
-    assert [images for _, images in fits] == [4 * 8192] * 2 + [4 * 3 * 400] * 2  # an epoch of `few` has three steps
-    assert not any(config.augmentation.copies or config.augmentation.transforms() for config, _ in fits)
-
-
-def test_model_without_weights_gets_float32_unmeasured(small):
-    naive = files.override(CONFIG, {"model.family": "naive", "model.batch_norm": False})
-    choice = precision.choose(naive, small)
-    assert (choice.precision, choice.images_per_second) == ("float32", {})
+def test_only_bfloat16_can_be_slow(monkeypatch):
+    monkeypatch.setattr(hardware, "bfloat16", lambda: SLOW)
+    assert (precision.slowness("float32"), precision.slowness("bfloat16")) == ("", "the processor has none")
+    monkeypatch.setattr(hardware, "bfloat16", lambda: FAST)
+    assert precision.slowness("bfloat16") == ""
 
 
 def test_unknown_precision_in_an_experiment_is_refused():
-    with pytest.raises(RequestError, match=r"^training\.precision='float16': must be one of auto, float32, bfloat16$"):
+    words = r"^training\.precision='float16': must be one of auto, measure, float32, bfloat16$"
+    with pytest.raises(RequestError, match=words):
         files.override(ExperimentConfig(), {"training.precision": "float16"})
+
+
+@pytest.mark.parametrize("file", sorted(files.EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_no_shipped_experiment_names_a_precision(file):
+    assert files.load(str(file)).training.precision == "auto"
+    assert "precision:" not in file.read_text()

@@ -63,8 +63,8 @@ class Script:
         return address in self.addresses
 
 
-def start(execution: str, address: str = "tcp://one") -> Envelope:
-    return Envelope(0, execution, Started("one", address), 1)
+def start(execution: str, address: str = "tcp://one", slow: str = "") -> Envelope:
+    return Envelope(0, execution, Started("one", address, slow), 1)
 
 
 def end(execution: str, stopped: bool = False) -> Envelope:
@@ -92,6 +92,7 @@ class Stage:
     parent: Run
     drive: Callable[[Script, float], None]
     clock: Clock
+    notices: list[str]
 
 
 @pytest.fixture
@@ -104,9 +105,18 @@ def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
 
         def drive(script: Script, seconds: float) -> None:
             search = Search(SearchSpace(config), data, study, parent, time.monotonic() + seconds)
-            Driver(search, script, standin.objective, SearchCallback(), None).work()
+            callback = SearchCallback()
+            callback.on_notice = notices.append  # type: ignore[method-assign]
+            Driver(search, script, standin.objective, callback, None).work()
 
-        yield Stage(study, parent, drive, clock)
+        notices: list[str] = []
+        yield Stage(study, parent, drive, clock, notices)
+
+
+def test_a_worker_that_computes_slowly_is_named_once(stage):
+    reason = "this processor has none"
+    stage.drive(Script(start("a", slow=reason), DIED, start("b", slow=reason), end("b")), 60)
+    assert stage.notices == [f"worker one computes slowly in float32: {reason}"]
 
 
 def test_executions_that_lose_touch_are_no_deaths(stage):

@@ -179,7 +179,11 @@ def test_an_experiment_without_a_search_is_refused():
     ("field", "values", "message"),
     [
         ("training.precision", {"choices": ["float32", "float64"]}, r"^training\.precision='float64': must be one of"),
-        ("training.precision", {"choices": ["float32", "auto"]}, r"^search\.space: training\.precision has choices"),
+        (
+            "training.precision",
+            {"choices": ["float32", "auto"]},
+            r"^search\.space: training\.precision has the choices",
+        ),
         (
             "training.batch_size",
             {"choices": [128, 601]},

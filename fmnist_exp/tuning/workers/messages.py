@@ -34,6 +34,7 @@ class Started:
 
     worker: str  # its name, which stays the same when its process is replaced
     address: str  # of its process
+    slow: str = ""  # why the worker computes slowly in the search's precision; empty if it does not
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.tracking import failures, store
 from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
+from fmnist_exp.training import precision
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.workers import messages
@@ -91,9 +92,12 @@ def train(
     )
 
 
-def run_here(task: Task, channel: Channel, data: FashionMNIST) -> None:
-    """Run the trial with these images. Raises Abandoned if nobody wants the result any more."""
-    answer = channel.ask(messages.Started(channel.worker, channel.address))
+def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -> None:
+    """Run the trial with these images. Raises Abandoned if nobody wants the result any more.
+
+    `slow` is the reason why this process computes slowly in the trial's precision, for the driver.
+    """
+    answer = channel.ask(messages.Started(channel.worker, channel.address, slow))
     if not isinstance(answer, messages.Begin):
         return
     try:
@@ -119,7 +123,8 @@ def run_on_worker(task: Task, channel: Channel) -> None:
     except (RequestError, WorkError) as error:
         channel.send(messages.Unfit(f"worker {channel.worker}: {error}"))
         return
-    run_here(task, channel, data)
+    is_remote = task.threads is None  # this machine's own workers have the driver's processor
+    run_here(task, channel, data, precision.slowness(task.config.training.precision) if is_remote else "")
 
 
 def complaint(requirements: Requirements) -> str:

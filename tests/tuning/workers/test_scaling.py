@@ -57,9 +57,9 @@ def test_a_cluster_tunes_and_survives_a_killed_worker(site):
     killer = Killer()
     with (
         services.dask_worker(site.folder, site.scheduler, "one"),
-        services.dask_worker(site.folder, site.scheduler, "two"),
+        services.dask_worker(site.folder, site.scheduler, "two", TF_ENABLE_ONEDNN_OPTS="0"),  # so bfloat16 is slow
     ):
-        config = standin.configure(6)
+        config = standin.configure(6, training__precision="bfloat16")
         request = {"storage": site.storage, "workers": None, "scheduler": site.scheduler}
         request |= {"callback": killer, "objective": standin.side_by_side}
         standin.search(config, "remote", **request)
@@ -69,6 +69,8 @@ def test_a_cluster_tunes_and_survives_a_killed_worker(site):
     assert len(found.trials) == 6
     assert killer.together == 2
     assert len(killer.killed) == len(killer.retried) == 1
+    (slow,) = [text for text in killer.notices if text.startswith("worker two")]
+    assert slow.startswith("worker two computes slowly in bfloat16: ")
     # together == 2 says that both worked; a trial remembers the last one, and a killed process is slow to come back
     assert {trial.user_attrs["worker"] for trial in found.trials} <= {"one", "two"}
 
