@@ -110,6 +110,7 @@ def experiment_of(study: Study) -> ExperimentConfig | None:
 def _from_dotted(stored: Mapping[str, object]) -> ExperimentConfig:
     """Return the experiment that a study stored before it stored YAML: a dictionary of dotted names."""
     own = {name: value for name, value in stored.items() if not name.startswith("search.")}
+    own = {"training.precision": "float32", **own}  # the default of those versions
     space: dict[str, dict[str, object]] = {}
     for name in [name for name in stored if name.startswith("search.space.")]:
         field, _, limit = name.removeprefix("search.space.").rpartition(".")

@@ -23,6 +23,7 @@ from fmnist_exp.training.fit import Fit
 from fmnist_exp.training.state import Memory, State
 
 TINY = {
+    "training.precision": "float32",
     "model.family": "mlp",
     "model.widths": [16],
     "training.epochs": 4,
