@@ -64,6 +64,8 @@ VARIABLES = (
     ("`MLFLOW_EXPERIMENT_NAME`", "MLflow experiment of the runs. Default: `Default`."),
     ("`FMNIST_EXP_STORAGE`", "Database of the studies, the same as `tune --storage`."),
     ("`FMNIST_EXP_CACHE`", "Folder of the cached images. Default: `fmnist_exp` in the user's cache folder."),
+    ("`FMNIST_EXP_SIGNING_KEY`", "PEM file with the Ed25519 private key that signs the models that are logged."),
+    ("`FMNIST_EXP_TRUSTED_KEYS`", "PEM file with public keys; models that none of them has signed are not loaded."),
     ("`DASK_CONFIG`", "Dask's settings: for `tls://` schedulers, the file that `fmnist-exp certificates` wrote."),
     ("`FMNIST_EXP_DEBUG`", "`true` shows the traceback of every error, the same as `--debug`; workers obey it too."),
     ("`KERAS_BACKEND`", "`tensorflow`, which is the default, or `jax`."),

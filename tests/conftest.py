@@ -30,7 +30,7 @@ def no_settings_of_the_user() -> Iterator[None]:
     """Remove the settings that `mlflow run` passes on: the tests decide where MLflow and Optuna write."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
-            if name.startswith("MLFLOW_") or name == "FMNIST_EXP_STORAGE":
+            if name.startswith(("MLFLOW_", "FMNIST_EXP_")) and name != "FMNIST_EXP_CACHE":
                 patch.delenv(name)
         yield
 

@@ -83,10 +83,12 @@ def load(uri: str) -> ServedModel:
 
     The imports take a second, and the server listens before they are done.
     """
+    from fmnist_exp.export import signing
     from fmnist_exp.registry import versions
     from fmnist_exp.serving.model import ServedModel
     from fmnist_exp.tracking import store
 
+    signing.check()
     client = store.connect()
     version = versions.find_uri(client, uri)
     with versions.opened(client, version) as copy:

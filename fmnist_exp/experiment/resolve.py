@@ -15,6 +15,7 @@ from fmnist_exp.config import search as searched
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.export import signing
 from fmnist_exp.models import transfer
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import store
@@ -49,6 +50,7 @@ def resolve(
     Raises RequestError if the experiment cannot be run, and WorkError if a model that it names cannot be loaded.
     """
     models.check(config.model)
+    signing.check()
     check_batch_size(config.training.batch_size, data)
     client = client or store.connect()
     config = _find_origins(config, data, client)

@@ -14,6 +14,7 @@ from fmnist_exp.experiment import checkpoints, resolve
 from fmnist_exp.experiment.checkpoints import Interrupted
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.run import run_experiment
+from fmnist_exp.export import signing
 from fmnist_exp.registry import champions, lineage
 from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import run as runs
@@ -76,6 +77,7 @@ def ensemble(request: TrainRequest) -> TrainResult:
 
 
 def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interrupted | None = None) -> TrainResult:
+    signing.check(own_models=request.register)
     data = request.data or load(config.data, config.seed)
     resolved = resolve.resolve(config, data)
     if interrupted:

@@ -18,7 +18,7 @@ from fmnist_exp import compat, serving
 from fmnist_exp.backend import setup
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
-from fmnist_exp.export import checksums, layout, requirements
+from fmnist_exp.export import checksums, layout, requirements, signing
 from fmnist_exp.serving import predictor
 
 # mlflow-skinny is MLflow without its tracking server; it contains the scoring server, a client and FastAPI
@@ -37,8 +37,8 @@ onnx.export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])
 """
 
 
-def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> str:
-    """Write `model` to `folder` as an MLflow model with two flavors, compare both, and return the digest of its files.
+def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np.uint8]) -> tuple[str, str]:
+    """Write `model` to `folder` as an MLflow model with two flavors, compare both, and return what vouches for it.
 
     `mlflow.keras.load_model` returns the Keras model, `mlflow.pyfunc.load_model` the predictor on ONNX Runtime.
 
@@ -49,7 +49,8 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
         examples: real images (N, 28, 28), on which both flavors must agree; the first one becomes the input example.
 
     Returns:
-        The SHA-256 of `checksums.json`, which lists the SHA-256 of every other file.
+        The SHA-256 of `checksums.json`, which lists the SHA-256 of every other file; and the signature of this digest
+        together with the model's id, or an empty text without a signing key.
 
     Raises:
         WorkError: ONNX Runtime and Keras disagree by more than 1e-4, or a layer is not a stock Keras layer.
@@ -68,7 +69,8 @@ def save(folder: Path, metadata: Model, model: keras.Model, examples: NDArray[np
     layout.check(folder)
     layout.check_network(folder)
     _compare(folder, model, examples)
-    return checksums.write(folder)
+    digest = checksums.write(folder)
+    return digest, signing.sign(metadata.model_id or "", digest)
 
 
 def _conda_environment() -> dict[str, object]:

@@ -12,6 +12,7 @@ from fmnist_exp.backend import loading
 from fmnist_exp.config.schema import ExperimentConfig, GateConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.export import signing
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
 from fmnist_exp.tracking import escape, store
@@ -50,6 +51,7 @@ def promote(
         RequestError: there is no such version, or it cannot be compared with the champion.
         WorkError: the version did not pass; the run says why.
     """
+    signing.check()
     client = store.connect()
     challenger = versions.find(client, reference)
     number = str(challenger.version)

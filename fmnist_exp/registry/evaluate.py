@@ -12,6 +12,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation import calibration, metrics, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from fmnist_exp.export import signing
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
@@ -40,6 +41,7 @@ def evaluate(
             temperature on.
         WorkError: the model cannot be loaded or fails.
     """
+    signing.check()
     client = store.connect()
     subject = lineage.trace(client, versions.find_uri(client, model))
     data = subject.held_out.split(dataset.load(config.data, config.seed))

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from fmnist_exp.errors import WorkError
-from fmnist_exp.export import checksums, inspection, layout
+from fmnist_exp.export import checksums, inspection, layout, signing
 from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
@@ -69,32 +69,43 @@ class PrivateCopy:
             raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}") from error
 
 
+@dataclass(frozen=True)
+class Voucher:
+    """What vouches for the files of a model: tags of the version, or of the logged model if no version is opened."""
+
+    digest: str | None  # of the files; None if an earlier release logged the model, and nothing can be compared
+    signature: str  # of the digest; empty if there is none
+    owner: str  # the name that was signed with the digest
+
+
 @contextmanager
-def opened(client: MlflowClient, model_id: str, name: str = "", registered: str | None = None) -> Iterator[PrivateCopy]:
+def opened(
+    client: MlflowClient, model_id: str, name: str = "", voucher: Voucher | None = None
+) -> Iterator[PrivateCopy]:
     """Copy a logged model's files, verify and inspect the copy, and yield it until the block ends.
 
     Args:
         client: a client of the tracking store.
         model_id: id of the logged model.
         name: the model's name in errors; by default, its address.
-        registered: the tag `sha256` of the version that is opened, or an empty text if it has none. With None, the
-            model is opened as a logged model, which has a tag of its own, unless an earlier release logged it.
+        voucher: the tags of the version that is opened; with None, the tags of the logged model vouch for it.
 
     Raises:
-        WorkError: the files cannot be downloaded, were changed, or are not what this package writes.
+        WorkError: the files cannot be downloaded, were changed, are not signed by a trusted key if there are trusted
+            keys, or are not what this package writes.
     """
     name = name or f"models:/{model_id}"
     with tempfile.TemporaryDirectory(prefix="fmnist-exp-model-") as temporary:
         folder = Path(temporary)
         try:
-            _copy(client, model_id, folder, registered)
+            _copy(client, model_id, folder, voucher)
         except WorkError as error:
             raise WorkError(f"{name} cannot be loaded: {error}") from error
         _inspect(folder, name)
         yield PrivateCopy(folder, name)
 
 
-def _copy(client: MlflowClient, model_id: str, folder: Path, registered: str | None) -> None:
+def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | None) -> None:
     """Copy the files into `folder`, and check that they are exactly those that were written by this package."""
     try:
         model = client.get_logged_model(model_id)
@@ -103,10 +114,13 @@ def _copy(client: MlflowClient, model_id: str, folder: Path, registered: str | N
     if deleted := model.tags.get(LoggedModelTag.WEIGHTS):
         raise WorkError(f"its weights were {deleted}")
     logged_models.copy_files(client, model, folder, layout.FILES, inspection.LARGEST)
-    expected = model.tags.get(LoggedModelTag.SHA256) if registered is None else registered
     layout.check(folder)
-    if expected is not None:
-        checksums.verify(folder, expected)
+    if voucher is None:
+        own = model.tags.get(LoggedModelTag.SHA256), model.tags.get(LoggedModelTag.SIGNATURE, "")
+        voucher = Voucher(*own, owner=model_id)
+    if voucher.digest is not None:
+        checksums.verify(folder, voucher.digest)
+    signing.verify(voucher.owner, voucher.digest or "", voucher.signature)
 
 
 def _inspect(folder: Path, name: str) -> None:

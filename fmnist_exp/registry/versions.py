@@ -11,9 +11,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.export import checksums
+from fmnist_exp.export import checksums, signing
 from fmnist_exp.registry import private_copy
-from fmnist_exp.registry.private_copy import PrivateCopy
+from fmnist_exp.registry.private_copy import PrivateCopy, Voucher
 from fmnist_exp.registry.rendering import render
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import without_secrets
@@ -63,8 +63,28 @@ def opened(client: MlflowClient, version: ModelVersion) -> Iterator[PrivateCopy]
     source = SOURCE.fullmatch(str(version.source))
     if not source:
         raise WorkError(f"{name} cannot be loaded: its source is no logged model, so fmnist-exp did not register it")
-    with private_copy.opened(client, source[1], name, version.tags.get(VersionTag.SHA256, "")) as copy:
+    tags = version.tags
+    voucher = Voucher(tags.get(VersionTag.SHA256, ""), tags.get(VersionTag.SIGNATURE, ""), NAME)
+    with private_copy.opened(client, source[1], name, voucher) as copy:
         yield copy
+
+
+def sign(client: MlflowClient, reference: str) -> None:
+    """Sign the version with a number or an alias, which has none of the trusted signatures yet.
+
+    Its files are verified first. Set no trusted keys for this call, since they would refuse the version. Raises
+    RequestError without a signing key, and WorkError if the files cannot be verified.
+    """
+    signing.check()
+    version = find(client, reference)
+    with opened(client, version) as copy:
+        digest = checksums.digest(copy.folder)
+        signature = signing.sign(NAME, digest)
+        if not signature:
+            raise RequestError(f"set {signing.SIGNING_KEY} to the file of the key that signs version {version.version}")
+        if not (copy.folder / checksums.FILE).is_file():
+            raise WorkError(f"version {version.version} has no {checksums.FILE}; register its model again")
+    tag(client, version, {VersionTag.SHA256: digest, VersionTag.SIGNATURE: signature})
 
 
 def find(client: MlflowClient, reference: str) -> ModelVersion:
@@ -177,6 +197,8 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
             client.log_model_artifact(model_id, str(copy.folder / checksums.FILE))
     texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
     texts[VersionTag.SHA256] = digest
+    if signature := signing.sign(NAME, digest):
+        texts[VersionTag.SIGNATURE] = signature
     version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
     names = {"test accuracy": VersionTag.TEST_ACCURACY, "validation accuracy": VersionTag.VAL_ACCURACY}
     describe(client, version, {name: float(texts[key]) for name, key in names.items() if key in texts})

@@ -22,11 +22,11 @@ LEFT_BY_MLFLOW = "registered_model_meta"  # beside MLmodel, when MLflow loads a 
 BYTE_CODE = "__pycache__"
 
 
-def log(run: Run, write: Callable[[Path, Model], str], params: Mapping[str, object]) -> str:
+def log(run: Run, write: Callable[[Path, Model], tuple[str, str]], params: Mapping[str, object]) -> str:
     """Log a model to a run under the name `model`, with these params, and return the model's id.
 
     `write` writes the model into a folder that does not exist yet, completes MLflow's description of the model, and
-    returns the digest of its files.
+    returns the digest of its files and the signature of the digest, which may be empty.
     """
     client = run.client
     texts = {key: without_secrets(param_text(value)) for key, value in params.items()}
@@ -36,9 +36,11 @@ def log(run: Run, write: Callable[[Path, Model], str], params: Mapping[str, obje
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
             location = logged.artifact_location
-            digest = write(folder, Model(artifact_path=location, model_uuid=model_id, run_id=run.id, model_id=model_id))
+            metadata = Model(artifact_path=location, model_uuid=model_id, run_id=run.id, model_id=model_id)
+            digest, signature = write(folder, metadata)
             client.log_model_artifacts(model_id, str(folder))
-        client.set_logged_model_tags(model_id, {str(LoggedModelTag.SHA256): digest})
+        tags = {LoggedModelTag.SHA256: digest, LoggedModelTag.SIGNATURE: signature}
+        client.set_logged_model_tags(model_id, {str(key): value for key, value in tags.items() if value})
     except BaseException:
         client.finalize_logged_model(model_id, "FAILED")
         raise

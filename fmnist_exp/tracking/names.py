@@ -146,6 +146,7 @@ class LoggedModelTag(Name):
         "fmnist.sha256",
         "Digest of checksums.json, which lists the model's files; verified before they are loaded.",
     )
+    SIGNATURE = "fmnist.signature", "Ed25519 signature of that digest together with the model's id, in base64."
     WEIGHTS = "fmnist.weights", "Present if the model's weights were deleted: why."
 
 
@@ -161,6 +162,7 @@ class VersionTag(Name):
     DATA_DIGEST = "data_digest", "Digest of the training images and labels."
     GIT_COMMIT = "git_commit", "Git commit of the code that trained the model."
     SHA256 = "sha256", "Digest of checksums.json, which lists the model's files; verified before they are loaded."
+    SIGNATURE = "signature", "Ed25519 signature of that digest together with the registered model's name, in base64."
     DESCRIPTION_SHA256 = "description_sha256", "Digest of the generated description; one changed by a person is kept."
     EVALUATED_BY = "evaluated_by", "Id of the run that evaluated the version."
     MODEL_CARD = "model_card", "Address of the model card."

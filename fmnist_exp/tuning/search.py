@@ -19,6 +19,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.export import signing
 from fmnist_exp.registry import champions
 from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import run as runs
@@ -115,6 +116,7 @@ def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionM
     space = SearchSpace(request.config)
     space.validate()
     refit.check(space)
+    signing.check(own_models=True)
     pool.check(request.scheduler)
     data = request.data or dataset.load(request.config.data, request.config.seed)
     space.validate_data(data)
@@ -175,8 +177,7 @@ def _run(driver: Driver, request: SearchRequest) -> SearchResult:
     if request.trials_only:
         return result
     if not result.ranked and status == "completed":
-        timeout = search.space.search.timeout
-        raise WorkError(f"no trial came to a model within search.timeout={timeout:g} minutes")
+        raise WorkError(f"no trial came to a model within search.timeout={search.space.search.timeout:g} minutes")
     report.log(search.study, search.space, search.parent)
     if status == "completed":
         result = _finish(search, result, request.callback)
@@ -241,8 +242,7 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
 
 def _register(search: Search, callback: SearchCallback) -> tuple[float, Registration]:
     """Score the winner on the test set, register it, and send it to the gate."""
-    parent, data = search.parent, search.data
-    best = studies.ranked(search.study)[0]
+    parent, data, best = search.parent, search.data, studies.ranked(search.study)[0]
     record = TrialRecord.of(best)
     run_id, model_id = record.run_id, record.model_id
     tags: dict[str, object] = {VersionTag.STUDY: search.study.study_name, VersionTag.TRIAL: best.number}

@@ -20,6 +20,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.export import signing
 from fmnist_exp.tracking import failures, store
 from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
@@ -45,6 +46,7 @@ class Requirements:
     seed: int  # of the split
     digests: tuple[str, str]  # of the training and the validation images
     code: str  # digest of the package
+    signer: str  # public key that the models must be signed with; empty if they need no signature
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def code_digest() -> str:
 def requirements_of(config: ExperimentConfig, data: FashionMNIST) -> Requirements:
     """Return the conditions that a worker must meet for the trials of this search."""
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    return Requirements(store.address(), config.data, seed, (data.train.digest, data.validation.digest), code_digest())
+    digests = data.train.digest, data.validation.digest
+    return Requirements(store.address(), config.data, seed, digests, code_digest(), signing.signer())
 
 
 @functools.lru_cache(maxsize=1)  # a worker does this once, for its first trial
@@ -166,6 +169,8 @@ def _load(requirements: Requirements) -> FashionMNIST:
             f"another version of fmnist_exp (code {code_digest()}, the driver's is {requirements.code});"
             " install the same one everywhere"
         )
+    if not signing.is_signer(requirements.signer):
+        raise RequestError(f"{signing.SIGNING_KEY} does not name the driver's key here, so its models would be refused")
     store.use(requirements.tracking_uri)
     data = dataset.load(requirements.data, requirements.seed)
     if (data.train.digest, data.validation.digest) != requirements.digests:
