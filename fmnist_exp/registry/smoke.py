@@ -31,11 +31,13 @@ import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
 from pathlib import Path
 import uvicorn
+from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
-from fmnist_exp.serving.model import ServedModel
+from fmnist_exp.serving import predictor
 _, folder, host, port = sys.argv
-application = scoring_server.init(ServedModel(Path(folder), "the model"))
-uvicorn.run(application, host=host, port=int(port), log_level="error")
+model = predictor.load(Path(folder) / "data")
+model.metadata = Model.load(Path(folder) / "MLmodel")
+uvicorn.run(scoring_server.init(model), host=host, port=int(port), log_level="error")
 """
 
 
