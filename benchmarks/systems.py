@@ -98,6 +98,8 @@ def find(name: str, seed: int) -> list[Result]:
     """Return the newest finished run with the settings that the experiment's file has now, or an empty list."""
     config = files.load(name, {"seed": seed, "data.split_seed": SPLIT_SEED})
     wanted = {key: value for key, value in flatten(config).items() if not key.startswith("gate.")}
+    if wanted["training.precision"] == "auto":  # a run logs the precision that was chosen for it
+        del wanted["training.precision"]
     for run in finished(name):
         if all(_same(run.data.params.get(key), value) for key, value in wanted.items()):
             return [result(run)]

@@ -64,7 +64,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     from fmnist_exp.backend import seeds
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
-    from fmnist_exp.experiment import checkpoints
+    from fmnist_exp.experiment import checkpoints, resolve
     from fmnist_exp.experiment import run as experiment_run
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store
@@ -75,6 +75,7 @@ def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     split = whole.train
     part = dataclasses.replace(split, images=split.images[:TRAINING_IMAGES], labels=split.labels[:TRAINING_IMAGES])
     data = dataclasses.replace(whole, train=part)
+    config, _ = resolve.choose_precision(config, data)
     client = store.connect()
 
     def ours() -> tuple[float, float]:

@@ -124,6 +124,7 @@ def card(shared_store, small) -> dict[str, str]:
     """The model card, the note of the training run and the description of a version with hostile params and tags."""
     client = store.connect()
     fields = {"model.family": "linear", "training.epochs": 1, "training.batch_size": 500, "name": HOSTILE["script"]}
+    fields["training.precision"] = "float32"
     config = override(ExperimentConfig(), fields)
     with runs.closing(runs.start_run(client, "train", config.name, config.name)) as run:
         data = dataset.load(config.data, config.seed)
