@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import requests
@@ -12,7 +13,7 @@ import sqlalchemy
 from alembic.util.exc import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fmnist_exp import compat
 from fmnist_exp.errors import RequestError
@@ -79,6 +80,15 @@ def use(uri: str) -> None:
     connect()
 
 
+def engine(uri: str, **options: Any) -> sqlalchemy.Engine:
+    """Return SQLAlchemy's engine for a database. Raises SQLAlchemyError, also if the port is no number."""
+    try:
+        return sqlalchemy.create_engine(uri, **options)
+    except ValueError as error:
+        reason = "its port is no number; write special characters of a password as in a URL, for example / as %2F"
+        raise ArgumentError(reason) from error
+
+
 def download_text(uri: str) -> str:
     """Return a text artifact such as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if that is impossible."""
     connect()
@@ -137,8 +147,8 @@ def _check_writable(database: Path) -> None:
 
 def _check_database(uri: str) -> None:
     """Raise SQLAlchemyError unless the database answers."""
-    engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": TIMEOUT})
+    found = engine(uri, connect_args={"connect_timeout": TIMEOUT})
     try:
-        engine.connect().close()
+        found.connect().close()
     finally:
-        engine.dispose()
+        found.dispose()

@@ -61,7 +61,7 @@ def rows_with_canaries(address: str) -> list[str]:
 
 
 class ProcessList:
-    """What other users can read about the descendants of this process, looked at all the time until the block ends."""
+    """The command lines of all descendants of this process, which other users can read, until the block ends."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()

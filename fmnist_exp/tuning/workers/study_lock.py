@@ -18,6 +18,7 @@ import psutil
 import sqlalchemy as sa
 
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.redact import first_line, remember, without_secrets
 
 BEAT_SECONDS = 5
@@ -154,7 +155,7 @@ def unusable(storage: str, error: Exception) -> RequestError:
 def _engine(storage: str) -> Iterator[sa.Engine]:
     remember(storage)
     try:
-        engine = sa.create_engine(storage)
+        engine = store.engine(storage)
     except DATABASE_ERRORS as error:
         raise unusable(storage, error) from error
     try:
