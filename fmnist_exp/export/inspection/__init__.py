@@ -15,10 +15,11 @@ from fmnist_exp.errors import WorkError
 
 CHILD = f"{__name__}.child"
 MEMORY = 176 * 2**20  # bytes that the child may allocate for a model of no size; its libraries take a third of them
-PER_BYTE = 3  # bytes more for each byte of the model's files: ONNX Runtime keeps several copies of the weights
+PER_BYTE = 2  # bytes more for each byte of the model's files: ONNX Runtime keeps several copies of the weights
 SECONDS = 5  # of processor time, for a model of no size
 PER_SECOND = 16 * 2**20  # bytes of the model's files for each second more
 PATIENCE = 12  # seconds that may pass for each second of processor time, on a busy machine
+BLOCK = 512  # bytes of the blocks that a file takes on the disk
 LARGEST = 4 * 2**30  # bytes of a model's files in all
 
 
@@ -35,7 +36,7 @@ def inspect(folder: Path, name: str) -> None:
     Raises:
         WorkError: one sentence that starts with `name`.
     """
-    size = sum(file.lstat().st_size for file in folder.rglob("*"))
+    size = sum(_true_size(file.lstat()) for file in folder.rglob("*"))
     if size > LARGEST:
         raise WorkError(f"{name} cannot be loaded: its files have {size:,} bytes, and at most {LARGEST:,} are read")
     seconds = SECONDS + size // PER_SECOND
@@ -54,6 +55,11 @@ def inspect(folder: Path, name: str) -> None:
         raise WorkError(f"{name} cannot be loaded: reading its files took over {error.timeout:g} seconds") from error
     if done.returncode:
         raise WorkError(f"{name} cannot be loaded: {done.stdout.decode(errors='replace') or _death(done.returncode)}")
+
+
+def _true_size(found: os.stat_result) -> int:
+    """Return the bytes that a file takes on the disk: one with holes takes less than it says, and warrants no more."""
+    return min(found.st_size, getattr(found, "st_blocks", found.st_size) * BLOCK)  # Windows counts no blocks
 
 
 def _environment() -> dict[str, str]:

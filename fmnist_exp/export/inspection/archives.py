@@ -46,7 +46,7 @@ def check_hdf5(file: IO[bytes], size: int) -> None:
     No dataset is read. Links to other places, datasets in pieces, compressed or in other files are refused, and so are
     shapes for which the file has no bytes, which h5py would fill with zeros.
     """
-    total, seen = 0, set()
+    total, seen = 0, set[int]()
     with h5py.File(file, "r") as opened:
         waiting: list[tuple[h5py.Group, int]] = [(opened, 0)]
         while waiting:

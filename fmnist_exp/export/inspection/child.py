@@ -14,6 +14,7 @@ DESCRIPTORS = 64  # files that may be open at once
 FILES = 100  # in a model's folder; `packaging.save` writes 15
 FILE_BYTES = 2**20  # of a text file; an input example has 10 KiB
 NAMES, KERAS, ONNX = "data/classes.txt", "data/model.keras", "data/model.onnx"
+NO_MEMORY = "bad_alloc", "Arena alloc failed"  # in the errors of ONNX Runtime and of protobuf
 YAML_FILES = "MLmodel", "registered_model_meta"  # the files in YAML whose names do not say so
 
 
@@ -23,8 +24,6 @@ def main() -> None:
     _limit(memory, seconds)
     try:
         check(folder)
-    except MemoryError:
-        _end("reading the files takes more memory than their size warrants")
     except Exception as error:  # each reader of a damaged file has errors of its own
         _end(str(error) or type(error).__name__)
     _end("")
@@ -72,17 +71,18 @@ def _about(name: str) -> Iterator[None]:
     """Turn any error in the block into a WorkError that names the file."""
     try:
         yield
-    except MemoryError as error:
-        raise WorkError(f"{name}: reading it takes more memory than the model's size warrants") from error
     except Exception as error:
-        raise WorkError(f"{name}: {error or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        if isinstance(error, MemoryError) or any(words in reason for words in NO_MEMORY):
+            reason = "reading it takes more memory than the model's size warrants"
+        raise WorkError(f"{name}: {reason}") from error
 
 
 def _limit(memory: int, seconds: int) -> None:
     """Limit what this process may use: bytes of memory, seconds of processor time, open files. It can write no file.
 
-    Windows has no such limits, so there only the time that the parent waits counts, and the checks of the headers. macOS
-    does not enforce those of memory.
+    Windows has no such limits: there the checks of the headers and the time that the parent waits must do. macOS does
+    not enforce the limits of memory.
     """
     try:
         import resource

@@ -19,7 +19,7 @@ from fmnist_exp.errors import WorkError
 SIDE = 28  # pixels
 BATCH = 256  # the predictor's images at a time
 # Bytes of the results that are in use at once, for each image. A map of 28 × 28 pixels with 1,024 channels has 3 MiB.
-PER_IMAGE = 16 * 2**20
+PER_IMAGE = 8 * 2**20
 NODES = 10_000  # a network of 100 layers has 500
 SMALL = 1024  # values of a tensor that may be part of the arithmetic of shapes
 GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
@@ -111,7 +111,7 @@ def _bytes(info: ValueInfoProto) -> int | None:
     if not all(dimension.HasField("dim_value") for dimension in tensor.shape.dim):
         return None
     count = math.prod(dimension.dim_value for dimension in tensor.shape.dim)
-    return count * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+    return count * int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
 
 
 def _check_peak(nodes: Iterable[NodeProto], sizes: Mapping[str, int | None], output: str) -> None:

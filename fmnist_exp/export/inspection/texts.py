@@ -42,7 +42,7 @@ def check_yaml(text: bytes) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise WorkError(f"it has an alias (*{event.anchor[:NAME_LENGTH]}), which MLflow does not write")
+            raise WorkError(f"it has an alias (*{str(event.anchor)[:NAME_LENGTH]}), which MLflow does not write")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH:
             raise WorkError(f"lists and mappings are nested more than {DEPTH} deep")
