@@ -110,8 +110,8 @@ def _bytes(info: ValueInfoProto) -> int | None:
         return None
     if not all(dimension.HasField("dim_value") for dimension in tensor.shape.dim):
         return None
-    count = math.prod(dimension.dim_value for dimension in tensor.shape.dim)
-    return count * int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
+    count = int(math.prod(dimension.dim_value for dimension in tensor.shape.dim))
+    return int(count * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
 
 
 def _check_peak(nodes: Iterable[NodeProto], sizes: Mapping[str, int | None], output: str) -> None:
