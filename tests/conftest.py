@@ -1,5 +1,6 @@
 """Fixtures for several test files: real images, a fresh MLflow store, an environment without the user's settings."""
 
+import csv
 import gzip
 import os
 import shutil
@@ -78,6 +79,21 @@ def real_folder(tmp_path_factory, data) -> Path:
         header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
         (folder / f"{file.name}.gz").write_bytes(gzip.compress(header + array.tobytes(), compresslevel=0))
     return folder
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, small) -> str:
+    """Eight hundred real images as the two CSV files: what is split can be put together again only from a source."""
+    target = tmp_path_factory.mktemp("csv")
+    head = ["label", *(f"pixel{place}" for place in range(1, 785))]
+    for name, splits in (("train", (small.train, small.validation)), ("test", (small.test,))):
+        with (target / f"fashion-mnist_{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(head)
+            for split in splits:
+                for image, label in zip(split.images, split.labels, strict=True):
+                    table.writerow([label, *image.ravel()])
+    return str(target)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Entry points that train: main, train, baseline, mlp, cnn, ensemble."""
+"""Entry points that train: main, train, baseline, mlp, cnn, ensemble, reproduce."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import FieldsCommand, load_experiment, parse_fields, switch
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError
 
 DEFAULT = "cnn"
 
@@ -86,6 +86,23 @@ def baseline(ctx: click.Context) -> None:
     _run("baseline", load_experiment("baseline", ctx.args))
 
 
+@click.command("reproduce")
+@click.argument("run_id")
+@switch("--force", "Run it also under conditions that differ from those of the original.")
+def reproduce(run_id: str, force: bool) -> None:
+    """Run an earlier run again, with as many threads, and compare every number of the fit."""
+    loading.load_keras()
+    from fmnist_exp.cli import display
+    from fmnist_exp.experiment import reproduce as library
+
+    new = os.environ.pop("MLFLOW_RUN_ID", None)  # child processes must not write into this run
+    result = library.reproduce(run_id, display.RunDisplay, force=force, new_run_id=new)
+    display.show_run(result.run_id)
+    if not result.identical:
+        raise WorkError(result.sentence(run_id))
+    display.console.print(result.sentence(run_id))
+
+
 def _run(
     kind: Literal["train", "ensemble", "baseline"],
     experiment: ExperimentConfig | Mapping[str, str],
@@ -115,4 +132,4 @@ def _run(
     display.show_run(result.run_id)
 
 
-COMMANDS = (main, train, baseline, mlp, cnn, ensemble)
+COMMANDS = (main, train, baseline, mlp, cnn, ensemble, reproduce)

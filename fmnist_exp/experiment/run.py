@@ -11,7 +11,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.evaluation.metrics import Evaluation, evaluate
-from fmnist_exp.experiment import artifacts, checkpoints
+from fmnist_exp.experiment import artifacts, checkpoints, conditions
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
@@ -46,6 +46,7 @@ def run_experiment(
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)
         log_start(run, config, data)
+        run.set_tags(conditions.current())
         trained = _build(config, run)
         log: list[FitCallback] = [checkpoints.EpochLog(run)]
         if config.training.checkpoint:
@@ -65,7 +66,8 @@ def run_experiment(
         model_id = _log_model(run, model, config, data)
         outcome = Outcome(run.id, model_id, model.count_params(), fitted, found.get("validation"), found.get("test"))
         _log_result(run, outcome, data)
-        run.set_tags({Tag.NOTE: outcome.note(config, run.kind)})
+        digest = conditions.weights_digest(network.get_weights())
+        run.set_tags({Tag.NOTE: outcome.note(config, run.kind), Tag.WEIGHTS_DIGEST: digest})
         if config.training.checkpoint:
             checkpoints.delete_states(run)
         return outcome

@@ -66,9 +66,11 @@ def check_project_run(options: Sequence[str]) -> None:
     context = mlflow.cli.cli.commands["run"].make_context("run", [".", *options])
     entry = context.params["entry_point"]
     assert entry in ENTRY_POINTS
-    defaults = {key: value["default"] for key, value in ENTRY_POINTS[entry].get("parameters", {}).items()}
+    declared = ENTRY_POINTS[entry].get("parameters", {})
+    defaults = {key: value["default"] for key, value in declared.items() if "default" in value}
     given = defaults | dict(pair.split("=", 1) for pair in context.params["param_list"])
-    check_entry_point(entry, [word for key, value in given.items() for word in (f"--{key}", value)])
+    place = [given.pop("run_id")] if "run_id" in declared else []
+    check_entry_point(entry, [*place, *(word for key, value in given.items() for word in (f"--{key}", value))])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

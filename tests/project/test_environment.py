@@ -110,9 +110,10 @@ def test_every_entry_point_is_a_command() -> None:
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_an_entry_point_passes_its_parameters_to_its_command(name: str) -> None:
     parameters = ENTRY_POINTS[name].get("parameters", {})
-    # `experiment` names the file to run; any other default is in the schema only
-    assert parameters.keys() <= {"experiment"}
-    options = [word for parameter in parameters for word in (f"--{parameter}", f"{{{parameter}}}")]
+    # `experiment` names the file to run, `run_id` the run to repeat; any other default is in the schema only
+    assert parameters.keys() <= {"experiment", "run_id"}
+    options = ["--experiment", "{experiment}"] if "experiment" in parameters else []
+    options += ["{run_id}"] if "run_id" in parameters else []
     assert shlex.split(ENTRY_POINTS[name]["command"]) == ["python", "-m", "fmnist_exp", name, *options]
 
 

@@ -1,7 +1,5 @@
 """Fits without validation images, and the winner of a search fitted again on all of them."""
 
-import csv
-
 import mlflow
 import numpy as np
 import pytest
@@ -22,21 +20,6 @@ from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.tuning import refit
 from fmnist_exp.tuning.space import SearchSpace
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, small) -> str:
-    """Eight hundred real images as the two CSV files: what is split can be put together again only from a source."""
-    target = tmp_path_factory.mktemp("csv")
-    head = ["label", *(f"pixel{place}" for place in range(1, 785))]
-    for name, splits in (("train", (small.train, small.validation)), ("test", (small.test,))):
-        with (target / f"fashion-mnist_{name}.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(head)
-            for split in splits:
-                for image, label in zip(split.images, split.labels, strict=True):
-                    table.writerow([label, *image.ravel()])
-    return str(target)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,6 @@ import psutil
 import pytest
 from support import searches
 from support.searches import configure
-from test_refit import folder  # noqa: F401 — a fixture
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.tracking import store
@@ -54,7 +53,7 @@ class Searched(typing.NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched]:  # noqa: F811
+def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched]:
     """Three trials in two processes, interrupted while the winner was fitted again, and the same search again."""
     config = configure(
         data__source=folder,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dask.system import cpu_count
 
@@ -20,6 +18,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.conditions import code_digest
 from fmnist_exp.export import signing
 from fmnist_exp.tracking import failures, store
 from fmnist_exp.tracking.names import Metric
@@ -142,16 +141,6 @@ def core_set() -> str:
     """Return a name for the cores that this process may use; processes with the same name share them."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     return " ".join([platform.node(), *map(str, sorted(usable))])
-
-
-@functools.cache
-def code_digest() -> str:
-    """Return a digest of the package's modules, which is equal on workers that have the same code."""
-    content = hashlib.sha256()
-    root = Path(__file__).parents[2]
-    for path in sorted(root.rglob("*.py")):
-        content.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return content.hexdigest()[:12]
 
 
 def requirements_of(config: ExperimentConfig, data: FashionMNIST) -> Requirements:
