@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test attacks lint format ui serve results race bench-train lock
+.PHONY: help tune test attacks lint format ui serve results lcbench race bench-train lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -46,6 +46,11 @@ serve: $(READY) ## serve the champion, at http://127.0.0.1:8080
 results: $(READY) ## train the published systems and ours with three seeds, write docs/results.md (hours; can be resumed)
 	$(ACTIVATE) python -m benchmarks.systems
 
+lcbench: $(READY) ## judge searches on the LCBench surrogate in ../shared/lcbench (hours; can be resumed)
+	$(ACTIVATE) uv venv --allow-existing $(VENV)-lcbench
+	$(ACTIVATE) uv pip install --python $(VENV)-lcbench --require-hashes -r requirements-lcbench.txt
+	$(ACTIVATE) python -m benchmarks.lcbench
+
 race: $(READY) ## compare this platform's search with four others (2.5 hours; can be resumed)
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
 	$(ACTIVATE) python -m benchmarks.tuning.race --publish
@@ -57,6 +62,7 @@ lock: $(READY) ## resolve pyproject.toml into the requirements files (UPGRADE=1:
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group dev -c requirements.txt -o requirements-dev.txt
 	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements.txt -o requirements-bench.txt
+	$(ACTIVATE) $(LOCK) $(if $(UPGRADE),--upgrade) --group lcbench -o requirements-lcbench.txt
 
 # pip installs the tools (uv among them) and uv the rest, both with hashes. The file .ready is written last, so that an
 # interrupted set-up starts again with an empty environment. uv by itself would leave the bytecode to the first start of

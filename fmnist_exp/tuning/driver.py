@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna import Study
@@ -37,13 +38,14 @@ TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Search:
-    """An open search; its `deadline` is in seconds of time.monotonic."""
+    """An open search."""
 
     space: SearchSpace
     data: FashionMNIST
     study: Study
     parent: Run
-    deadline: float
+    deadline: float  # in seconds of `clock`
+    clock: Callable[[], float] = time.monotonic
 
 
 class Driver:
@@ -88,7 +90,7 @@ class Driver:
                 self._start()
             if not self.running:
                 return
-            self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.deadline - time.monotonic())))
+            self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.deadline - self.search.clock())))
             interrupts.check()
             if self.lock is not None:
                 self.lock.check()
@@ -106,7 +108,7 @@ class Driver:
         return len(self.running) < self.pool.size
 
     def _is_late(self) -> bool:
-        return time.monotonic() > self.search.deadline
+        return self.search.clock() > self.search.deadline
 
     def _start(self) -> None:
         trial = self.study.ask()
@@ -119,7 +121,7 @@ class Driver:
     def _cut_dead(self) -> None:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
-            hangs = time.monotonic() - entry.heard > SILENT_SECONDS
+            hangs = self.search.clock() - entry.heard > SILENT_SECONDS
             if not entry.execution or hangs or not self.pool.has(entry.address):
                 self._cut(entry)
 
@@ -146,7 +148,7 @@ class Driver:
                 return self._begin(entry, envelope.execution, message)
         if envelope.execution != entry.execution:
             return Verdict.ABANDON
-        entry.heard = time.monotonic()
+        entry.heard = self.search.clock()
         match message:
             case messages.Progress(epochs):
                 self.callback.on_progress(number, epochs)
@@ -176,7 +178,7 @@ class Driver:
             reason = "its worker lost touch with the driver" if entry.losses else "its worker died"
             self.callback.on_retry(entry.number, reason)
         entry.executions += 1
-        entry.execution, entry.address, entry.heard = execution, message.address, time.monotonic()
+        entry.execution, entry.address, entry.heard = execution, message.address, self.search.clock()
         before, entry.run = entry.run, self._start_run(entry.number)
         TrialRecord.write(entry.trial, run_id=entry.run.id)
         if before is not None:  # after that: a trial must not name a run that a kill left deleted

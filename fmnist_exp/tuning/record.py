@@ -61,7 +61,7 @@ class RunningTrial:
     early_deaths: int = 0  # of workers, before the trial began
     execution: str = ""  # id of the one that counts; empty until it begins
     address: str = ""  # of its worker
-    heard: float = 0.0  # time of its last message, by time.monotonic
+    heard: float = 0.0  # time of its last message, by the search's clock
     run: Run | None = None
     epochs: int = 0  # reported to the study
 

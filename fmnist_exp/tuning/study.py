@@ -8,6 +8,7 @@ from contextlib import suppress
 import optuna
 from optuna import Study, Trial
 from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config.files import override
@@ -33,8 +34,13 @@ CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they d
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
 
 
-def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
+def open_study(config: ExperimentConfig, name: str, storage: str | BaseStorage) -> Study:
     """Create the study, or load it if the same search made it. Its first trial is the experiment's own setting.
+
+    Args:
+        config: the experiment, with its `search`.
+        name: name of the study.
+        storage: address of the database, or a storage of Optuna.
 
     Raises:
         RequestError: the database cannot be used, another search made the study, or search.warm_start yields no
@@ -48,7 +54,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str) -> Study:
             storage=storage, study_name=name, directions=samplers.directions(space.search), load_if_exists=True
         )
     except (StorageInternalError, *study_lock.DATABASE_ERRORS) as error:
-        raise study_lock.unusable(storage, error) from error
+        raise study_lock.unusable(str(storage), error) from error
     _claim(study, space, earlier)
     samplers.configure(study, config)
     return study
@@ -96,7 +102,7 @@ def _precision(study: Study) -> str | None:
     return theirs.training.precision if theirs and theirs.training.precision not in precision.OPEN else None
 
 
-def _is_new(name: str, storage: str) -> bool:
+def _is_new(name: str, storage: str | BaseStorage) -> bool:
     """Return True if the study does not exist, or a kill left it without its experiment."""
     if name not in optuna.get_all_study_names(storage):
         return True

@@ -96,15 +96,14 @@ class Stage:
 
 
 @pytest.fixture
-def stage(shared_store, data, request, monkeypatch) -> Iterator[Stage]:
+def stage(shared_store, data, request) -> Iterator[Stage]:
     config, clock = standin.configure(1), Clock()
-    monkeypatch.setattr(driver, "time", clock)
     client = store.connect()
     study = studies.open_study(config, request.node.name, STORAGE)
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
         def drive(script: Script, seconds: float) -> None:
-            search = Search(SearchSpace(config), data, study, parent, time.monotonic() + seconds)
+            search = Search(SearchSpace(config), data, study, parent, time.monotonic() + seconds, clock.monotonic)
             callback = SearchCallback()
             callback.on_notice = notices.append  # type: ignore[method-assign]
             Driver(search, script, standin.objective, callback, None).work()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import optuna
 from optuna import Study
 from optuna.distributions import CategoricalChoiceType
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from fmnist_exp.config.fields import flatten
@@ -38,7 +39,7 @@ class EarlierSettings:
         study.set_user_attr(TAKEN, f"{len(self.settings)} of {self.complete} complete trials")
 
 
-def find(config: ExperimentConfig, storage: str) -> EarlierSettings | None:
+def find(config: ExperimentConfig, storage: str | BaseStorage) -> EarlierSettings | None:
     """Return the settings that the search tries first, or None without `search.warm_start`.
 
     These are the settings of the earlier study's best complete trials that lie in the new space, at most
@@ -70,7 +71,7 @@ def find(config: ExperimentConfig, storage: str) -> EarlierSettings | None:
     return EarlierSettings(tuple(found[: search.startup_trials]), len(complete))
 
 
-def _load(name: str, storage: str) -> Study:
+def _load(name: str, storage: str | BaseStorage) -> Study:
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:

@@ -1,0 +1,1 @@
+"""A benchmark of searches on learning curves that a surrogate predicts: LCBench, in virtual time."""

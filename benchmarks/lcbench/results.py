@@ -1,0 +1,78 @@
+"""The raw results of the benchmark: a file of JSON lines, to which every finished search appends one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Result:
+    """One search of a contestant: `best` has each new best accuracy, after its number of epochs."""
+
+    contestant: str
+    version: str  # of its code
+    task: str
+    seed: int
+    budget: int  # epochs
+    trials: int
+    seconds: float  # of computing
+    worst: float  # the ends of the task's scale, accuracies
+    top: float
+    best: list[tuple[int, float]]
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int]:
+        """The values that identify this search among all others."""
+        return self.contestant, self.version, self.task, self.seed, self.budget
+
+    def regret(self, epochs: float) -> float:
+        """Return the regret after this many epochs, in percent of the task's scale.
+
+        It is negative if the search found a better accuracy than the sample that defines the scale has.
+        """
+        reached = [accuracy for when, accuracy in self.best if when <= epochs]
+        return 100 * (self.top - (reached[-1] if reached else self.worst)) / (self.top - self.worst)
+
+
+def read(file: Path) -> dict[tuple[str, str, str, int, int], Result]:
+    """Return the results in a file by their keys. A last line that a kill left incomplete is ignored."""
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        result = Result(**{**fields, "best": [(when, accuracy) for when, accuracy in fields["best"]]})
+        found[result.key] = result
+    return found
+
+
+def append(file: Path, result: Result) -> None:
+    """Add a result to a file, on a line of its own even if a kill left the last line incomplete."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as stream:
+        stream.seek(0, 2)
+        if stream.tell():
+            stream.seek(-1, 2)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(json.dumps(asdict(result)).encode() + b"\n")
+
+
+def table(results: Iterable[Result], epochs: float) -> dict[str, dict[str, list[float]]]:
+    """Return the regrets after this many epochs: by contestant, by task, one for each seed."""
+    regrets: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        regrets.setdefault(result.contestant, {}).setdefault(result.task, []).append(result.regret(epochs))
+    return regrets
+
+
+def by_task(regrets: dict[str, dict[str, list[float]]], tasks: list[str]) -> NDArray[np.float64]:
+    """Return the mean regret over the seeds; shape (contestants, tasks)."""
+    return np.array([[float(np.mean(own[task])) for task in tasks] for own in regrets.values()])

@@ -1,0 +1,130 @@
+"""Stand-ins for the places where trials run and are tracked: workers in virtual time, and a client without a store."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from types import SimpleNamespace
+from typing import Any, cast
+
+from mlflow import MlflowClient
+
+from benchmarks.lcbench.ledger import Array, Curve, Ledger
+from fmnist_exp.tracking.run import Run
+from fmnist_exp.tuning.workers.messages import (
+    Begin,
+    Envelope,
+    EpochEnd,
+    Finished,
+    Handler,
+    Started,
+    TrialResult,
+    Verdict,
+)
+from fmnist_exp.tuning.workers.trial import Task
+
+
+class VirtualPool:
+    """Workers whose epochs take one unit of virtual time each, and have the accuracies of a learning curve."""
+
+    def __init__(self, curve: Curve, ledger: Ledger, size: int = 1) -> None:
+        self.size = size
+        self.now = 0.0  # epochs since the start of the search
+        self._curve, self._ledger = curve, ledger
+        self._waiting: list[Task] = []
+        self._curves: dict[int, Array] = {}  # of the running trials, by number
+        self._events: list[tuple[float, int, int, int]] = []  # (time, order, trial, epoch): the ends of epochs
+        self._order = itertools.count()
+
+    def clock(self) -> float:
+        """Return the virtual time, in epochs."""
+        return self.now
+
+    def submit(self, task: Task) -> None:
+        """Queue a task for the next free worker."""
+        self._waiting.append(task)
+
+    def work(self, handle: Handler, seconds: float) -> None:
+        """Begin the tasks for which workers are free; then let the time pass until an epoch ends, and report it."""
+        while self._waiting and len(self._curves) < self.size:
+            self._begin(self._waiting.pop(0), handle)
+        while self._events and self._events[0][2] not in self._curves:  # of a trial that was dropped
+            heapq.heappop(self._events)
+        if not self._events:
+            return
+        self.now, _, number, epoch = heapq.heappop(self._events)
+        curve = self._curves[number]
+        self._ledger.record(float(curve[epoch - 1]))
+        verdict = handle(_envelope(number, EpochEnd(epoch, float(curve[epoch - 1]))))
+        if verdict is Verdict.CONTINUE and epoch < len(curve):
+            heapq.heappush(self._events, (self.now + 1, next(self._order), number, epoch + 1))
+        elif verdict is not Verdict.ABANDON:
+            best = int(curve[:epoch].argmax())
+            result = TrialResult(verdict is Verdict.STOP, float(curve[best]), best_epoch=best + 1)
+            handle(_envelope(number, Finished(result)))
+
+    def drop(self, number: int) -> None:
+        """Forget a trial."""
+        self._curves.pop(number, None)
+
+    def has(self, address: str) -> bool:
+        """Return True: no worker dies."""
+        return True
+
+    def _begin(self, task: Task, handle: Handler) -> None:
+        if isinstance(handle(_envelope(task.number, Started("virtual", "virtual"))), Begin):
+            self._ledger.trials += 1
+            self._curves[task.number] = self._curve(settings_of(task))
+            heapq.heappush(self._events, (self.now + 1, next(self._order), task.number, 1))
+
+
+def _envelope(number: int, message: Any) -> Envelope:
+    return Envelope(number, f"execution of {number}", message, question=1)
+
+
+# The driver's experiments have fields of their own; these are the ones that carry LCBench's parameters. Only their
+# ranges matter: nothing is trained with them.
+CARRIERS = {
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "momentum": "training.momentum",
+    "weight_decay": "training.weight_decay",
+    "num_layers": "model.kernel_size",
+    "max_units": "data.split_seed",
+    "max_dropout": "model.l2",
+}
+
+
+def settings_of(task: Task) -> dict[str, float]:
+    """Return the values of LCBench's parameters in a task's experiment."""
+    sections = task.config.model_dump(include={"data", "model", "training"})
+    paths = {name: field.split(".") for name, field in CARRIERS.items()}
+    return {name: float(sections[section][field]) for name, (section, field) in paths.items()}
+
+
+class NoTracking:
+    """The part of MLflow's client that the driver uses; it stores nothing."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def create_run(self, experiment_id: str, **options: object) -> SimpleNamespace:
+        """Return a run that exists nowhere."""
+        return self.get_run(str(next(self._numbers)))
+
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        """Return a run without content."""
+        return SimpleNamespace(
+            info=SimpleNamespace(run_id=run_id, experiment_id="0"), data=SimpleNamespace(tags={}, params={}, metrics={})
+        )
+
+    def log_batch(self, run_id: str, **entries: object) -> None:
+        """Drop the entries."""
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        """Do nothing."""
+
+
+def untracked_run() -> Run:
+    """Return a parent run that is stored nowhere."""
+    return Run(cast("MlflowClient", NoTracking()), "parent")
