@@ -51,6 +51,7 @@ class PrivateCopy:
 
     folder: Path
     name: str  # of the model, in errors
+    model_id: str  # of the logged model
 
     def predictor(self, threads: int = 0) -> Predictor:
         """Load the predictor, which computes on `threads` threads; 0 stands for all cores. Raises WorkError."""
@@ -71,7 +72,7 @@ class PrivateCopy:
 
 @dataclass(frozen=True)
 class Voucher:
-    """What vouches for the files of a model: tags of the version, or of the logged model if no version is opened."""
+    """The tags that vouch for the files of a model: those of the version, or of the logged model without a version."""
 
     digest: str | None  # of the files; None if an earlier release logged the model, and nothing can be compared
     signature: str  # of the digest; empty if there is none
@@ -102,7 +103,7 @@ def opened(
         except WorkError as error:
             raise WorkError(f"{name} cannot be loaded: {error}") from error
         _inspect(folder, name)
-        yield PrivateCopy(folder, name)
+        yield PrivateCopy(folder, name, model_id)
 
 
 def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | None) -> None:

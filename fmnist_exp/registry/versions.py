@@ -82,8 +82,7 @@ def sign(client: MlflowClient, reference: str) -> None:
         signature = signing.sign(NAME, digest)
         if not signature:
             raise RequestError(f"set {signing.SIGNING_KEY} to the file of the key that signs version {version.version}")
-        if not (copy.folder / checksums.FILE).is_file():
-            raise WorkError(f"version {version.version} has no {checksums.FILE}; register its model again")
+        _upload_checksums(client, copy)
     tag(client, version, {VersionTag.SHA256: digest, VersionTag.SIGNATURE: signature})
 
 
@@ -192,9 +191,7 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     _create_registered_model(client)
     with private_copy.opened(client, model_id) as copy:
         digest = checksums.digest(copy.folder)
-        if not (copy.folder / checksums.FILE).is_file():  # an earlier release logged the model
-            checksums.write(copy.folder)
-            client.log_model_artifact(model_id, str(copy.folder / checksums.FILE))
+        _upload_checksums(client, copy)
     texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
     texts[VersionTag.SHA256] = digest
     if signature := signing.sign(NAME, digest):
@@ -203,6 +200,13 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     names = {"test accuracy": VersionTag.TEST_ACCURACY, "validation accuracy": VersionTag.VAL_ACCURACY}
     describe(client, version, {name: float(texts[key]) for name, key in names.items() if key in texts})
     return version
+
+
+def _upload_checksums(client: MlflowClient, copy: PrivateCopy) -> None:
+    """Add the list of checksums to the files of a logged model if an earlier release logged it without the list."""
+    if not (copy.folder / checksums.FILE).is_file():
+        checksums.write(copy.folder)
+        client.log_model_artifact(copy.model_id, str(copy.folder / checksums.FILE))
 
 
 def _create_registered_model(client: MlflowClient) -> None:
