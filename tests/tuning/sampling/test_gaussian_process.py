@@ -72,3 +72,18 @@ def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
         )
     study.optimize(hill, n_trials=1)
     assert study.trials[-1].params != first.params
+
+
+def test_the_gaussian_process_learns_from_trials_that_were_pruned():
+    """The curves tell settings apart from their first epoch, and only three trials are complete."""
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
+    for number in range(12):
+        trial = study.ask()
+        top = hill(trial)
+        last = 9 if number < 3 else 1
+        for epoch in range(1, last + 1):
+            trial.report(top - 1 / epoch, epoch)
+        study.tell(trial, top - 1 / 9 if last == 9 else None, None if last == 9 else optuna.trial.TrialState.PRUNED)
+    known = [trial.intermediate_values[1] + 1 for trial in study.trials]
+    asked = [hill(study.ask()) for _ in range(5)]
+    assert np.median(asked) > np.median(known[:3])  # the random ones; a single setting may explore
