@@ -67,7 +67,7 @@ with private_copy.opened(client, outcome.model_id) as copy:
     answers = inference.predict(copy.keras(), splits[2].images)
 
 changes = {"model.widths": [8, 16, 24], "model.averaging": "flip_shift"}
-changes |= {"training.epochs": 1, "training.batch_size": 100}
+changes |= {"training.epochs": 1, "training.batch_size": 100, "training.precision": "bfloat16"}
 fast = files.load("cnn_fast", changes)
 seeds.prepare(0, fast.training.precision)
 model = layers.accelerate(models.build(fast.model))
