@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test attacks lint format ui serve results lcbench race bench-train lock
+.PHONY: help tune test attacks audit lint format ui serve results lcbench race bench-train lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ test: lint ## run all checks: lint, then the tests
 
 attacks: $(READY) ## try every attack of docs/security.md, and print what happened to each
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --quiet tests/security
+
+audit: $(READY) ## look the locked requirements up in a database of known vulnerabilities
+	$(ACTIVATE) .ci/audit
 
 lint: $(READY) ## check style, format and types
 	$(ACTIVATE) ruff check .
