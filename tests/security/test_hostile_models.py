@@ -490,5 +490,7 @@ def test_a_wrong_key_file_is_refused_before_any_work(command, victim, tmp_path, 
     with pytest.raises(SystemExit) as end:
         cli.run(command)
     assert end.value.code == cli.WRONG_REQUEST
-    assert "missing.pem cannot be read: No such file or directory" in capfd.readouterr().err
+    sentence = capfd.readouterr().err
+    assert sentence.startswith("fmnist-exp: FMNIST_EXP_SIGNING_KEY=")
+    assert "cannot be read: No such file or directory" in sentence
     assert len(victim.client.search_runs(["0"])) == count
