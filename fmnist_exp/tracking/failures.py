@@ -54,6 +54,8 @@ def explain(error: BaseException) -> str | None:
         reason = f"{reason[:LONGEST]}…"
     if is_full_disk(error):
         return f"the disk is full ({reason}); make room, then run the command again"
+    if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+        return f"the tracking server does not permit this to its user: {reason}; ask for the permission EDIT"
     for kind in type(error).__mro__:
         if sentence := SENTENCES.get(f"{kind.__module__}.{kind.__qualname__}"):
             return sentence.format(reason=reason.rstrip("."))

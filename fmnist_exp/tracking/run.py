@@ -21,6 +21,7 @@ from fmnist_exp import compat
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Metric, Param, Tag
@@ -30,6 +31,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
 PARAMS_PER_REQUEST = 100  # MLflow's limit
+FORBIDDEN = "PERMISSION_DENIED"  # error code of MLflow
 EXPERIMENT_TAGS = {
     ExperimentTag.KIND: "custom_model_development",
     ExperimentTag.PRIMARY_METRIC: Metric.BEST_VAL_ACCURACY,
@@ -137,6 +139,9 @@ def start_run(
         parent: The run whose child the new run becomes.
         run_id: The run to take over; `mlflow run` makes one before it starts a command.
         more_tags: Tags that the run needs from its first moment, because the process may be killed right after it.
+
+    Raises:
+        RequestError: The tracking server does not let its user write there.
     """
     own = {Tag.KIND: kind, Tag.EXPERIMENT: experiment, Tag.NAME: name, **(more_tags or {})}
     if run_id is None:
@@ -144,7 +149,15 @@ def start_run(
         tags |= {str(Tag.PARENT): parent.id} if parent else {}
         tags = {key: without_secrets(value) for key, value in tags.items()}
         experiment_id = parent.experiment_id if parent else _experiment_id(client)
-        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        try:
+            run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        except MlflowException as error:
+            if error.error_code != FORBIDDEN:
+                raise
+            raise RequestError(
+                f"the tracking server lets this user only read the experiment with the id {experiment_id}; ask for the"
+                " permission EDIT there, or name an experiment of your own in MLFLOW_EXPERIMENT_NAME"
+            ) from error
     else:
         client.log_batch(run_id, tags=_tag_entries(own))
     run = Run(client, run_id)
@@ -198,12 +211,16 @@ def close(
 
 
 def discard(client: MlflowClient, run_id: str) -> None:
-    """Delete a run whose execution was given up, together with the models that it logged."""
+    """Delete a run whose execution was given up, and the models that it logged; close it if the user may not delete."""
     experiment_id = client.get_run(run_id).info.experiment_id
-    for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(model.model_id)
     client.set_terminated(run_id, "KILLED")
-    client.delete_run(run_id)  # if the execution is still alive, it can no longer write into the run
+    try:
+        for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+        client.delete_run(run_id)  # if the execution is still alive, it can no longer write into the run
+    except MlflowException as error:
+        if error.error_code != FORBIDDEN:
+            raise
 
 
 def param_text(value: object) -> str:

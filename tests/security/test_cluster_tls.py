@@ -1,4 +1,4 @@
-"""A Dask cluster with the certificates of `fmnist-exp certificates`: who may talk to it, and what others are told."""
+"""A Dask cluster with the certificates of `fmnist-exp certificates`: who may talk to it, and what others hear."""
 
 import gc
 import os
@@ -101,7 +101,7 @@ def addresses(cluster: Certified) -> list[str]:
 
 
 def answer(address: str, context: ssl.SSLContext | None) -> bytes:
-    """What a process of the cluster sends to someone who connects; nothing if it ends the connection instead."""
+    """Return what a process of the cluster sends to someone who connects; nothing if it ends the connection."""
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as plain:
         with suppress(ssl.SSLError, ConnectionError):
@@ -123,6 +123,11 @@ def client_context(settings: dict, folder: Path, certificate: bool) -> ssl.SSLCo
     return context
 
 
+@pytest.mark.attack(
+    "a Dask client without or with a foreign certificate",
+    entry="scheduler, workers, nannies",
+    result="connection closed",
+)
 def test_no_process_of_the_cluster_talks_to_strangers(cluster, foreign, tmp_path):
     member = client_context(cluster.settings, tmp_path, True)
     strangers = [client_context(foreign, tmp_path, True), client_context(foreign, tmp_path, False), None]
@@ -143,6 +148,9 @@ def refusal(address: str, settings: dict) -> str:
     return said
 
 
+@pytest.mark.attack(
+    "a scheduler with a foreign certificate", entry="tune --scheduler", result="refused in one sentence"
+)
 def test_a_driver_is_told_what_is_wrong_with_its_certificate(cluster, foreign, tmp_path):
     assert "has no certificate; set DASK_CONFIG" in refusal(cluster.scheduler, {})
     said = refusal(cluster.scheduler, foreign)
@@ -156,6 +164,7 @@ def test_a_driver_is_told_what_is_wrong_with_its_certificate(cluster, foreign, t
     assert "does not answer" in refusal(cluster.scheduler.replace("tls://", "tcp://"), {})
 
 
+@pytest.mark.attack("a scheduler that asks for plain text", entry="tune --scheduler")
 def test_a_driver_with_certificates_refuses_to_talk_without_tls(open_scheduler, foreign):
     assert "give a tls:// address instead of tcp://" in refusal(open_scheduler, foreign)
     assert "begins with tls:// or tcp://" in refusal(open_scheduler.replace("tcp://", "ws://"), {})
@@ -181,6 +190,7 @@ with LocalCluster(n_workers=0, processes=False, **shown) as local:
 """
 
 
+@pytest.mark.attack("a scheduler that the network reaches without TLS", entry="tune --scheduler", result="one warning")
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
 def test_a_scheduler_that_other_machines_reach_without_tls_gives_one_warning():
     network = f"ip link set lo up && ip addr add {HOST}/32 dev lo"
@@ -198,6 +208,7 @@ def test_a_scheduler_that_other_machines_reach_without_tls_gives_one_warning():
 PAGES = ("/info/main/workers.html", "/info/main/logs.html", "/json/identity.json", "/metrics", "/status")
 
 
+@pytest.mark.attack("reading the HTTP pages of a Dask scheduler", entry="scheduler", result="not found")
 def test_the_http_pages_of_a_scheduler_with_certificates_say_nothing(cluster):
     log = (cluster.folder / "scheduler.log").read_text()
     (address,) = re.findall(r"dashboard at: +(http://127\.0\.0\.1:\d+)", log)
@@ -212,6 +223,7 @@ def listening() -> set[tuple[str, int]]:
     return {tuple(one.laddr) for one in found if one.status == psutil.CONN_LISTEN}
 
 
+@pytest.mark.attack("reading the HTTP pages of local workers", entry="tune", result="not found")
 def test_local_workers_say_nothing_to_other_users_of_this_machine():
     before = listening()
     codes = []

@@ -101,16 +101,20 @@ def postgres(folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: st
 
 @contextlib.contextmanager
 def mlflow_server(
-    folder: Path, database: str, host: str, port: int, namespace: str | None = None, tls: bool = False
+    folder: Path, database: str, host: str, port: int, namespace: str | None = None, tls: bool = False, **users: str
 ) -> Iterator[str]:
-    """An MLflow server that keeps artifacts in the folder, perhaps with certificates there; yields its address."""
+    """An MLflow server that keeps artifacts in the folder, perhaps with certificates there; yields its address.
+
+    Environment variables in `users` turn on MLflow's own authentication.
+    """
     command = [*within(namespace), sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
     command += ["--uvicorn-opts", f"{TLS} --timeout-graceful-shutdown 1"] if tls else []
+    command += ["--app-name", "basic-auth"] if users else []
     address = f"{'https' if tls else 'http'}://{host}:{port}"
     trusted = ssl.create_default_context(cafile=folder / "authority.pem") if tls else None
     # no job runners: they start slowly; and a server on an address of its own must be told which names it has
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SERVER_ALLOWED_HOSTS": f"{host}:{port}"}
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SERVER_ALLOWED_HOSTS": f"{host}:{port}"} | users
 
     def answers() -> bool:
         if namespace:
