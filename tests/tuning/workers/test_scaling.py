@@ -18,7 +18,7 @@ from support.standin import Killer
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import store
-from fmnist_exp.tuning.workers import study_lock, trial
+from fmnist_exp.tuning.workers import certificates, study_lock, trial
 
 needs_postgres = pytest.mark.skipif(not services.has_postgres(), reason="needs PostgreSQL: apt-get install postgresql")
 
@@ -160,22 +160,24 @@ def hosts() -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @needs_postgres
-def test_three_hosts_tune_with_the_real_command(hosts, tmp_path):
+def test_three_hosts_tune_with_the_real_command_over_tls(hosts, tmp_path):
     head, one, two = hosts
     address = hosts[head]
+    certificates.write(tmp_path / "tls.yaml")
+    tls = {"DASK_CONFIG": str(tmp_path / "tls.yaml")}
     with contextlib.ExitStack() as stack:
         databases = stack.enter_context(services.postgres(tmp_path, address, 5432, head))
         server = services.mlflow_server(tmp_path, f"{databases}/mlflow", address, 5000, head)
         tracking = stack.enter_context(server)
-        scheduler = stack.enter_context(services.dask_scheduler(tmp_path, address, 8786, head))
+        scheduler = stack.enter_context(services.dask_scheduler(tmp_path, address, 8786, head, **tls))
         for namespace in (one, two):
             folder = tmp_path / namespace
             folder.mkdir()
-            stack.enter_context(services.dask_worker(folder, scheduler, namespace, namespace))
+            stack.enter_context(services.dask_worker(folder, scheduler, namespace, namespace, **tls))
         command = [*services.within(head), sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "tune_mlp"]
         command += ["--n_trials", "3", "--training.epochs", "1", "--study", "hosts", "--scheduler", scheduler]
         settings = {"MLFLOW_TRACKING_URI": tracking, "FMNIST_EXP_STORAGE": f"{databases}/studies"}
-        settings |= {"PYTHONPATH": str(services.TESTS.parent)}
+        settings |= {"PYTHONPATH": str(services.TESTS.parent), **tls}
         done = subprocess.run(
             command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True, timeout=500
         )
