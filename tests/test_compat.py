@@ -153,6 +153,22 @@ def test_http_protocol_is_an_asyncio_protocol():
     assert issubclass(compat.http_protocol(), asyncio.Protocol)
 
 
+def test_heads_are_checked_as_they_came():
+    import h11
+
+    seen = []
+    connection = h11.Connection(h11.SERVER)
+    compat.check_heads(connection, lambda head: seen.append(head) or b"bad" not in head)
+    connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n")
+    assert isinstance(connection.next_event(), h11.Request)
+    assert seen == [b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n"]
+    other = h11.Connection(h11.SERVER)
+    compat.check_heads(other, lambda head: False)
+    other.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError):
+        other.next_event()
+
+
 def test_an_api_that_is_gone_is_named_with_library_and_version(monkeypatch):
     monkeypatch.delattr("keras.src.random.seed_generator.python_random")
     with pytest.raises(compat.MissingAPIError, match=rf"keras {keras.__version__} has no .*python_random"):

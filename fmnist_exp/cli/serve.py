@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from fmnist_exp.serving.model import ServedModel
 
 LOOPBACK = "127.0.0.1"
-NO_AUTHENTICATION = (
-    "warning: the server listens on {address} and has no authentication: everyone who can reach it can use the model;"
-    " put a reverse proxy in front of it (docs/how-to/serve-a-model.md)"
-)
 
 
 @click.command("serve")
@@ -53,8 +49,8 @@ def serve(model: str, port: int, host: str, allowed_hosts: str) -> None:
     names = hosts_named(allowed_hosts)
     bound = server.listen(host, port)
     address, number = bound.getsockname()[:2]
-    if not ipaddress.ip_address(address).is_loopback:
-        click.echo(NO_AUTHENTICATION.format(address=address), err=True)
+    if warning := open_to_others(address):
+        click.echo(warning, err=True)
 
     def ready(served: ServedModel) -> None:
         gc.freeze()
@@ -66,6 +62,16 @@ def serve(model: str, port: int, host: str, allowed_hosts: str) -> None:
         server.serve(lambda: load(model), bound, limits.Limits(), names, ready)
     except KeyboardInterrupt:  # the usual end of a server
         click.echo("stopped")
+
+
+def open_to_others(address: str) -> str | None:
+    """Return a warning if other machines can reach a server at this address."""
+    if ipaddress.ip_address(address).is_loopback:
+        return None
+    return (
+        f"warning: the server listens on {address} without authentication, so everyone who can reach it can use the"
+        " model; put a reverse proxy in front of it (docs/how-to/serve-a-model.md)"
+    )
 
 
 def hosts_named(names: str) -> Hosts:

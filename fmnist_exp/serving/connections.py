@@ -10,7 +10,6 @@ import re
 import resource
 import socket
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -21,28 +20,12 @@ from fmnist_exp.serving import asgi
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.protocol import RefusedError
 
+BURST = 16  # connections that are accepted before the event loop looks at them
 RESERVED = 64  # file descriptors for everything but connections
 FRAMING = re.compile(rb"^(content-length|transfer-encoding|host)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 BAD_LINES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")  # ended by a bare LF or CR, or folded
 OTHER_VERSION = re.compile(rb"[^\r]* HTTP/(?!1\.[01]\r)")
 OLD_VERSION = re.compile(rb"[^\r]* HTTP/1\.0\r")
-
-
-class Door(socket.socket):
-    """A listening socket. A connection that `admit` refuses for its address is answered with status 503 and closed."""
-
-    admit: Callable[[str], bool]
-
-    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection. Raises ConnectionAbortedError, which asyncio ignores, if it is refused."""
-        accepted, address = super().accept()
-        if self.admit(address[0]):
-            return accepted, address
-        with accepted, suppress(OSError):
-            accepted.setblocking(False)
-            sentence = "The server has too many connections; try again in a second."
-            accepted.send(closing_answer(HTTPStatus.SERVICE_UNAVAILABLE, sentence))
-        raise ConnectionAbortedError
 
 
 class Connections:
@@ -55,12 +38,25 @@ class Connections:
         # the descriptor of a dropped connection is closed by the event loop a moment later, hence the half
         self.limit = min(limits.connections, max(descriptors - RESERVED, 8) // 2)
         self.limit_each = min(limits.address, self.limit - 1)
-        self.number = 0
         self._of: Counter[str] = Counter()  # connections of each client
+        self._new: dict[int, tuple[socket.socket, str]] = {}  # accepted, without a transport; by file descriptor
         self._clients: dict[asyncio.Transport, str] = {}
         self._waiting: dict[asyncio.Transport, None] = {}  # the oldest first
 
-    def admit(self, address: str) -> bool:
+    @property
+    def number(self) -> int:
+        """The number of open connections."""
+        return len(self._new) + len(self._clients)
+
+    def many_are_new(self) -> bool:
+        """Return whether the event loop has not yet looked at many of the connections."""
+        if len(self._new) >= BURST:
+            failed = [number for number, (accepted, _) in self._new.items() if accepted.fileno() < 0]
+            for number in failed:
+                self._forget(self._new.pop(number)[1])
+        return len(self._new) >= BURST
+
+    def admit(self, accepted: socket.socket, address: str) -> bool:
         """Count a connection from this address, and return whether there is a place for it."""
         client = client_of(address)
         if self._of[client] >= self.limit_each:
@@ -68,13 +64,13 @@ class Connections:
         else:
             admitted = self.number < self.limit or self._drop_oldest(None)
         if admitted:
-            self.number += 1
+            self._new[accepted.fileno()] = accepted, client
             self._of[client] += 1
         return admitted
 
     def enter(self, transport: asyncio.Transport) -> None:
         """Note the transport of a connection that was admitted; it waits for its client."""
-        self._clients[transport] = client_of(transport.get_extra_info("peername")[0])
+        self._clients[transport] = self._new.pop(transport.get_extra_info("socket").fileno())[1]
         self.wait(transport)
 
     def wait(self, transport: asyncio.Transport) -> None:
@@ -91,10 +87,12 @@ class Connections:
         self._waiting.pop(transport, None)
         client = self._clients.pop(transport, None)
         if client is not None:
-            self.number -= 1
-            self._of[client] -= 1
-            if not self._of[client]:
-                del self._of[client]
+            self._forget(client)
+
+    def _forget(self, client: str) -> None:
+        self._of[client] -= 1
+        if not self._of[client]:
+            del self._of[client]
 
     def _drop_oldest(self, client: str | None) -> bool:
         """Close the connection that has waited longest, of `client` if given; return whether there is one."""
@@ -104,6 +102,29 @@ class Connections:
         self.leave(oldest)
         oldest.abort()
         return True
+
+
+class Door(socket.socket):
+    """A listening socket. A connection for which there is no place is answered with status 503 and closed."""
+
+    connections: Connections
+
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection, for asyncio, which ignores the two errors that this method raises.
+
+        Raises BlockingIOError if the event loop has to look at earlier connections first, so that a burst of
+        connections does not delay the requests of others, and ConnectionAbortedError if the connection was refused.
+        """
+        if self.connections.many_are_new():
+            raise BlockingIOError
+        accepted, address = super().accept()
+        if self.connections.admit(accepted, address[0]):
+            return accepted, address
+        with accepted, suppress(OSError):
+            accepted.setblocking(False)
+            sentence = "The server has too many connections; try again in a second."
+            accepted.send(closing_answer(HTTPStatus.SERVICE_UNAVAILABLE, sentence))
+        raise ConnectionAbortedError
 
 
 def raise_descriptor_limit(limits: Limits) -> None:

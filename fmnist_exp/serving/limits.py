@@ -56,7 +56,7 @@ class Bodies:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.size = 0  # bytes in memory
-        self._arriving: dict[asyncio.Timeout, None] = {}  # the oldest first
+        self._arriving: dict[asyncio.Timeout, list[bytes]] = {}  # the oldest first
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
         """Return the body of a request, which counts until it is given to `release`.
@@ -70,7 +70,7 @@ class Bodies:
         patience = asyncio.timeout(self.limits.arrival)
         try:
             async with patience:
-                self._arriving[patience] = None
+                self._arriving[patience] = parts
                 await self._collect(receive, parts, patience)
         except BaseException as error:
             self.size -= sum(map(len, parts))
@@ -105,12 +105,15 @@ class Bodies:
             more = message.get("more_body", False)
 
     def _make_room(self, newest: asyncio.Timeout) -> None:
-        oldest = next(iter(self._arriving), newest)
-        self._arriving.pop(oldest, None)
-        if oldest is newest:
-            raise _busy("The server needs its memory for other requests; try again in a second.")
-        if not oldest.expired():
-            oldest.reschedule(asyncio.get_running_loop().time())
+        while self.size > self.limits.bodies:
+            oldest = next(iter(self._arriving), newest)
+            if oldest is newest:
+                raise _busy("The server needs its memory for other requests; try again in a second.")
+            parts = self._arriving.pop(oldest)
+            self.size -= sum(map(len, parts))
+            parts.clear()
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
 
     def _too_large(self) -> RefusedError:
         sentence = f"The body must have at most {self.limits.body // 2**20} MiB; send the images in several requests."

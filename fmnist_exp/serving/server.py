@@ -65,7 +65,7 @@ async def run(
     server: Server, load: Callable[[], ServedModel], bound: Door, ready: Callable[[ServedModel], None]
 ) -> None:
     """Serve in the caller's event loop; the arguments are those of `serve`."""
-    bound.admit = server.connections.admit
+    bound.connections = server.connections
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
         model = await asyncio.to_thread(load)

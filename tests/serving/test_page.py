@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import requests
 from matplotlib import image as pictures
 from playwright.sync_api import Page, expect
 from support.browsers import chromium, needs_chromium
@@ -44,7 +45,7 @@ def open_page(browser, running):
     yield open_page
     for context in contexts:
         context.close()
-    assert [text for text in trouble if "status of 503" not in text] == []
+    assert [text for text in trouble if "status of 503" not in text and "x:y" not in text] == []
     assert [url for url in asked if not url.startswith((running.url, "data:", "blob:"))] == []
 
 
@@ -196,6 +197,20 @@ def test_what_the_server_refuses_is_shown(open_page):
     page.route("**/invocations", lambda route: route.fulfill(status=503, json={"message": "The server is busy."}))
     page.locator("#samples button").first.click()
     expect(page.locator("#answer")).to_have_text("The server is busy.")
+
+
+def test_the_browser_runs_nothing_but_the_page(open_page, running):
+    policy = requests.get(running.url).headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    page = open_page()
+    page.evaluate(
+        "document.addEventListener('securitypolicyviolation', event => (window.stopped ??= []).push(event.effectiveDirective))"
+    )
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x:y onerror=\"window.ran = true\">')")
+    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = true'}))")
+    page.wait_for_function("window.stopped?.length >= 3")
+    assert not page.evaluate("window.ran")
 
 
 def test_the_document_holds_everything():

@@ -45,6 +45,23 @@ def test_answers_as_mlflow_does(served, mlflow_answer, small, change):
     assert list(ours["predictions"][0]) == ["label", "name", "probability", *(f"p{label}" for label in range(10))]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda images: json.dumps({"inputs": images}),
+        lambda images: json.dumps({"instances": images}, indent=1),
+        lambda images: json.dumps({"params": {"a": [1.5, "b"]}, "inputs": images, "z": None}, separators=(",", ":")),
+        lambda images: json.dumps({"inputs": (np.asarray(images)[..., None] + 1e-7).tolist()}),
+    ],
+    ids=["plain", "indented", "with other keys", "(N, 28, 28, 1)"],
+)
+def test_large_requests_in_every_form(write):
+    content = write(np.full((400, 28, 28), 17).tolist()).encode()
+    assert len(protocol.read_images(content, 400)) == 400
+    with pytest.raises(protocol.RefusedError, match="at most 399 images"):
+        protocol.read_images(content, 399)
+
+
 def test_large_requests_are_computed_in_parts(served, data, small):
     images = data.test.images[:600]
     rows = json.loads(served.answer(dumps(images), 1000)[0])["predictions"]

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -10,8 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,9 +42,22 @@ def refused(response: requests.Response, status: int, reason: str) -> None:
     assert len(response.text) < 300  # no echo
 
 
-def connect(url: str) -> socket.socket:
+def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
     address = urlsplit(url)
-    return socket.create_connection((address.hostname, address.port), timeout=30)
+    return socket.create_connection((address.hostname, address.port), timeout=30, source_address=(source, 0))
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What the server sends until it closes the connection."""
+    content = bytearray()
+    with suppress(ConnectionResetError):
+        while part := client.recv(65536):
+            content += part
+    return bytes(content)
+
+
+def gauge(url: str, name: str) -> float:
+    return float(re.search(rf"^{name} (\S+)$", requests.get(f"{url}/metrics", timeout=30).text, re.MULTILINE)[1])
 
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -78,12 +94,12 @@ class Running:
 
 
 @contextmanager
-def serving(store: Store, *arguments: str) -> Iterator[Running]:
-    """`fmnist-exp serve` on a free port, until the block ends."""
+def serving(store: Store, *arguments: str, files: int | None = None) -> Iterator[Running]:
+    """`fmnist-exp serve` on a free port, until the block ends; it may open so many `files`."""
+    limit = None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
     command = [sys.executable, "-m", "fmnist_exp", "serve", "--port", "0", *arguments]
-    with subprocess.Popen(
-        command, cwd=store.folder, env=store.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=store.folder, env=store.environment, preexec_fn=limit, **pipes) as process:
         try:
             line = process.stdout.readline()
             assert "http://" in line, process.stderr.read()
@@ -95,10 +111,10 @@ def serving(store: Store, *arguments: str) -> Iterator[Running]:
 
 
 @contextmanager
-def in_thread(load: object, limits: Limits, warm: bool = True) -> Iterator[str]:
+def in_thread(load: object, limits: Limits, warm: bool = True, hosts: tuple[str, ...] = ()) -> Iterator[str]:
     """The same server inside the tests, for limits and models of their own."""
     bound = server.listen("127.0.0.1", 0)
-    made = server.Server(limits, Hosts())
+    made = server.Server(limits, Hosts(hosts))
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.run(made, load, bound, lambda model: ready.set())))
     thread.start()

@@ -1,0 +1,159 @@
+"""Measure how long a client waits for its answers while 1,000 slow clients hold connections to the same server.
+
+    python -m benchmarks.slow_clients
+
+The benchmark needs a registered champion in the current tracking store. It starts `fmnist-exp serve` on this machine.
+In each round, one client sends requests with one image, one after the other, on one connection and on a new one each:
+first undisturbed, then during each attack. A slow client opens its connection, sends a byte from time to time, and
+connects again when the server closes it. The whole takes about three minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+
+from benchmarks import serving
+from benchmarks.processes import python
+from benchmarks.reporting import processor
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+PAUSE = 1.0  # seconds between two bytes of a slow client
+MANY = [f"127.0.{1 + index // 200}.{1 + index % 200}" for index in range(1000)]
+ATTACKS: dict[str, tuple[list[str], bytes]] = {
+    "heads, one address": (["127.0.0.2"], HEAD),
+    "heads, the client's own address": (["127.0.0.1"], HEAD),
+    "heads, many addresses": (MANY, HEAD),
+    "bodies, one address": (["127.0.0.2"], HEAD + b"Content-Length: 3000\r\n\r\n{"),
+    "bodies, many addresses": (MANY, HEAD + b"Content-Length: 3000\r\n\r\n{"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="models:/fashion-mnist@champion", help="version to serve")
+    parser.add_argument("--clients", type=int, default=1000, help="number of slow clients")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--requests", type=int, default=1000, help="requests of the other client in each turn")
+    return parser
+
+
+def main() -> None:
+    """Measure and print the table. Exits with 1 if an attack doubles the 99th percentile."""
+    arguments = parser().parse_args()
+    image = np.zeros((1, 28, 28), np.uint8)
+    times: dict[tuple[str, bool], list[float]] = {}
+    command = python("fmnist_exp", "serve", "--model", arguments.model)
+    with serving.serving(command, image) as (port, _, _):
+        turn(port, image, arguments.requests, False)  # warm up
+        for _ in range(arguments.rounds):
+            for name in ("undisturbed", *ATTACKS):
+                addresses, sent = ATTACKS.get(name, ([], b""))
+                with attack(port, addresses, sent, arguments.clients if addresses else 0):
+                    for new in (False, True):
+                        found = turn(port, image, arguments.requests, new)
+                        times.setdefault((name, new), []).extend(found)
+    print(f"{processor()}, {os.cpu_count()} cores; {arguments.model}; {arguments.clients} slow clients;", end=" ")
+    print(f"n = {arguments.rounds} × {arguments.requests} requests in each cell\n")
+    sys.exit(0 if report(times) else 1)
+
+
+def turn(port: int, image: np.ndarray, requests: int, new: bool) -> list[float]:
+    """Return the ms of requests one after the other, each on a `new` connection or all on one."""
+    connection, content, times = http.client.HTTPConnection("127.0.0.1", port, timeout=60), serving.body(image), []
+    for _ in range(requests):
+        start = time.perf_counter()
+        serving.ask(connection, content)
+        times.append(1000 * (time.perf_counter() - start))
+        if new:
+            connection.close()
+    connection.close()
+    return times
+
+
+@contextmanager
+def attack(port: int, addresses: Sequence[str], sent: bytes, clients: int) -> Iterator[None]:
+    """Hold slow connections during the block, in a process of their own; it ends by itself after five minutes."""
+    if not clients:
+        yield
+        return
+    arguments = [str(port), str(clients), ",".join(addresses), sent.decode()]
+    code = "import sys; from benchmarks import slow_clients; slow_clients.hold(*sys.argv[1:])"
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"connected\n"
+            yield
+        finally:
+            process.terminate()
+
+
+def hold(port: str, clients: str, addresses: str, sent: str) -> None:
+    """Open the connections, say so, and send a byte on each of them from time to time."""
+    sources, selector = addresses.split(","), selectors.DefaultSelector()
+    threading.Timer(300, os._exit, [1]).start()
+
+    def connect(index: int) -> None:
+        client = socket.socket()
+        client.bind((sources[index % len(sources)], 0))
+        client.settimeout(30)
+        client.connect(("127.0.0.1", int(port)))
+        client.setblocking(False)
+        quietly(lambda: client.send(sent.encode()))
+        selector.register(client, selectors.EVENT_READ, index)
+
+    for index in range(int(clients)):
+        connect(index)
+    print("connected", flush=True)
+    while True:
+        end = time.monotonic() + PAUSE
+        for key in list(selector.get_map().values()):
+            quietly(lambda socket=key.fileobj: socket.send(b"x"))
+        while time.monotonic() < end:
+            for key, _ in selector.select(end - time.monotonic()):  # an answer, or the end of the connection
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+                connect(key.data)
+
+
+def quietly(action: Callable[[], object]) -> None:
+    """Do something with a socket that the server may have closed."""
+    with suppress(OSError):
+        action()
+
+
+def report(times: dict[tuple[str, bool], list[float]]) -> bool:
+    """Print the table; return True if no attack doubles the 99th percentile."""
+    print(
+        "| attack | connection | p50, ms | p99, ms | p99 / undisturbed | largest, ms |\n|---|---|---:|---:|---:|---:|"
+    )
+    held = True
+    for (name, new), found in sorted(times.items(), key=lambda item: item[0][1]):
+        high = percentile(found)
+        ratio = high / percentile(times["undisturbed", new])
+        held = held and ratio < 2
+        kind = "a new one each" if new else "one"
+        print(f"| {name} | {kind} | {statistics.median(found):.2f} | {high:.2f} | {ratio:.2f} | {max(found):.1f} |")
+    print("\nNo attack doubles the 99th percentile." if held else "\nAn attack DOUBLES the 99th percentile.")
+    return held
+
+
+def percentile(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+if __name__ == "__main__":
+    main()
