@@ -15,6 +15,9 @@ from fmnist_exp.errors import RequestError
 PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel holds the shipped experiments inside the package; in the repository they lie beside it.
 EXPERIMENTS = PACKAGE / "experiments" if (PACKAGE / "experiments").is_dir() else PACKAGE.parent / "experiments"
+LONGEST = 100_000  # characters of an experiment file; the shipped ones have 3,000
+ALIASES = 100  # in an experiment file
+DEPTH = 20  # lists and mappings inside each other, in an experiment file
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,7 +40,8 @@ def load(reference: str, overrides: Mapping[str, object] | None = None) -> Exper
         others = f"or one of {shipped}" if shipped else "because this installation lacks the shipped experiments"
         raise RequestError(f"no experiment {reference!r}; give the path of a YAML file, {others}")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"experiment {reference!r} cannot be read: {error}") from error
     return parse(text, path.stem, overrides)
@@ -45,13 +49,33 @@ def load(reference: str, overrides: Mapping[str, object] | None = None) -> Exper
 
 def parse(text: str, name: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
     """Read an experiment from YAML text; `name` is used if the text gives none. Raises RequestError."""
+    if len(text) > LONGEST:
+        raise RequestError(f"experiment {name!r} is too long: at most {LONGEST:,} characters are read")
     try:
+        _check_aliases(text)
         raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last: a number of thousands of digits
         raise RequestError(f"experiment {name!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise RequestError(f"experiment {name!r} must be a mapping of fields")
     return _validate(_apply({"name": name, **raw}, overrides or {}))
+
+
+def _check_aliases(text: str) -> None:
+    """Raise YAMLError for aliases inside of what an anchor names, of which a few lines expand to gigabytes."""
+    anchored: list[bool] = []  # of each list or mapping that is open
+    aliases = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            anchored.append(event.anchor is not None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchored.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+            if any(anchored) or aliases > ALIASES:
+                raise yaml.YAMLError(f"the alias *{event.anchor} is part of what an anchor names, or one of too many")
+        if len(anchored) > DEPTH:
+            raise yaml.YAMLError(f"lists and mappings are nested more than {DEPTH} deep")
 
 
 def override(config: ExperimentConfig, overrides: Mapping[str, object]) -> ExperimentConfig:

@@ -24,13 +24,24 @@ def read_cache(name: str, stamp: str) -> Parsed:
         content: dict[str, Any] = read_arrays(cache_folder() / f"{name}.npz")
         if str(content.pop("stamp")) != stamp:
             raise SourceError("the files have changed since")
-        return Parsed(**{**content, "source": str(content["source"])})
+        parsed = Parsed(**{**content, "source": str(content["source"])})
+        _check(parsed)
+        return parsed
     except FileNotFoundError as error:
         raise SourceError("empty") from error
     except OSError as error:
         raise SourceError(f"unreadable: {error}") from error
     except (DamagedFileError, KeyError, TypeError) as error:  # the last two: other arrays are in it
         raise SourceError("damaged; it is written anew") from error
+
+
+def _check(parsed: Parsed) -> None:
+    """Raise DamagedFileError unless the arrays are images and as many labels of the ten classes."""
+    pairs = (parsed.train_images, parsed.train_labels), (parsed.test_images, parsed.test_labels)
+    for images, labels in pairs:
+        fits = images.shape == (len(labels), 28, 28) and labels.ndim == 1
+        if not fits or images.dtype != np.uint8 or labels.dtype != np.uint8 or labels.max(initial=0) > 9:
+            raise DamagedFileError("it has no images of 28 × 28 pixels with labels from 0 to 9")
 
 
 def write_cache(name: str, stamp: str, parsed: Parsed) -> None:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import math
 import struct
 import zipfile
@@ -23,6 +24,9 @@ CLASS_NAMES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 CSV_FILES = {"train": "fashion-mnist_train.csv", "test": "fashion-mnist_test.csv"}
+LINE_BYTES = 16 * 2**10  # of a CSV file's line; 785 numbers have 3 KiB, and the header 7 KiB
+SLACK = 2**20  # bytes that a source file may have beyond its content, for the headers of gzip
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 CSV_HEADER = ("label", *(f"pixel{i}" for i in range(1, 785)))
 
 
@@ -104,6 +108,7 @@ def read_files(files: Mapping[str, Path], source: str) -> Parsed:
 
 def read_csv(path: Path) -> tuple[Bytes, Bytes]:
     """Return images and labels of a CSV file, which has a header, then a label and 784 pixels in each row."""
+    _check_lines(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = tuple(next(csv.reader(file), ()))
@@ -119,6 +124,17 @@ def read_csv(path: Path) -> tuple[Bytes, Bytes]:
         raise SourceError(f"{path}: no rows after the header")
     rows = np.concatenate(parts)
     return rows[:, 1:].reshape(-1, 28, 28), rows[:, 0]
+
+
+def _check_lines(path: Path) -> None:
+    """Raise SourceError if a line is too long for 785 values, before a parser reads it whole."""
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(LINE_BYTES + 1)
+            if len(line) > LINE_BYTES:
+                raise SourceError(f"{path}: line {number} has more than {LINE_BYTES:,} bytes, expected 785 values")
+            if not line:
+                return
 
 
 def _header_fault(header: tuple[str, ...]) -> str:
@@ -150,6 +166,8 @@ def _checked(path: Path, chunk: pd.DataFrame) -> Bytes:
 def read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> Bytes:
     """Return the array in an IDX file, gzipped or not. Raises SourceError if its shape or digest is wrong."""
     length = math.prod(shape)
+    if (size := path.stat().st_size) > length + SLACK:
+        raise SourceError(f"{path}: {size:,} bytes, expected at most {length + SLACK:,}")
     try:
         with path.open("rb") as plain:
             zipped = plain.peek(2)[:2] == b"\x1f\x8b"  # a browser may unzip a file and keep its name
@@ -185,15 +203,31 @@ def _idx_fault(content: bytes, shape: tuple[int, ...], sha256: str) -> str:
 
 
 def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays in an npz file, by name. Raises DamagedFileError, or OSError if the file cannot be read."""
+    """Return the arrays in an npz file, by name. Raises DamagedFileError, or OSError if the file cannot be read.
+
+    The file must be one that `numpy.savez` wrote, which compresses nothing: no array is larger than its bytes in it.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise DamagedFileError(f"{file.name} is damaged: it has compressed arrays")
+            if sum(entry.file_size for entry in entries) > file.stat().st_size:
+                raise DamagedFileError(f"{file.name} is damaged: its arrays are larger than the file")
             # `read` compares the checksum of the whole entry; np.load(file) reads as far as the array's header says
-            return {
-                name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in archive.namelist()
-            }
-    except OSError:
+            return {entry.filename.removesuffix(".npy"): _array(archive.read(entry)) for entry in entries}
+    except (OSError, DamagedFileError):
         raise
     except Exception as error:  # zipfile and NumPy have a dozen ways to say that bytes are wrong
         raise DamagedFileError(f"{file.name} is damaged: {error}") from error
+
+
+def _array(content: bytes) -> NDArray[np.generic]:
+    """Return an array from the bytes of an npy file, after comparing its shape with their number."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    shape, _, kind = NPY_HEADERS[version](stream)
+    if kind.hasobject or math.prod(shape) * kind.itemsize != len(content) - stream.tell():
+        raise ValueError(f"the shape {shape} of {kind} does not fit its {len(content):,} bytes")
+    array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

@@ -1,5 +1,6 @@
 """The sources of Fashion-MNIST's files: Debian's package, the publisher, and Debian's archive."""
 
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from urllib3.util import Retry
 
-from fmnist_exp.data.formats import IDX_FILES, SourceError
+from fmnist_exp.data.formats import IDX_FILES, SLACK, SourceError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -63,14 +64,15 @@ def download(folder: Path, address: str = OFFICIAL) -> Path:
         ):
             session.mount(address, HTTPAdapter(max_retries=RETRY))
             for file in IDX_FILES.values():
-                _download_file(session, f"{address}{file.name}.gz", folder / f"{file.name}.gz", progress)
+                limit = math.prod(file.shape) + SLACK
+                _download_file(session, f"{address}{file.name}.gz", folder / f"{file.name}.gz", progress, limit)
     except requests.RequestException as error:
         raise SourceError(_short(error)) from error
     return folder
 
 
-def _download_file(session: requests.Session, url: str, target: Path, progress: Progress) -> None:
-    """Download one file; if the transfer breaks off, try once more."""
+def _download_file(session: requests.Session, url: str, target: Path, progress: Progress, limit: int) -> None:
+    """Download one file; if the transfer breaks off, try once more. Raises SourceError after `limit` bytes."""
     task = progress.add_task(target.name, total=None)
     for attempt in range(1, TRANSFERS + 1):
         progress.reset(task)
@@ -80,6 +82,8 @@ def _download_file(session: requests.Session, url: str, target: Path, progress: 
             try:
                 with target.open("wb") as file:
                     for part in response.iter_content(2**16):
+                        if file.tell() + len(part) > limit:
+                            raise SourceError(f"{url} has more than {limit:,} bytes")
                         file.write(part)
                         progress.advance(task, len(part))
                 return

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +22,7 @@ from fmnist_exp.tracking import redact
 from fmnist_exp.tracking.redact import first_line, public
 
 TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would retry for minutes
+TEXT_BYTES = 2**20  # of an artifact that is read as text; an experiment has 4 KiB
 
 
 def connect() -> MlflowClient:
@@ -93,8 +95,12 @@ def download_text(uri: str) -> str:
     """Return a text artifact such as `runs:/RUN_ID/experiment.yaml`. Raises RequestError if that is impossible."""
     connect()
     try:
-        return str(mlflow.artifacts.load_text(uri))
-    except (MlflowException, OSError) as error:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+            if (size := file.stat().st_size) > TEXT_BYTES:
+                raise RequestError(f"{uri} has {size:,} bytes, and at most {TEXT_BYTES:,} are read")
+            return file.read_text(encoding="utf-8")
+    except (MlflowException, OSError, UnicodeDecodeError) as error:
         raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
 
 

@@ -15,6 +15,8 @@ from fmnist_exp.errors import RequestError
 
 FORMAT = 2  # of the file; raise it when the fields below or the memory of a callback change
 
+NOTES_BYTES = 4 * 2**20  # of the metrics, as JSON; 1,000 epochs have 0.5 MiB
+
 Array = NDArray[np.generic]
 
 
@@ -51,12 +53,21 @@ class State:
 
 
 def read(file: Path) -> State | None:
-    """Return the state in a file, or None if the file is incomplete. Raise RequestError if it has another format."""
+    """Return the state in a file, or None if it is incomplete or damaged. Raise RequestError for another format."""
     try:
-        arrays = formats.read_arrays(file)
-    except (OSError, formats.DamagedFileError):
+        return _state(formats.read_arrays(file))
+    except RequestError:
+        raise
+    except (OSError, formats.DamagedFileError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-    notes = json.loads(arrays.pop("notes").tobytes())
+
+
+def _state(arrays: dict[str, Array]) -> State:
+    """Return the state that these arrays describe. What it raises if they describe none depends on what is wrong."""
+    text = arrays.pop("notes").tobytes()
+    if len(text) > NOTES_BYTES:
+        raise ValueError("its notes are too long")
+    notes = json.loads(text)
     if notes.pop("format", 1) != FORMAT:
         hint = "resume with that version, or start again"
         raise RequestError(f"this checkpoint was written by another version of fmnist_exp; {hint}")
