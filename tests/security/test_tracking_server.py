@@ -17,6 +17,7 @@ from support import servers, services
 from support.searches import configure
 
 from fmnist_exp.cli import main
+from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment.run import run_experiment
 from fmnist_exp.registry import versions
@@ -86,14 +87,17 @@ def server(new_database, certificate) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def written(server, small) -> dict[str, str]:
+def written(server, folder, tmp_path_factory) -> dict[str, str]:
     """Write as a user who may edit: a single run, and a search of two trials that registers a version."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))
         log_in(patch, "editor")
-        config = configure(name="one")
+        config = configure(data__source=folder, search__n_trials=2)
+        data = dataset.load(config.data, config.seed)
         with runs.closing(runs.start_run(store.connect(), "train", "one", "one")) as run:
-            run_experiment(config, small, run, score_test=True)
-        result = search.run(SearchRequest(config=configure(search__n_trials=2), workers=1, data=small))
+            model = run_experiment(config, data, run, score_test=True).model_id
+        result = search.run(SearchRequest(config=config, workers=1, data=data))
+        versions.register(run.client, model, run.id, {})  # version 2
         return {"run": run.id, "parent": result.run_id}
 
 
@@ -121,17 +125,18 @@ def test_strangers_read_nothing(server, certificate, written, route):
 
 
 COMMANDS = {
-    "train": ["--experiment", "mlp"],
+    "train": ["--experiment", "mlp", "--training.batch_size", "50"],
+    "ensemble": ["--members", f"{VERSION},{VERSION}"],
     "tune": ["--experiment", "tune_mlp", "--workers", "1"],
     "evaluate": ["--model", VERSION],
-    "promote": ["--version", "1"],
+    "promote": ["--version", "2", "--force"],
     "serve": ["--model", VERSION, "--port", "0"],
 }
 
 
-def refusal(name: str) -> str:
+def refusal(name: str, *more: str) -> str:
     with pytest.raises(RequestError) as refused:  # exit code 2
-        main.main([name, *COMMANDS[name]], standalone_mode=False)
+        main.main([name, *COMMANDS[name], *more], standalone_mode=False)
     said = str(refused.value)
     assert "\n" not in said
     return said
@@ -150,12 +155,15 @@ def test_without_the_right_credentials_a_command_ends_with_one_sentence(server, 
     assert "refuses the credentials (HTTP status 401); set MLFLOW_TRACKING_USERNAME and" in said
 
 
-@pytest.mark.attack("writing as a user who may only read", entry="train, tune")
-@pytest.mark.parametrize("name", ["train", "tune"])
-def test_a_user_who_may_only_read_cannot_write(server, written, name, monkeypatch, data):
+@pytest.mark.attack("writing as a user who may only read", entry="train, tune, evaluate, promote")
+@pytest.mark.parametrize("name", ["train", "tune", "evaluate", "promote"])
+def test_a_user_who_may_only_read_cannot_write(server, written, name, folder, monkeypatch, tmp_path):
     log_in(monkeypatch, "reader")
+    monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path))
     before = MlflowClient().search_runs(["1"])
-    assert "lets this user only read the experiment with the id 1; ask for the permission EDIT" in refusal(name)
+    assert "lets this user only read the experiment with the id 1; ask for the permission EDIT" in refusal(
+        name, "--data.source", folder
+    )
     assert [run.info.run_id for run in MlflowClient().search_runs(["1"])] == [run.info.run_id for run in before]
 
 
