@@ -53,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, file: Path, framed: bool = False) -> Iterator[Page]:
+def opened(browser: Browser, file: Path) -> Iterator[Page]:
     """Open a page, which must run no code of others, ask for nothing and respect its policy."""
     trouble: list[str] = []
     page = browser.new_page()

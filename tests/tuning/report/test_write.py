@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from playwright.sync_api import expect
 from support.browsers import chromium, needs_chromium
 from support.searches import NOON, ended
 
@@ -60,6 +61,39 @@ def written(request, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
     folder = tmp_path_factory.mktemp("study")
     report.write(study_of(request.param), search(request.param), folder)
     return request.param, folder / "study"
+
+
+FRAME = """text => {
+  const frame = document.createElement("iframe");
+  frame.sandbox = "allow-scripts";
+  frame.src = URL.createObjectURL(new Blob([text], {type: "text/html"}));
+  frame.style = "width: 1000px; height: 900px";
+  document.body.append(frame);
+}"""
+
+
+@needs_chromium
+def test_the_page_works_in_the_frame_in_which_mlflow_shows_it(written):
+    _, folder = written
+    problems: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1100, "height": 1000})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))  # where a policy's violations appear
+        page.evaluate(FRAME, (folder / "figures.html").read_text(encoding="utf-8"))
+        plot = page.frame_locator("iframe").locator("#history")
+        point = plot.locator(".points path").first
+        point.scroll_into_view_if_needed()
+        point.hover(force=True)
+        expect(plot.locator(".hoverlayer text").first).to_contain_text("training.learning_rate")
+        ticks = plot.locator(".xtick").all_text_contents()
+        area = plot.locator(".nsewdrag").bounding_box()
+        page.mouse.move(area["x"] + 100, area["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(area["x"] + 300, area["y"] + 150, steps=5)
+        page.mouse.up()
+        expect(plot.locator(".xtick").first).not_to_have_text(ticks[0])  # it has zoomed
+    assert problems == []
 
 
 @needs_chromium
