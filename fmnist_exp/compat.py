@@ -13,7 +13,8 @@ import importlib.metadata
 import operator
 import platform
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,6 +52,18 @@ def keras_nodes(model: keras.Model) -> Mapping[int, Sequence[Any]]:
     """Return the nodes of a model's graph by depth. A node is one call of a layer; the input has the highest depth."""
     network = getattr(model, "_functional", model)  # of a Sequential model
     return cast("Mapping[int, Sequence[Any]]", _attribute("keras", network, "_nodes_by_depth"))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let Keras build networks whose weights have shapes, and no values. They can only be looked at."""
+    module = importlib.import_module("keras.src.backend.common.global_state")
+    forget = _attribute("keras", module, "set_global_attribute")
+    try:
+        with importlib.import_module("keras").StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        forget("uninitialized_variables", [])  # or the end of Keras' next scope would give them values
 
 
 def tensorflow_gradients() -> dict[str, object]:

@@ -38,6 +38,15 @@ def test_keras_nodes_are_those_of_the_layers(functional):
     assert names[1:] == [layer.name for layer in layers[1:]]
 
 
+def test_networks_without_values_have_shapes_and_leave_nothing_behind():
+    with compat.without_values():
+        huge = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10**10)])
+    assert huge.weights[0].shape == (10, 10**10)
+    with keras.StatelessScope():  # its end would give them values
+        pass
+    assert keras.layers.Dense(1)(np.ones((1, 2))).shape == (1, 1)
+
+
 def test_tensorflow_gradients_hold_custom_gradients():
     import tensorflow as tf
 
