@@ -177,8 +177,8 @@ class TrainingConfig(Section):
     """Save the best epoch's model, and after every epoch the state from which a killed run can be resumed."""
     precision: Literal["auto", "measure", "float32", "bfloat16"] = "auto"
     """Precision of the computation; weights stay float32. auto takes bfloat16 if the processor or GPU computes faster
-    in it and the network has hidden layers, otherwise float32; measure times a few steps in both, once per processor
-    and network."""
+    in it and the network has batch normalization, otherwise float32; measure times a few steps in both, once per
+    processor and network."""
     steps_per_execution: int = Field(10, ge=1, le=1000)
     """Number of optimizer steps in each call of the compiled graph."""
 

@@ -46,9 +46,11 @@ def choose(config: ExperimentConfig, data: FashionMNIST) -> Choice:
 
 
 def by_hardware(model: ModelConfig) -> Choice:
-    """Return bfloat16 if it is fast in this process and the network has hidden layers to train, otherwise float32."""
+    """Return bfloat16 if it is fast in this process and the network has batch normalization, otherwise float32."""
     if not _can_profit(model):
         return Choice("float32", "there is no hidden layer to train")
+    if not model.batch_norm:
+        return Choice("float32", "without batch normalization, bfloat16 may cost accuracy")
     found = hardware.bfloat16()
     return Choice("bfloat16" if found.is_fast else "float32", found.reason)
 

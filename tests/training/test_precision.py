@@ -10,7 +10,8 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.training import precision, speed
 
 FAST, SLOW = Bfloat16(True, "AMD EPYC has avx512_bf16"), Bfloat16(False, "the processor has none")
-CONFIG = files.override(ExperimentConfig(), {"model.family": "mlp", "model.widths": [8], "training.batch_size": 50})
+OWN = {"model.family": "mlp", "model.widths": [8], "model.batch_norm": True, "training.batch_size": 50}
+CONFIG = files.override(ExperimentConfig(), OWN)
 MEASURE = files.override(CONFIG, {"training.precision": "measure"})
 
 
@@ -30,6 +31,12 @@ def test_what_has_no_hidden_layer_to_train_gets_float32(small, monkeypatch, name
     monkeypatch.setattr(hardware, "bfloat16", lambda: FAST)
     choice = precision.choose(files.override(ExperimentConfig(), {"training.precision": named, **fields}), small)
     assert (choice.precision, choice.reason) == ("float32", "there is no hidden layer to train")
+
+
+def test_auto_leaves_networks_without_batch_normalization_in_float32(small, monkeypatch):
+    monkeypatch.setattr(hardware, "bfloat16", lambda: FAST)
+    choice = precision.choose(files.override(CONFIG, {"model.batch_norm": False}), small)
+    assert (choice.precision, choice.reason) == ("float32", "without batch normalization, bfloat16 may cost accuracy")
 
 
 def test_measure_takes_the_faster_precision_and_measures_once(small, monkeypatch, tmp_path):
