@@ -118,7 +118,6 @@ def show_registration(registration: Registration, test_accuracy: float | None = 
     console.print(f"gate:  {registration.reason}")
     model = f"models:/{NAME}/{registration.version}"
     console.print(f"serve: fmnist-exp serve --model {model}")
-    console.print(f"   or: mlflow models serve -m {model} --env-manager local --port 8080")
 
 
 def show_verdict(verdict: Verdict) -> None:

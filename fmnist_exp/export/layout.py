@@ -16,10 +16,10 @@ from fmnist_exp import serving
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import checksums
-from fmnist_exp.serving import predictor
 
 KERAS_MODEL, ONNX_MODEL = "data/model.keras", "data/model.onnx"
 DESCRIPTION = "MLmodel"
+PREDICTOR = f"{serving.__name__}.predictor"  # it is not imported here, because that takes ONNX Runtime
 CODE = "code/fmnist_exp/__init__.py", "code/fmnist_exp/serving/__init__.py", "code/fmnist_exp/serving/predictor.py"
 ENVIRONMENT = "conda.yaml", "python_env.yaml", "requirements.txt"
 EXAMPLES = "input_example.json", "serving_input_example.json"
@@ -33,7 +33,7 @@ RECORDED = Path(__file__).with_name("code.sha256")  # digests of the copies that
 FLAVORS: dict[str, dict[str, object]] = {
     "keras": {"data": "data", "save_exported_model": False},
     "python_function": {
-        "loader_module": predictor.__name__,
+        "loader_module": PREDICTOR,
         "data": "data",
         "code": "code",
         "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
@@ -144,9 +144,9 @@ def foreign_code(folder: Path) -> list[str]:
 @functools.cache
 def _known_code(name: str) -> frozenset[str]:
     """Return the digests of this release's copy and of those of earlier releases."""
-    own = dict(
-        zip(CODE, (b"", *(Path(str(module.__file__)).read_bytes() for module in (serving, predictor))), strict=True)
-    )
+    package = Path(str(serving.__file__))
+    copies = b"", package.read_bytes(), package.with_name("predictor.py").read_bytes()
+    own = dict(zip(CODE, copies, strict=True))
     recorded = [line.split() for line in RECORDED.read_text(encoding="utf-8").splitlines()]
     earlier = {digest for digest, path in recorded if f"code/{path}" == name}
     return frozenset({hashlib.sha256(own[name]).hexdigest(), *earlier})

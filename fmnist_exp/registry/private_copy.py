@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import checksums, inspection, layout, signing
-from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tracking.redact import first_line
 
 if TYPE_CHECKING:
     import keras
+
+    from fmnist_exp.serving import predictor
 
 _inspected: set[str] = set()  # digests of the files that this process has found harmless
 
@@ -55,6 +56,8 @@ class PrivateCopy:
 
     def predictor(self, threads: int = 0) -> Predictor:
         """Load the predictor, which computes on `threads` threads; 0 stands for all cores. Raises WorkError."""
+        from fmnist_exp.serving import predictor  # late: it takes ONNX Runtime, and commands print without it
+
         try:
             return Predictor(predictor.load(self.folder / "data", threads), self.name)
         except Exception as error:  # damaged files raise whatever their reader raises

@@ -86,8 +86,14 @@ def install() -> None:
     logging.setLogRecordFactory(log_record)
     logging.captureWarnings(True)
     sys.excepthook = _report
-    sys.unraisablehook = lambda found: _report(found.exc_type, found.exc_value, found.exc_traceback)
+    sys.unraisablehook = _report_ignored
     threading.excepthook = lambda found: _report(found.exc_type, found.exc_value, found.exc_traceback)
+
+
+def _report_ignored(found: "sys.UnraisableHookArgs") -> None:
+    """Report an error of a destructor, except at the end of Python, when half of it is gone already."""
+    if not sys.is_finalizing():
+        _report(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def log_record(*arguments: object, **options: object) -> logging.LogRecord:

@@ -195,8 +195,10 @@ def test_a_failed_run_says_why_and_leaves_the_version_alone(client, version, mon
     monkeypatch.setattr(run_figures, "confusion_matrix", broken)
     monkeypatch.setattr(robustness, "CORRUPTIONS", {"inversion": CORRUPTIONS["inversion"]})
     before = versions.find(client, "1").tags
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SystemExit) as end:
         cli.run(["evaluate", "--model", "models:/fashion-mnist/1"])
+    assert end.value.code == cli.WORK_FAILED
+    assert "a file or a device failed: disk full; " in capsys.readouterr().err
     run = client.search_runs(["0"], order_by=["attribute.start_time DESC"])[0]
     assert (run.info.status, run.data.tags["fmnist.error"]) == ("FAILED", "disk full")
     assert client.list_artifacts(run.info.run_id) == []

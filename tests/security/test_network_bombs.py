@@ -29,7 +29,8 @@ def rewrite(file: Path, change: Any) -> None:
 
 
 def layer(kind: str, **config: Any) -> dict[str, Any]:
-    return {"module": "keras.layers", "class_name": kind, "config": {"name": f"{kind}_{len(str(config))}", **config}, "registered_name": None}
+    named = {"name": f"{kind}_{len(str(config))}", **config}
+    return {"module": "keras.layers", "class_name": kind, "config": named, "registered_name": None}
 
 
 def insert(*added: dict[str, Any]) -> Any:
