@@ -37,7 +37,7 @@ class Connections:
             descriptors = 2 * limits.connections + RESERVED
         # the descriptor of a dropped connection is closed by the event loop a moment later, hence the half
         self.limit = min(limits.connections, max(descriptors - RESERVED, 8) // 2)
-        self.limit_each = min(limits.address, self.limit - 1)
+        self.limit_each = min(limits.address, 3 * self.limit // 4)
         self._of: Counter[str] = Counter()  # connections of each client
         self._new: dict[int, tuple[socket.socket, str]] = {}  # accepted, without a transport; by file descriptor
         self._clients: dict[asyncio.Transport, str] = {}

@@ -19,7 +19,7 @@ class Limits:
     images: int = 10_000  # in one request
     requests: int = 32  # at a time whose body has arrived, the one that is computed included
     connections: int = 2048  # at a time; fewer if the process may not open that many files
-    address: int = 512  # connections from one address at a time
+    address: int = 1536  # connections from one address at a time
     head: float = 10.0  # seconds from the connection, or the last answer, to the end of a request's headers
     arrival: float = 10.0  # seconds for a body
     answer: float = 60.0  # seconds from the end of the body to the answer
