@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import h11
@@ -79,7 +80,15 @@ def accept_any_input(signature: ModelSignature) -> None:
 
 
 def artifact_repository(location: str, tracking_uri: str) -> Any:
-    """Return MLflow's ArtifactRepository for an address, which can list and delete artifacts."""
+    """Return MLflow's ArtifactRepository for an address, which can list and delete artifacts.
+
+    Raises PermissionError for an address on another server than that of the tracking URI, to which MLflow would send
+    the credentials of the tracking server.
+    """
+    there, here = urlsplit(location), urlsplit(tracking_uri)
+    over_http = there.scheme in ("http", "https", "mlflow-artifacts") and bool(there.netloc)
+    if over_http and (there.hostname, there.port or here.port) != (here.hostname, here.port):
+        raise PermissionError(f"its files lie on {there.hostname}, which is not the tracking server")
     module = "mlflow.store.artifact.artifact_repository_registry"
     found = _find("mlflow", module, "get_artifact_repository")(location, tracking_uri=tracking_uri)
     for method in ("list_artifacts", "download_artifacts", "delete_artifacts"):

@@ -80,7 +80,10 @@ def test_artifact_repository_lists_and_deletes(tmp_path):
     repository = compat.artifact_repository(str(tmp_path), "sqlite://")
     assert [entry.path for entry in repository.list_artifacts()] == ["a.txt"]
     assert compat.local_folder(repository) == tmp_path
-    assert compat.local_folder(compat.artifact_repository("https://127.0.0.1/a", "sqlite://")) is None
+    assert compat.local_folder(compat.artifact_repository("https://127.0.0.1/a", "https://127.0.0.1")) is None
+    for foreign in ("https://127.0.0.2/a", "mlflow-artifacts://127.0.0.2/a", "http://127.0.0.1:81/a"):
+        with pytest.raises(PermissionError, match="which is not the tracking server"):
+            compat.artifact_repository(foreign, "http://127.0.0.1:80")
     repository.delete_artifacts("a.txt")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,6 @@
 """Checkpoints among a run's artifacts: the best epoch's model, and the states from which a killed run is resumed."""
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -16,6 +17,7 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.export import signing
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import redact, store
 from fmnist_exp.tracking.names import Artifact, Tag
@@ -64,6 +66,8 @@ class Interrupted:
 
 def find(client: MlflowClient, run_id: str) -> Interrupted:
     """Return the interrupted run. Raises RequestError if there is none, it finished, or it has no complete state."""
+    if os.environ.get(signing.TRUSTED_KEYS):
+        raise RequestError(f"--resume {run_id}: the states of runs are not signed, and {signing.TRUSTED_KEYS} is set")
     try:
         found = client.get_run(run_id)
     except MlflowException as error:

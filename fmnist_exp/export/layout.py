@@ -16,6 +16,7 @@ from fmnist_exp import serving
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import checksums
+from fmnist_exp.export.inspection import texts
 
 KERAS_MODEL, ONNX_MODEL = "data/model.keras", "data/model.onnx"
 DESCRIPTION = "MLmodel"
@@ -49,12 +50,16 @@ FIELDS = {
 
 # what a saved network may consist of: layers and operations of Keras' own
 NETWORKS = {("keras", "Sequential"), ("keras", "DTypePolicy"), ("keras.src.models.functional", "Functional")}
-PARTS = {f"keras.{part}" for part in ("initializers", "layers", "losses", "metrics", "optimizers", "regularizers")}
+PARTS = {f"keras.{part}" for part in ("initializers", "layers", "regularizers")}
 OPERATIONS = "keras.src.ops."
-# layers that contain or call code, or that read a file which their configuration names
+# layers that contain or call code, that read a file which their configuration names, or whose memory cannot be seen
+# from outside: they compute more than their result, or repeat a network that they contain
 UNSAFE_LAYERS = {
     *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
-    *("StringLookup", "IntegerLookup", "TextVectorization"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "MelSpectrogram", "STFTSpectrogram"),
+    *("Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention"),
+    *("TimeDistributed", "Bidirectional", "Wrapper", "RNN", "StackedRNNCells", "SimpleRNN", "LSTM", "GRU"),
+    *("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "SpectralNormalization"),
 }
 
 
@@ -80,9 +85,13 @@ def check(folder: Path) -> None:
 def _check_description(file: Path) -> None:
     """Check that MLmodel names the loader, the code and the files that `packaging.save` names, and nothing else."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
+        texts.check_yaml(content)  # no aliases, with which a short text grows while it is read
+        found = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise WorkError(f"its file {file.name} is not valid YAML") from error
+    except WorkError as error:
+        raise WorkError(f"its file {file.name} cannot be read: {error}") from error
     flavors = found.pop("flavors", None) if isinstance(found, dict) else None
     if not isinstance(flavors, dict):
         raise WorkError(f"its file {file.name} describes no model")
@@ -90,9 +99,9 @@ def _check_description(file: Path) -> None:
     wrong += [flavor for flavor in flavors.keys() | FLAVORS.keys() if flavor not in FLAVORS or flavor not in flavors]
     for flavor, expected in FLAVORS.items():
         fields = flavors[flavor] if isinstance(flavors.get(flavor), dict) else {}
-        texts = {name: fields.get(name) for name in VERSIONS[flavor]}
-        wrong += [name for name, text in texts.items() if not (isinstance(text, str) and PLAIN_VERSION.fullmatch(text))]
-        rest = {name: value for name, value in fields.items() if name not in texts}
+        known = {name: fields.get(name) for name in VERSIONS[flavor]}
+        wrong += [name for name, text in known.items() if not (isinstance(text, str) and PLAIN_VERSION.fullmatch(text))]
+        rest = {name: value for name, value in fields.items() if name not in known}
         wrong += [name for name in rest.keys() | expected.keys() if rest.get(name) != expected.get(name)]
     if wrong:
         shown = ", ".join(sorted(str(name)[:40] for name in wrong)[:5])
@@ -111,6 +120,8 @@ def check_network(folder: Path) -> None:
     try:
         with zipfile.ZipFile(folder / KERAS_MODEL) as archive:
             config = json.loads(archive.read("config.json"))
+        if isinstance(config, dict):
+            config.pop("compile_config", None)  # of an ensemble; it is never read
         _check_part(config)
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, EOFError, RecursionError) as error:
         raise WorkError(f"its file {KERAS_MODEL} is damaged") from error

@@ -29,6 +29,7 @@ def load(file: Path) -> keras.Model:
     with zipfile.ZipFile(file) as archive:
         config: dict[str, Any] = json.loads(archive.read("config.json"))
         stored = _stored(archive.read("model.weights.h5"))
+    config.pop("compile_config", None)  # an ensemble has one; Keras does not read it below either
     with compat.without_values():
         blueprint = keras.saving.deserialize_keras_object(config, safe_mode=True)
     wanted = sum(math.prod(variable.shape) for variable in blueprint.variables)

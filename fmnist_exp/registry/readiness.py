@@ -7,7 +7,7 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from fmnist_exp.backend import setup
+from fmnist_exp.backend import inference, setup
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import layout, packaging
 from fmnist_exp.registry import smoke, versions
@@ -63,7 +63,7 @@ def _compare(found: Readiness, copy: PrivateCopy, images: NDArray[np.uint8]) -> 
     setup.start()
     model = copy.keras()
     try:
-        found.difference = float(np.abs(served - np.asarray(model(images))).max())
+        found.difference = float(np.abs(served - inference.predict(model, images)).max())
     except Exception as error:  # a network of another shape fails in ways of its own
         raise WorkError(f"{copy.name} cannot predict: {first_line(error)}") from error
     found.usable = True

@@ -7,7 +7,6 @@ takes the place of the one that has been waiting for its client longest, so slow
 import asyncio
 import ipaddress
 import re
-import resource
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -32,9 +31,7 @@ class Connections:
     """The open connections of a server, and those of them that wait for their clients."""
 
     def __init__(self, limits: Limits) -> None:
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if descriptors == resource.RLIM_INFINITY:
-            descriptors = 2 * limits.connections + RESERVED
+        descriptors = raise_descriptor_limit(limits)
         # the descriptor of a dropped connection is closed by the event loop a moment later, hence the half
         self.limit = min(limits.connections, max(descriptors - RESERVED, 8) // 2)
         self.limit_each = min(limits.address, 3 * self.limit // 4)
@@ -127,13 +124,18 @@ class Door(socket.socket):
         raise ConnectionAbortedError
 
 
-def raise_descriptor_limit(limits: Limits) -> None:
-    """Let this process open as many files as the limits need, as far as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raise_descriptor_limit(limits: Limits) -> int:
+    """Let this process open as many files as the limits need, as far as the system allows it, and return the number."""
     wanted = 2 * limits.connections + RESERVED
+    try:
+        import resource  # Windows has no such module, and no such limit
+    except ImportError:
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+        soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def client_of(address: str) -> str:

@@ -8,7 +8,7 @@ import uvicorn
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.serving.app import Application
-from fmnist_exp.serving.connections import Connections, Door, connection_class, raise_descriptor_limit
+from fmnist_exp.serving.connections import Connections, Door, connection_class
 from fmnist_exp.serving.hosts import Hosts
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.model import ServedModel
@@ -57,7 +57,6 @@ def serve(
     `load` returns the model. It runs in a thread while the server answers 503; if it raises an error, the server ends.
     `ready` is called with the warm model.
     """
-    raise_descriptor_limit(limits)
     asyncio.run(run(Server(limits, hosts), load, bound, ready))
 
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, unquote_plus
 MASK = "***"
 SHORTEST = 4  # characters; a shorter secret is found in addresses only
 UNMISTAKABLE = 8  # characters from which on a secret that is no plain word is found within other words too
+NO_WORD = 8  # characters from which on a secret is hidden although a public variable has the same value
 TOKEN_LENGTH = 16  # characters from which on a user without a password is taken for a token
 
 # environment variables whose whole value is a secret, and those whose value everybody may see
@@ -112,7 +113,8 @@ def _of_environment(variables: Mapping[str, str]) -> set[str]:
     user, password = (variables.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
     if user and password:
         found.add(_basic(user, password))
-    return found - {value for name, value in variables.items() if PUBLIC_VARIABLE.search(name)}
+    public = {value for name, value in variables.items() if PUBLIC_VARIABLE.search(name)}
+    return {value for value in found if value not in public or len(value) >= NO_WORD}
 
 
 def _of_address(text: str) -> set[str]:

@@ -89,7 +89,7 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_another_description_is_refused(folder, field):
     edit(folder, CHANGES[field])
-    with pytest.raises(WorkError, match=rf"^its file MLmodel is not as fmnist-exp writes it: .*{field}"):
+    with pytest.raises(WorkError, match=rf"^its file MLmodel (is not as fmnist-exp .*{field}|.*has an alias)"):
         layout.check(folder)
 
 
@@ -100,7 +100,7 @@ def test_another_description_is_refused(folder, field):
         ("flavors: []", "describes no model"),
         ("{", "is not valid YAML"),
         ("\0", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML"),
+        ("[" * 5000, "cannot be read: lists and mappings are nested"),
         ("!!python/object/apply:os.system [true]", "is not valid YAML"),
         ("a: " + "b" * 2**16, "has more than 65,536 bytes"),
     ],

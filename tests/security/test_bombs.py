@@ -98,6 +98,8 @@ GRAPHS: dict[str, bombs.Sample] = {
     "weights of negative size": partial(bombs.weights_of_another_size, dims=(-784, -32)),
     "another domain": bombs.another_domain,
     "functions that call functions": bombs.function,
+    "a size that is zero for 1 and 256 images": bombs.size_of_the_batch,
+    "an operator that needs more than its result": bombs.attention,
     "1.5 million operators in 3 MB": bombs.empty_nodes,
     "graphs 5,000 deep": bombs.graphs_in_graphs,
     "half of the ONNX file": partial(bombs.cut, name="model.onnx", share=0.5),

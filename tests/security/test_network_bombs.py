@@ -12,7 +12,7 @@ import pytest
 from fmnist_exp import models
 from fmnist_exp.config.schema import ModelConfig
 from fmnist_exp.errors import WorkError
-from fmnist_exp.export import network
+from fmnist_exp.export import layout, network
 from fmnist_exp.models import ensemble, tta
 
 MANY = 10**9
@@ -50,6 +50,14 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
     return insert(found)(config)
 
 
+METRIC = layer("AUC", num_thresholds=MANY) | {"module": "keras.metrics"}
+
+
+def hidden(config: dict[str, Any]) -> dict[str, Any]:
+    """Put the network inside a layer that repeats it."""
+    return insert(layer("TimeDistributed", layer=layer("Dense", units=4)))(config)
+
+
 BOMBS = {
     "a billion units": (insert(layer("Dense", units=MANY), layer("Dense", units=784)), "weights, and its file holds"),
     "a billion rows": (insert(layer("RepeatVector", n=MANY), layer("GlobalMaxPooling1D")), "bytes for one image"),
@@ -57,7 +65,19 @@ BOMBS = {
 }
 
 
-@pytest.mark.attack("a description that makes Keras allocate gigabytes", entry="the loading of a Keras network")
+@pytest.mark.attack("layers whose memory cannot be seen, and metrics that take it", entry="loading of a Keras network")
+@pytest.mark.parametrize("change", [insert(layer("Attention")), hidden, insert(METRIC)], ids=["attention", "in", "AUC"])
+def test_parts_that_hide_their_memory_are_refused(tmp_path, change):
+    file = tmp_path / layout.KERAS_MODEL
+    file.parent.mkdir()
+    keras.Sequential([keras.Input((28, 28), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(10)]).save(file)
+    layout.check_network(tmp_path)
+    rewrite(file, change)
+    with pytest.raises(WorkError, match="is not a stock Keras layer"):
+        layout.check_network(tmp_path)
+
+
+@pytest.mark.attack("a description that makes Keras allocate gigabytes", entry="loading of a Keras network")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_description_of_a_huge_network_is_refused(tmp_path, name):
     change, reason = BOMBS[name]
@@ -86,6 +106,8 @@ def test_honest_networks_load_with_their_weights(tmp_path, small, family):
     averaged = tta.with_tta(own, NETWORKS[family].model_copy(update={"averaging": "flip_shift"}))
     for number, model in enumerate((own, averaged, ensemble.average([own, models.build(NETWORKS[family])]))):
         file = tmp_path / f"{number}.keras"
+        if number == 2:  # ensembles are logged like this
+            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.save(file)
         found = network.load(file)
         assert all(map(np.array_equal, found.get_weights(), model.get_weights()))

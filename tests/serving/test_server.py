@@ -198,11 +198,11 @@ def test_a_missing_alias_or_version_lists_those_that_exist(reference):
 @pytest.mark.usefixtures("at_the_store")
 def test_a_changed_file_is_refused(registered):
     assert load("models:/fashion-mnist@champion").name == "fashion-mnist version 1"
-    file = registered.files / "data" / "classes.txt"
+    file = registered.files / "requirements.txt"
     content = file.read_bytes()
-    file.write_bytes(content.replace(b"Coat", b"Boat"))
+    file.write_bytes(content.replace(b"numpy", b"numpi"))
     try:
-        with pytest.raises(WorkError, match=r"registered: data/classes\.txt$"):
+        with pytest.raises(WorkError, match=r"registered: requirements\.txt$"):
             load("models:/fashion-mnist@champion")
     finally:
         file.write_bytes(content)

@@ -230,6 +230,46 @@ def function(folder: Path) -> None:
     write_onnx(folder, model)
 
 
+def _written(folder: Path, nodes: Sequence[NodeProto], sizes: Mapping[str, Sequence[int]], opset: int) -> None:
+    """Write a model from images (N, 28, 28) to `y` (N, 10), with these whole numbers among its weights."""
+    weights = [numpy_helper.from_array(np.array(size, np.int64), name) for name, size in sizes.items()]
+    weights.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+    images = helper.make_tensor_value_info("x", TensorProto.UINT8, ("N", 28, 28))
+    answers = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 10))
+    made = helper.make_graph(nodes, "g", [images], [answers], weights)
+    write_onnx(folder, helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
+
+
+def size_of_the_batch(folder: Path) -> None:
+    """Make a result of (N - 1) (256 - N) 10^9 numbers for N images: none for the batches that are tried."""
+    steps = [("Shape", ["x"], "s"), ("Slice", ["s", "i0", "i1"], "n"), ("Sub", ["n", "i1"], "a")]
+    steps += [("Sub", ["i256", "n"], "b"), ("Mul", ["a", "b"], "ab"), ("Mul", ["ab", "many"], "m")]
+    steps += [
+        ("Expand", ["zero", "m"], "big"),
+        ("ReduceSum", ["big", "i0"], "sum"),
+        ("Slice", ["f", "i0", "i10", "i1"], "t"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["xf"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["xf", "rs"], ["f"]),
+    ]
+    nodes += [helper.make_node(kind, given, [result]) for kind, given, result in steps]
+    nodes += [helper.make_node("Add", ["t", "sum"], ["z"]), helper.make_node("Softmax", ["z"], ["y"], axis=1)]
+    sizes = {"i0": [0], "i1": [1], "i10": [10], "i256": [256], "many": [10**9], "rs": [-1, 784]}
+    _written(folder, nodes, sizes, opset=17)
+
+
+def attention(folder: Path) -> None:
+    """Let an operator compute 784 by 784 scores for each image, whose memory its result does not show."""
+    steps = [("Reshape", ["xf", "rs"], "q"), ("Attention", ["q", "q", "q"], "o"), ("Reshape", ["o", "flat"], "of")]
+    steps += [("Slice", ["of", "i0", "i10", "i1"], "z")]
+    nodes = [helper.make_node("Cast", ["x"], ["xf"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node(kind, given, [result]) for kind, given, result in steps]
+    nodes.append(helper.make_node("Softmax", ["z"], ["y"], axis=1))
+    sizes = {"rs": [-1, 1, 784, 1], "flat": [-1, 784], "i0": [0], "i10": [10], "i1": [1]}
+    _written(folder, nodes, sizes, opset=23)
+
+
 def empty_nodes(folder: Path) -> None:
     """Two bytes for each operator become a hundred when they are read: here 3 MB, 300 MB."""
     fields = b"\x0a\x00" * 1_500_000

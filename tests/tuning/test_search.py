@@ -87,7 +87,9 @@ def test_every_trial_is_a_child_run_with_the_status_of_its_state(found):
     status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
     assert found.statuses() == [(status[state], state) for state in states]
     for number, run in enumerate(found.children()):
+        conditions = ("threads", "processor", "backend", "libraries", "code", "dirty", "weights_sha256")
         tags = {name: value for name, value in run.data.tags.items() if name.startswith("fmnist.")}
+        assert all(tags.pop(f"fmnist.{name}") for name in conditions)
         assert tags == {
             "fmnist.kind": "trial",
             "fmnist.experiment": "tiny_search",

@@ -30,7 +30,7 @@ def objective(config, data, run, callbacks) -> TrialResult:
 
 def run(study, small, n_trials, named="auto", **more):
     notices = Notices()
-    config = configure(training__precision=named, search__n_trials=n_trials)
+    config = configure(training__precision=named, search__n_trials=n_trials, model__batch_norm=True)
     given = {"data": small, "objective": objective, "trials_only": True, "callback": notices, **more}
     return search(config, study, **given), notices.about_precision
 

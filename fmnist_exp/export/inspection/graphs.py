@@ -1,8 +1,8 @@
 """Check an ONNX file: its weights are in it, and the sizes of all its results are known before anything is computed.
 
-Which operators a graph uses does not matter then, as long as none of them contains a graph or comes from elsewhere:
-every operator that makes a large tensor of a small one, such as Expand, Tile or ConstantOfShape, is held by the size of
-its result. Keras layers export to dozens of operators, and a list of them would refuse the next one.
+Every operator that makes a large tensor of a small one, such as Expand, Tile or ConstantOfShape, is held by the size of
+its result at the largest batch. So that no smaller batch has larger results, sizes may be taken from the batch and put
+together, but not computed with. Operators that need more memory than their results are not in the list.
 """
 
 import math
@@ -22,6 +22,17 @@ BATCH = 256  # the predictor's images at a time
 PER_IMAGE = 8 * 2**20
 NODES = 10_000  # a network of 100 layers has 500
 SMALL = 1024  # values of a tensor that may be part of the arithmetic of shapes
+NAMES = """
+Abs Acos Add ArgMax Asin Atan AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv
+Cos Cosh DepthToSpace Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool
+GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity LeakyRelu Less LessOrEqual Log LogSoftmax LRN MatMul
+Max MaxPool Mean Min Mish Mul Neg OneHot PRelu Pad Pow Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+ReduceSum Relu Reshape Resize Round Selu Shape Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign SpaceToDepth Split
+Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where
+"""
+OPERATORS = frozenset(NAMES.split())
+ON_SIZES = {"Shape", "Gather", "Slice", "Concat", "Cast", "Constant", "Identity", "Squeeze", "Unsqueeze", "Reshape"}
+WHOLE = (TensorProto.INT32, TensorProto.INT64)  # the types of sizes
 GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 OTHERS = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS, AttributeProto.TYPE_PROTO)
 UNSIZED = (TensorProto.UNDEFINED, TensorProto.STRING)
@@ -55,6 +66,8 @@ def run(file: Path) -> None:
 def _check_node(node: NodeProto) -> None:
     if node.domain not in ("", "ai.onnx"):
         raise WorkError(f"the operator {node.domain}.{node.op_type} is not one of ONNX itself")
+    if node.op_type not in OPERATORS:
+        raise WorkError(f"the operator {node.op_type} is not one of those that are loaded")
     for attribute in node.attribute:
         if attribute.type in GRAPHS:
             raise WorkError(f"the operator {node.op_type} contains a graph of its own (a condition or a loop)")
@@ -97,10 +110,22 @@ def _check_sizes(model: ModelProto, classes: int) -> None:
         helper.make_graph(graph.node, "sketch", given, asked, kept), opset_imports=model.opset_import
     )
     found = shape_inference.infer_shapes(sketch, check_type=True, strict_mode=True, data_prop=True).graph
+    kinds = {info.name: info.type.tensor_type.elem_type for info in (*given, *found.value_info, *found.output)}
+    _check_arithmetic(graph.node, kinds | {weight.name: weight.data_type for weight in kept})
     sizes = {info.name: _bytes(info) for info in (*found.value_info, *found.output)}
     if [d.dim_value for d in found.output[0].type.tensor_type.shape.dim] != [BATCH, classes]:
         raise WorkError(f"its output must be {classes} probabilities for each image, one for each name")
     _check_peak(graph.node, sizes, graph.output[0].name)
+
+
+def _check_arithmetic(nodes: Iterable[NodeProto], kinds: Mapping[str, int]) -> None:
+    """Raise WorkError if a whole number, which may be a size, is computed instead of taken from a shape."""
+    for node in nodes:
+        if not any(kinds.get(name) in WHOLE for name in node.output):
+            continue
+        cast = node.op_type == "Cast" and kinds.get(node.input[0]) not in (*WHOLE, TensorProto.UINT8)
+        if node.op_type not in ON_SIZES or cast:
+            raise WorkError(f"the operator {node.op_type} computes with whole numbers, of which sizes might be made")
 
 
 def _bytes(info: ValueInfoProto) -> int | None:
