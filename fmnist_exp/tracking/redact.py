@@ -18,7 +18,6 @@ from urllib.parse import unquote, unquote_plus
 MASK = "***"
 SHORTEST = 4  # characters; a shorter secret is found in addresses only
 UNMISTAKABLE = 8  # characters from which on a secret that is no plain word is found within other words too
-NO_WORD = 8  # characters from which on a secret is hidden although a public variable has the same value
 TOKEN_LENGTH = 16  # characters from which on a user without a password is taken for a token
 
 # environment variables whose whole value is a secret, and those whose value everybody may see
@@ -114,7 +113,7 @@ def _of_environment(variables: Mapping[str, str]) -> set[str]:
     if user and password:
         found.add(_basic(user, password))
     public = {value for name, value in variables.items() if PUBLIC_VARIABLE.search(name)}
-    return {value for value in found if value not in public or len(value) >= NO_WORD}
+    return {value for value in found if value not in public or not value.isalpha()}
 
 
 def _of_address(text: str) -> set[str]:

@@ -105,6 +105,8 @@ def test_words_that_are_no_secret_stay_readable(tmp_path):
     }
     text = f"12 false true mlflow minioadmin offspring springs {tmp_path}/key.pem"
     assert redact.without_secrets(text) == text
+    redact.os.environ |= {"PGUSER": "fmnist-svc9", "PGPASSWORD": "fmnist-svc9"}
+    assert redact.without_secrets("user fmnist-svc9") == "user ***"
     assert redact.without_secrets("study spring; http://mlflow:mlflow@host") == "study ***; http://***@host"
 
 
