@@ -1,0 +1,44 @@
+"""Confidence intervals of accuracies, and their one form in every text that people read: 93.05% (92.53 to 93.53)."""
+
+from math import sqrt
+from statistics import NormalDist
+
+LEVEL = 0.95  # of every interval that is shown
+
+
+def wilson(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the bounds of Wilson's score interval for an accuracy measured on `count` images.
+
+    The interval is that of Wilson 1927, "Probable inference, the law of succession, and statistical inference",
+    Journal of the American Statistical Association 22 (158), equation 2 solved for the probability. It stays between 0
+    and 1, and it covers the true accuracy about as often as it claims to, also near both ends and for few images. Its
+    few lines spare a command the second that `scipy.stats` takes to import.
+
+    Args:
+        correct: the number of images that are classified correctly.
+        count: the number of images, at least 1.
+        level: the confidence level, between 0 and 1.
+
+    Returns:
+        The lower and the upper bound, as fractions.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, shrunk = correct / count, 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / shrunk
+    half = z * sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / shrunk
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bounds(accuracy: float, count: int) -> tuple[float, float]:
+    """Return the bounds of the 95% interval of an accuracy that was measured on `count` images.
+
+    Use it also for a mean over several copies of the same images, with the number of the images: the interval is then
+    at least as wide as it must be, because such a mean varies less from image to image than a single answer.
+    """
+    return wilson(round(accuracy * count), count)
+
+
+def text(accuracy: float, count: int) -> str:
+    """Return an accuracy with its 95% interval, such as `93.05% (92.53 to 93.53)`."""
+    low, high = bounds(accuracy, count)
+    return f"{accuracy:.2%} ({low * 100:.2f} to {high * 100:.2f})"

@@ -1,0 +1,28 @@
+"""Wilson's intervals: SciPy's are the same, they cover what they claim, and they are written in one form."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from fmnist_exp.evaluation import intervals
+
+
+@pytest.mark.parametrize(("correct", "count"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 9), (9305, 10000)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+def test_scipy_has_the_same_bounds(correct, count, level):
+    found = binomtest(correct, count).proportion_ci(level, method="wilson")
+    assert intervals.wilson(correct, count, level) == pytest.approx((found.low, found.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("accuracy", [0.1, 0.9, 0.94, 0.99])
+def test_the_interval_covers_the_accuracy_as_often_as_it_claims(accuracy):
+    """The exact probability of covering, summed over every possible number of correct answers."""
+    count = 1000
+    found = np.array([intervals.wilson(correct, count) for correct in range(count + 1)])
+    covers = (found[:, 0] <= accuracy) & (accuracy <= found[:, 1])
+    assert binom.pmf(np.arange(count + 1), count, accuracy)[covers].sum() == pytest.approx(0.95, abs=0.015)
+
+
+def test_an_accuracy_is_written_with_its_interval():
+    assert intervals.text(0.9305, 10000) == "93.05% (92.53 to 93.53)"
+    assert intervals.text(1.0, 20) == "100.00% (83.89 to 100.00)"
