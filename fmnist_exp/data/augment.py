@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmnist_exp.config.schema import AugmentationConfig
+from fmnist_exp.data.streams import Stream, generator
 
 Images = NDArray[np.uint8]  # (B, 28, 28)
 OneHot = NDArray[np.float32]  # (B, 10)
@@ -230,7 +231,7 @@ def examples(images: Images, labels: NDArray[np.uint8], config: AugmentationConf
     """Augment the first image of each class; if `config` has both mixup and CutMix, there is a column of each."""
     classes, first = np.unique(labels, return_index=True)
     originals = images[first]
-    random = np.random.default_rng(seed)
+    random = generator(Stream.PREVIEW, seed)
     augmented = [augment(originals, config, random) for _ in range(VARIANTS)]
     one_hot = np.eye(10, dtype=np.float32)[classes]
     mixers = (_mixers(config) * MIXED_COLUMNS)[:MIXED_COLUMNS]

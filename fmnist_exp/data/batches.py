@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
 from fmnist_exp.data.augment import augment, mix
 from fmnist_exp.data.dataset import Split
+from fmnist_exp.data.streams import Stream, generator
 
 Targets = NDArray[Any]  # (N,) whole numbers, or (N, 10) one-hot
 
@@ -23,8 +24,7 @@ def targets(split: Split, training: TrainingConfig) -> Targets:
 def with_copies(config: ExperimentConfig, split: Split) -> Split:
     """Return the images, then `augmentation.copies` augmented copies of each. The copies depend only on the seed."""
     copies, count = config.augmentation.copies, len(split.images)
-    # a branch of the seed that no epoch uses: those are numbers beside it
-    random = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(0,)))
+    random = generator(Stream.COPIES, config.seed)
     images = np.empty(((1 + copies) * count, *split.images.shape[1:]), np.uint8)
     images[:count] = split.images
     for copy in range(1, copies + 1):
@@ -57,7 +57,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], Targets]:
         chosen = self._order[index * self._size : (index + 1) * self._size]
-        random = np.random.default_rng((self._seed, self._epoch, index))
+        random = generator(Stream.AUGMENTATION, self._seed, self._epoch, index)
         images = self._split.images[chosen]
         if not self._augmentation.copies:
             images = augment(images, self._augmentation, random)
@@ -66,4 +66,4 @@ class Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch."""
         self._epoch += 1
-        self._order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._split.images))
+        self._order = generator(Stream.ORDER, self._seed, self._epoch).permutation(len(self._split.images))

@@ -17,6 +17,7 @@ from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data.cache import cache_folder, read_cache, write_cache
 from fmnist_exp.data.formats import IDX_FILES, Bytes, Parsed, SourceError, find_files, read_files
 from fmnist_exp.data.sources import SOURCES, Source
+from fmnist_exp.data.streams import Stream, generator
 from fmnist_exp.errors import RequestError, WorkError
 
 Indices = NDArray[np.intp]
@@ -89,7 +90,7 @@ def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, I
     """
     if not fraction:
         return np.arange(len(labels)), np.arange(0)
-    random = np.random.default_rng(seed)
+    random = generator(Stream.SPLIT, seed)
     share = np.bincount(labels, minlength=10) * fraction
     taken = np.floor(share).astype(int)
     missing = max(1, round(len(labels) * fraction)) - taken.sum()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 
 from fmnist_exp.data.augment import shifted
+from fmnist_exp.data.streams import Stream, generator
 
 Images = NDArray[np.uint8]
 Pixels = NDArray[np.floating] | Images
@@ -91,6 +92,6 @@ def corrupt(name: str, images: Images, severity: int, seed: int) -> Images:
     The random numbers depend on the seed and the name only. So severities differ in strength alone, and a new
     corruption does not change the others.
     """
-    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    random = generator(Stream.CORRUPTION, seed, zlib.crc32(name.encode()))
     corrupted = CORRUPTIONS[name](images, severity, random)
     return np.clip(np.rint(corrupted), 0, 255).astype(np.uint8)

@@ -28,6 +28,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
+from fmnist_exp.data.streams import Stream, generator
 from fmnist_exp.tuning.sampling.encoding import from_unit, row, to_unit
 
 CANDIDATES = 2000  # settings of which the most promising is taken
@@ -55,7 +56,7 @@ class GaussianProcessSampler(BaseSampler):
 
     def __init__(self, startup_trials: int, seed: int) -> None:
         self.startup_trials = startup_trials
-        self.random = np.random.default_rng(seed)
+        self.random = generator(Stream.SAMPLER, seed)
         self.independent = RandomSampler(seed=seed)
         self.process = Process()
 
