@@ -1,6 +1,5 @@
 """The tables and verdicts that benchmarks.training.speed prints."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ CNN_FAST = ("platform", "cnn_fast")
 
 LABELS = {
     "platform": "",
-    "float32": ", float32",
     "stock": ", float32, stock layers, fit's defaults",
     "peer": " in plain Keras",
 }
@@ -140,7 +138,7 @@ class Verdict:
 def verdicts(found: FitsBySeed) -> list[Verdict]:
     """Return the verdicts on the whole fits that exist."""
     ratios = [slower(found, other, least) for other, least in TIMES_AS_LONG.items()]
-    everything = [*accuracies(found), *ratios, precision(found), longest(found), better_mlp(found)]
+    everything = [*accuracies(found), *ratios, longest(found), better_mlp(found)]
     return [verdict for verdict in everything if verdict]
 
 
@@ -168,24 +166,6 @@ def slower(found: FitsBySeed, other: Fitted, wanted: float) -> Verdict | None:
         sentence += f", ended within {max(apart) / 60:.0f} minutes of it"
     ratio = statistics.mean(ratios)
     return Verdict(ratio, wanted, ratio >= wanted, f"{sentence}, wanted {wanted:g}")
-
-
-def precision(found: FitsBySeed) -> Verdict | None:
-    """Compare the test accuracies of `cnn_fast` in bfloat16 and float32: at most one standard error apart.
-
-    The fits count as independent, because after some steps two fits of the same seed share only the split.
-    """
-    pairs = same_seeds(found, CNN_FAST, ("float32", "cnn_fast"))
-    if len(pairs) < 2:
-        return None
-    scores = [[100 * fit.test_accuracy for fit in fits] for fits in zip(*pairs, strict=True)]
-    difference = statistics.mean(scores[0]) - statistics.mean(scores[1])
-    error = math.hypot(*(statistics.stdev(each) / math.sqrt(len(each)) for each in scores))
-    sentence = (
-        f"cnn_fast: test accuracy in bfloat16 minus float32 is {difference:+.2f} percentage points (n = {len(pairs)}),"
-        f" wanted at most {error:.2f}, one standard error"
-    )
-    return Verdict(abs(difference), error, abs(difference) <= error, sentence)
 
 
 def longest(found: FitsBySeed) -> Verdict | None:

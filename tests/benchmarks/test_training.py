@@ -24,7 +24,6 @@ def test_verdicts_compare_fits_of_the_same_seed():
     found = {
         ("platform", "cnn_fast"): {0: Fit(80, 0.934, 0.93, ended=1000), 2: Fit(40, 0.932, 0.93, ended=2000)},
         ("stock", "cnn_fast"): {0: Fit(200, 0.99, 0.93), 1: Fit(900, 0.99, 0.93), 2: Fit(40, 0.99, 0.93)},
-        ("float32", "cnn_fast"): {0: Fit(100, 0.930, 0.93), 1: Fit(100, 0.99, 0.93), 2: Fit(100, 0.933, 0.93)},
         ("peer", "deep_cnn_keras"): {0: Fit(1200, 0.93, 0.93, ended=2200), 2: Fit(560, 0.93, 0.93, ended=2600)},
         ("platform", "cnn_95"): {0: Fit(3601, 0.9501, 0.95)},
         ("platform", "mlp"): {0: Fit(100, 0.91, 0.91)},
@@ -37,32 +36,19 @@ def test_verdicts_compare_fits_of_the_same_seed():
     assert "20 minutes" in peer.sentence
     stock = report.slower(found, ("stock", "cnn_fast"), 2)
     assert (stock.value, stock.reached) == (pytest.approx((2.5 + 1) / 2), False)
-    same = report.precision(found)
-    # standard errors of the means: half of the difference of two scores
-    assert (same.value, same.wanted) == (pytest.approx(0.15), pytest.approx((0.1**2 + 0.15**2) ** 0.5))
     assert (report.longest(found).value, report.longest(found).reached) == (3601, False)
     assert report.better_mlp(found) is None
-    assert len(report.verdicts(found)) == 6
-
-
-def test_different_accuracies_of_two_precisions_are_reported():
-    found = {
-        ("platform", "cnn_fast"): {0: Fit(80, 0.934, 0.93), 2: Fit(40, 0.932, 0.93)},
-        ("float32", "cnn_fast"): {0: Fit(100, 0.930, 0.93), 2: Fit(100, 0.929, 0.93)},
-    }
-    assert not report.precision(found).reached
-    assert report.verdicts({}) == []
+    assert len(report.verdicts(found)) == 5
 
 
 def test_the_folder_knows_its_fits(tmp_path, capsys):
     assert fits.known_fits(tmp_path) == ({}, [f"{name} ({kind}, seed {seed})" for kind, name, seed in fits.FITS])
     expected = {
         ("platform", "cnn_fast"): {1: Fit(80.0, 0.934, 0.93, 1000.0, 90.0, 5.0)},
-        ("float32", "cnn_fast"): {1: Fit(120.0, 0.93, 0.93, ended=6.0)},
         ("stock", "cnn_fast"): {1: Fit(170.0, 0.93, 0.92, ended=6.0)},
         ("peer", "deep_cnn_keras"): {0: Fit(30.0, 0.931, 0.93, ended=7.0)},
     }
-    for kind in ("platform", "float32", "stock"):
+    for kind in ("platform", "stock"):
         fits.write(fits.result_file(tmp_path, kind, "cnn_fast", 1), expected[kind, "cnn_fast"][1])
     for seed, accuracy in ((0, 0.931), (1, 0.92)):  # the second is unfinished
         (tmp_path / f"deep_cnn_keras-{seed}").mkdir()
@@ -70,7 +56,7 @@ def test_the_folder_knows_its_fits(tmp_path, capsys):
         (tmp_path / f"deep_cnn_keras-{seed}/curve.json").write_text(json.dumps({"epochs": [epoch], "done": False}))
     found, missing = fits.known_fits(tmp_path)
     assert found == expected
-    assert len(missing) == len(fits.FITS) - 4
+    assert len(missing) == len(fits.FITS) - 3
     report.show_fits(found, missing)
     assert "deep_cnn_keras (peer, seed 1)" in capsys.readouterr().out.replace("\n", " ")
 

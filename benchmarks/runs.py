@@ -1,0 +1,140 @@
+"""The runs that benchmarks make with `fmnist-exp train` and find again: by settings, code, libraries and machine.
+
+A number belongs to the code that computed it. A run is therefore found only if the modules that determine a network
+were the same at its commit as they are now, and if libraries, backend, processor and number of threads are the same.
+Other modules, such as those that serve models, may differ.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from benchmarks import processes
+from benchmarks.processes import PROJECT
+from benchmarks.reporting import processor
+from fmnist_exp.config import files
+from fmnist_exp.config.fields import flatten
+from fmnist_exp.experiment import conditions
+from fmnist_exp.tracking import store
+from fmnist_exp.tracking.names import Metric, Tag
+from fmnist_exp.tracking.run import LIBRARIES, param_text
+
+# the parts of fmnist_exp that determine the weights of a network and its accuracy
+DETERMINING = ("backend", "compat.py", "config", "data", "evaluation", "experiment", "models", "training")
+# the conditions that must be equal; the code has a rule of its own, see `Runs.find`
+EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
+NOT_OF_THE_FIT = ("gate.", "score_test")  # fields that change nothing about a network
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that a benchmark needs: an experiment, and what differs from its file."""
+
+    experiment: str
+    overrides: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        """The experiment with its overrides, as people read it."""
+        return " ".join([self.experiment, *(f"{key}={value}" for key, value in self.overrides.items())])
+
+
+class Runs:
+    """The runs of one MLflow experiment that were computed by this code, with these libraries, on this machine."""
+
+    def __init__(self, name: str) -> None:
+        """Connect to the store that MLFLOW_TRACKING_URI names, by default the repository's own.
+
+        Raises SystemExit if the package has changes that were not committed.
+        """
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = name
+        self._conditions = conditions.current()
+        if self._conditions[Tag.DIRTY] != "false":
+            raise SystemExit("Commit the changes of fmnist_exp first: a number must name the code that computed it.")
+        self.commit = git("rev-parse", "HEAD")
+        self.code = code_digest(self.commit)
+        self._client, self._name = store.connect(), name
+
+    def find(self, wanted: Wanted) -> Run | None:
+        """Return the newest finished run of `wanted`, or None."""
+        config = files.load(wanted.experiment, {key: str(value) for key, value in wanted.overrides.items()})
+        fields = {key: value for key, value in flatten(config).items() if not key.startswith(NOT_OF_THE_FIT)}
+        if fields["training.precision"] == "auto":  # a run logs the precision that was chosen for it
+            del fields["training.precision"]
+        for run in self.finished(wanted.experiment):
+            if all(_same(run.data.params.get(key), value) for key, value in fields.items()):
+                return run
+        return None
+
+    def finished(self, experiment: str) -> list[Run]:
+        """Return the finished runs of an experiment under the same conditions, the newest first."""
+        kept = self._client.get_experiment_by_name(self._name)
+        query = f"tags.`{Tag.EXPERIMENT}` = '{experiment}' and attributes.status = 'FINISHED'"
+        found = self._client.search_runs([kept.experiment_id], query) if kept else []
+        return [run for run in found if self._belongs(run)]
+
+    def train(self, wanted: Wanted) -> None:
+        """Run `fmnist-exp train`. Raises CalledProcessError if it fails."""
+        self.command("train", experiment=wanted.experiment, **wanted.overrides)
+
+    def command(self, name: str, **options: object) -> None:
+        """Run a command of fmnist-exp. Raises CalledProcessError if it fails."""
+        arguments = processes.python("fmnist_exp", name, *processes.options(options))
+        print(*arguments[2:], flush=True)
+        subprocess.run(arguments, check=True, cwd=PROJECT)
+
+    def curve(self, run: Run, metric: str) -> list[float]:
+        """Return the values of a metric by epoch."""
+        return [float(point.value) for point in self._client.get_metric_history(run.info.run_id, metric)]
+
+    def describe(self) -> str:
+        """Return in one sentence the code, the libraries and the machine that computed the numbers."""
+        libraries = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
+        return (
+            f"Code: commit {self.commit[:9]}, digest {self.code} of the modules that determine a network. Libraries:"
+            f" {libraries}; digest of all versions {self._conditions[Tag.LIBRARIES]}. Machine:"
+            f" {self._conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}."
+        )
+
+    def _belongs(self, run: Run) -> bool:
+        """Return whether the run was computed by this code under these conditions."""
+        tags = run.data.tags
+        if any(tags.get(tag) != self._conditions[tag] for tag in EQUAL) or tags.get(Tag.DIRTY) != "false":
+            return False
+        return code_digest(tags.get(Tag.GIT_COMMIT, "")) == self.code
+
+
+@functools.cache
+def code_digest(commit: str) -> str:
+    """Return a digest of the modules that determine a network, as a commit has them; empty if Git does not know it."""
+    paths = [f"fmnist_exp/{part}" for part in DETERMINING]
+    content = git("ls-tree", commit, "--", *paths) if commit else ""
+    return hashlib.sha256(content.encode()).hexdigest()[:12] if content else ""
+
+
+def git(*arguments: str) -> str:
+    """Return what a Git command prints, empty if it fails."""
+    done = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True)
+    return "" if done.returncode else done.stdout.strip()
+
+
+def accuracy(run: Run, split: str) -> float:
+    """Return the accuracy of a run's network on "validation" or "test", in percent."""
+    return 100 * float(run.data.metrics[Metric.TEST_ACCURACY if split == "test" else Metric.BEST_VAL_ACCURACY])
+
+
+def _version(library: str) -> str:
+    return importlib.metadata.version(library)
+
+
+def _same(logged: str | None, value: object) -> bool:
+    return logged == param_text(value) or logged == json.dumps(value)
