@@ -1,8 +1,9 @@
 """Fit a recipe of this folder and write the result of each epoch, so that the fit can be stopped and resumed.
 
 FOLDER/curve.json has one entry per epoch: `seconds` of fitting so far (steps, validation and the recipe's own
-callbacks, but neither the scoring of the test set nor saving), `val_accuracy`, `val_loss`, `test_accuracy`, and when
-the epoch `ended`, in seconds since 1970.
+callbacks, but not saving), `val_accuracy`, `val_loss`, and when the epoch `ended`, in seconds since 1970. The test set
+is scored once, after the last epoch: `test_accuracy` and `val_accuracy` beside the epochs are those of the finished
+network, which has the weights that the recipe's early stopping restores.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from keras import callbacks, utils
+from keras import Model, callbacks, utils
 from keras.models import load_model
 
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data import dataset
+
+LAST, BEST = "state.keras", "least_loss.keras"  # the network of the last epoch, and of that with the least val_loss
 
 
 def main(recipe: ModuleType) -> None:
@@ -27,50 +30,53 @@ def main(recipe: ModuleType) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=recipe.EPOCHS)
     parser.add_argument("--images", type=int, help="number of training images (default: all)")
-    parser.add_argument("--until", type=float, default=1.0, help="test accuracy at which the fit ends")
     arguments = parser.parse_args()
-    train(recipe, arguments.folder, arguments.seed, arguments.epochs, arguments.images, arguments.until)
+    train(recipe, arguments.folder, arguments.seed, arguments.epochs, arguments.images)
 
 
-def train(
-    recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int | None = None, until: float = 1.0
-) -> None:
-    """Fit to the end or to a test accuracy of `until`; resume after the last epoch of an earlier call."""
+def train(recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int | None = None) -> None:
+    """Fit to the end, after the last epoch of an earlier call, and score the finished network on the test set, once."""
     folder.mkdir(parents=True, exist_ok=True)
     known = read(folder)
-    if known["done"] or any(epoch["test_accuracy"] >= until for epoch in known["epochs"]):
+    if known["done"]:
         return
     images_of = dataset.load(DataConfig(), seed)
     x, y = recipe.inputs(images_of.train.images[:images]), images_of.train.labels[:images]
     utils.set_random_seed(seed + len(known["epochs"]))
-    model = load_model(folder / "state.keras") if known["epochs"] else recipe.build()
+    model = load_model(folder / LAST) if known["epochs"] else recipe.build()
     own = recipe.recipe_callbacks(folder)
-    tests = recipe.inputs(images_of.test.images), images_of.test.labels
     model.fit(
         x,
         y,
         initial_epoch=len(known["epochs"]),
         epochs=epochs,
         validation_data=(recipe.inputs(images_of.validation.images), images_of.validation.labels),
-        callbacks=[*own, Curve(folder, known, own, tests, until)],
+        callbacks=[*own, Curve(folder, known, own)],
         verbose=2,
     )
-    known["done"] = known["epochs"][-1]["test_accuracy"] < until
-    write(folder, known)
+    restored = any(getattr(callback, "restore_best_weights", False) for callback in own)
+    finished = load_model(folder / (BEST if restored else LAST))
+    known |= {
+        f"{split.name.removesuffix('idation')}_accuracy": accuracy(finished, recipe.inputs(split.images), split.labels)
+        for split in (images_of.validation, images_of.test)
+    }
+    write(folder, {**known, "done": True})
+
+
+def accuracy(model: Model, x: Any, labels: Any) -> float:
+    return float(model.evaluate(x, labels, batch_size=1000, verbose=0, return_dict=True)["accuracy"])
 
 
 class Curve(callbacks.Callback):
     """Writes the curve. It comes last, so that the time of the recipe's own callbacks counts."""
 
-    def __init__(
-        self, folder: Path, known: dict[str, Any], own: list[Any], tests: tuple[Any, Any], until: float
-    ) -> None:
+    def __init__(self, folder: Path, known: dict[str, Any], own: list[Any]) -> None:
         super().__init__()
-        self.folder, self.known, self.own, self.tests, self.until = folder, known, own, tests, until
+        self.folder, self.known, self.own = folder, known, own
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Show the earlier epochs to the recipe's callbacks, which Keras does not save."""
-        for callback in self.own:
+        for callback in (callback for callback in self.own if hasattr(callback, "best")):
             for epoch in self.known["epochs"]:
                 better = epoch["val_loss"] < (float("inf") if callback.best is None else callback.best)
                 if better:
@@ -85,13 +91,13 @@ class Curve(callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         epochs = self.known["epochs"]
         seconds = time.perf_counter() - self.start + (epochs[-1]["seconds"] if epochs else 0)
-        _, test_accuracy = self.model.evaluate(*self.tests, batch_size=1000, verbose=0)
         measured = {name: float(logs[name]) for name in ("val_accuracy", "val_loss")}
-        epochs.append({"seconds": seconds, **measured, "test_accuracy": float(test_accuracy), "ended": time.time()})
-        self.model.save(self.folder / "new.keras")
-        os.replace(self.folder / "new.keras", self.folder / "state.keras")
+        better = measured["val_loss"] < min((epoch["val_loss"] for epoch in epochs), default=float("inf"))
+        epochs.append({"seconds": seconds, **measured, "ended": time.time()})
+        for name in (BEST, LAST) if better else (LAST,):
+            self.model.save(self.folder / "new.keras")
+            os.replace(self.folder / "new.keras", self.folder / name)
         write(self.folder, self.known)
-        self.model.stop_training |= test_accuracy >= self.until
 
 
 def read(folder: Path) -> dict[str, Any]:

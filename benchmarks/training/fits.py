@@ -6,6 +6,7 @@ Usage (by this module): python -m benchmarks.training.fits EXPERIMENT SEED FILE 
 """
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -19,7 +20,9 @@ from typing import Any
 from benchmarks import processes
 from fmnist_exp.config import files
 
-WANTED = 0.93  # on the test set; a peer that reaches it is done
+# Validation accuracy whose time is compared: half a percentage point below what cnn_fast and deep_cnn end with. Every
+# seed of both gets there; at the end itself, chance would decide which seeds do.
+WANTED = 0.925
 SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4, 5)
 # "platform" runs the project's command; "stock" and "peer" run Keras' `fit`
 OVERRIDES: dict[str, dict[str, str]] = {"platform": {}, "stock": {"training.precision": "float32"}}
@@ -43,11 +46,12 @@ class Fit:
     """The result of a fit."""
 
     seconds: float  # of fitting: steps, validation, callbacks
-    test_accuracy: float
-    val_accuracy: float
+    test_accuracy: float  # of the finished network, scored once
+    val_accuracy: float  # of the finished network
     mebibytes: float | None = None  # peak memory of the process
     wall: float | None = None  # seconds from the process' start to its end
     ended: float | None = None  # seconds since 1970
+    reached: float | None = None  # seconds of fitting until WANTED was reached on the validation images
 
 
 def fit(folder: Path, kind: str, name: str, seed: int) -> Fit:
@@ -63,11 +67,12 @@ def fit(folder: Path, kind: str, name: str, seed: int) -> Fit:
 
 def platform(folder: Path, name: str, seed: int, overrides: Mapping[str, str]) -> Fit:
     """Run the command `fmnist-exp train` with a tracking store in `folder`."""
-    fields = processes.options({"experiment": name, "seed": seed, **overrides})
+    fields = processes.options({"experiment": name, "seed": seed, "score_test": "true", **overrides})
     wall, mebibytes = command(processes.python("fmnist_exp", "train", *fields), folder)
-    metrics = newest(folder)
-    val_accuracy = metrics.get("averaged_val_accuracy", metrics["best_val_accuracy"])
-    return Fit(metrics["fit_seconds"], metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time())
+    metrics, curve = newest(folder)
+    seconds, val_accuracy = metrics["fit_seconds"], metrics["best_val_accuracy"]
+    reached = seconds_to_wanted([*curve, (seconds, val_accuracy)])
+    return Fit(seconds, metrics["test_accuracy"], val_accuracy, mebibytes, wall, time.time(), reached)
 
 
 def stock(folder: Path, name: str, seed: int) -> None:
@@ -77,8 +82,8 @@ def stock(folder: Path, name: str, seed: int) -> None:
 
 
 def peer(folder: Path, name: str, seed: int) -> None:
-    """Fit a recipe of benchmarks/peers to its end, or until it reaches WANTED on the test set after an epoch."""
-    options = processes.options({"seed": seed, "until": WANTED})
+    """Fit a recipe of benchmarks/peers to its end."""
+    options = processes.options({"seed": seed})
     command(processes.python(f"benchmarks.peers.{name}", folder / f"{name}-{seed}", *options), folder)
 
 
@@ -97,9 +102,7 @@ def known_fits(folder: Path) -> tuple[dict[Fitted, dict[int, Fit]], list[str]]:
 def known(folder: Path, kind: str, name: str, seed: int) -> Fit | None:
     """Return the result of a fit if the folder has it; None if it is missing or unfinished."""
     if kind == "peer":
-        epochs = read_curve(folder / f"{name}-{seed}")
-        best = good_enough(epochs["epochs"], WANTED)
-        return best if epochs["done"] or (best and best.test_accuracy >= WANTED) else None
+        return peers_fit(read_curve(folder / f"{name}-{seed}"))
     file = result_file(folder, kind, name, seed)
     return Fit(**json.loads(file.read_text())) if file.exists() else None
 
@@ -111,13 +114,24 @@ def result_file(folder: Path, kind: str, name: str, seed: int) -> Path:
     return folder / f"{name}{'-stock' if kind == 'stock' else ''}-{seed}-{digest}.json"
 
 
-def good_enough(epochs: Sequence[dict[str, float]], wanted: float) -> Fit | None:
-    """Return the first epoch that reaches `wanted` on the test set, else the best one; None without epochs."""
-    reached = [epoch for epoch in epochs if epoch["test_accuracy"] >= wanted]
-    best = reached[0] if reached else max(epochs, key=lambda epoch: epoch["test_accuracy"], default=None)
-    if not best:
+def peers_fit(curve: Mapping[str, Any]) -> Fit | None:
+    """Return the result of a finished curve of benchmarks/peers, or None."""
+    if not curve["done"] or "test_accuracy" not in curve:
         return None
-    return Fit(best["seconds"], best["test_accuracy"], best["val_accuracy"], ended=best.get("ended"))
+    epochs = curve["epochs"]
+    seconds, val_accuracy = epochs[-1]["seconds"], curve["val_accuracy"]
+    points = [(epoch["seconds"], epoch["val_accuracy"]) for epoch in epochs]
+    reached = seconds_to_wanted([*points, (seconds, val_accuracy)])
+    return Fit(seconds, curve["test_accuracy"], val_accuracy, ended=epochs[-1]["ended"], reached=reached)
+
+
+def seconds_to_wanted(curve: Sequence[tuple[float, float]]) -> float | None:
+    """Return the time at which a fit reached WANTED on the validation images, or None: the same rule for everyone.
+
+    `curve` has the seconds of fitting and the validation accuracy after each epoch, then those of the finished network,
+    with the weights and the averaging of answers with which it is used.
+    """
+    return next((seconds for seconds, accuracy in curve if accuracy >= WANTED), None)
 
 
 def read_curve(folder: Path) -> dict[str, Any]:
@@ -139,13 +153,17 @@ def command(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, used.ru_maxrss / 1024
 
 
-def newest(folder: Path) -> dict[str, float]:
-    """Return the metrics of the newest run in the folder's store."""
+def newest(folder: Path) -> tuple[dict[str, float], list[tuple[float, float]]]:
+    """Return the metrics of the newest run in the folder's store, and its curve of validation accuracies."""
     from mlflow import MlflowClient
 
     client = MlflowClient(processes.store(folder))
-    runs = client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
-    return dict(runs[0].data.metrics)
+    run = client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
+    seconds, accuracies = (
+        [entry.value for entry in client.get_metric_history(run.info.run_id, name)]
+        for name in ("epoch_seconds", "val_accuracy")
+    )
+    return dict(run.data.metrics), list(zip(itertools.accumulate(seconds), accuracies, strict=True))
 
 
 def write(file: Path, fit: Fit) -> None:
@@ -179,18 +197,24 @@ def fit_stock(name: str, seed: int, file: Path) -> None:
     stopping = keras.callbacks.EarlyStopping(
         config.training.monitor, patience=config.training.epochs, restore_best_weights=True
     )
+    times: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *epoch: times.append(time.perf_counter() - start))
     start = time.perf_counter()
     history = model.fit(
         feed,
         epochs=config.training.epochs,
         validation_data=(loaded.validation.images, targets(loaded.validation, config.training)),
-        callbacks=[*([callbacks.AveragedWeights()] if config.training.ema else []), stopping],
+        callbacks=[*([callbacks.AveragedWeights()] if config.training.ema else []), stopping, clock],
         verbose=0,
     )
     seconds = time.perf_counter() - start
-    answers = inference.predict(tta.with_tta(model, config.model), loaded.test.images)
-    test_accuracy = float((answers.argmax(axis=1) == loaded.test.labels).mean())
-    write(file, Fit(seconds, test_accuracy, max(history.history["val_accuracy"]), ended=time.time()))
+    averaged = tta.with_tta(model, config.model)
+    val_accuracy, test_accuracy = (
+        float((inference.predict(averaged, split.images).argmax(axis=1) == split.labels).mean())
+        for split in (loaded.validation, loaded.test)
+    )
+    curve = [*zip(times, history.history["val_accuracy"], strict=True), (seconds, val_accuracy)]
+    write(file, Fit(seconds, test_accuracy, val_accuracy, ended=time.time(), reached=seconds_to_wanted(curve)))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import json
 import platform
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
 from benchmarks import reporting
-from benchmarks.peers import deep_cnn_keras, funnel_mlp_keras
+from benchmarks.peers import curve, deep_cnn_keras, funnel_mlp_keras
 from benchmarks.training import contestants, fits, profile, report, speed
 from benchmarks.training.fits import Fit
 from fmnist_exp.training.optimizers import Muon
@@ -22,9 +24,15 @@ def test_the_peers_have_the_published_number_of_parameters(small, recipe, parame
 
 def test_verdicts_compare_fits_of_the_same_seed():
     found = {
-        ("platform", "cnn_fast"): {0: Fit(80, 0.934, 0.93, ended=1000), 2: Fit(40, 0.932, 0.93, ended=2000)},
+        ("platform", "cnn_fast"): {
+            0: Fit(80, 0.934, 0.93, ended=1000, reached=60),
+            2: Fit(40, 0.932, 0.93, ended=2000, reached=40),
+        },
         ("stock", "cnn_fast"): {0: Fit(200, 0.99, 0.93), 1: Fit(900, 0.99, 0.93), 2: Fit(40, 0.99, 0.93)},
-        ("peer", "deep_cnn_keras"): {0: Fit(1200, 0.93, 0.93, ended=2200), 2: Fit(560, 0.93, 0.93, ended=2600)},
+        ("peer", "deep_cnn_keras"): {
+            0: Fit(1500, 0.93, 0.93, ended=2200, reached=900),
+            2: Fit(600, 0.93, 0.93, ended=2600, reached=560),
+        },
         ("platform", "cnn_95"): {0: Fit(3601, 0.9501, 0.95)},
         ("platform", "mlp"): {0: Fit(100, 0.91, 0.91)},
     }
@@ -46,19 +54,25 @@ def test_the_folder_knows_its_fits(tmp_path, capsys):
     expected = {
         ("platform", "cnn_fast"): {1: Fit(80.0, 0.934, 0.93, 1000.0, 90.0, 5.0)},
         ("stock", "cnn_fast"): {1: Fit(170.0, 0.93, 0.92, ended=6.0)},
-        ("peer", "deep_cnn_keras"): {0: Fit(30.0, 0.931, 0.93, ended=7.0)},
+        ("peer", "deep_cnn_keras"): {0: Fit(60.0, 0.931, 0.93, ended=8.0, reached=60.0)},
     }
     for kind in ("platform", "stock"):
         fits.write(fits.result_file(tmp_path, kind, "cnn_fast", 1), expected[kind, "cnn_fast"][1])
-    for seed, accuracy in ((0, 0.931), (1, 0.92)):  # the second is unfinished
+    epochs = [
+        {"seconds": 30.0, "val_accuracy": 0.92, "val_loss": 0.3, "ended": 7.0},
+        {"seconds": 60.0, "val_accuracy": 0.93, "val_loss": 0.2, "ended": 8.0},
+    ]
+    end = {"done": True, "val_accuracy": 0.93, "test_accuracy": 0.931}
+    for seed, written in enumerate(({"epochs": epochs, **end}, {"epochs": epochs, "done": False})):
         (tmp_path / f"deep_cnn_keras-{seed}").mkdir()
-        epoch = {"seconds": 30.0, "val_accuracy": 0.93, "test_accuracy": accuracy, "ended": 7.0}
-        (tmp_path / f"deep_cnn_keras-{seed}/curve.json").write_text(json.dumps({"epochs": [epoch], "done": False}))
+        (tmp_path / f"deep_cnn_keras-{seed}/curve.json").write_text(json.dumps(written))
     found, missing = fits.known_fits(tmp_path)
     assert found == expected
     assert len(missing) == len(fits.FITS) - 3
     report.show_fits(found, missing)
-    assert "deep_cnn_keras (peer, seed 1)" in capsys.readouterr().out.replace("\n", " ")
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert "deep_cnn_keras (peer, seed 1)" in shown
+    assert "deep_cnn in plain Keras, test accuracy of each seed, %: 93.10 (seed 0)" in shown
 
 
 def test_a_fit_that_is_known_is_not_repeated(tmp_path, monkeypatch):
@@ -147,11 +161,56 @@ def test_the_kind_of_an_operation(name, kind):
     assert profile.kind(name) == kind
 
 
-def test_a_peer_counts_until_it_is_good_enough_or_at_its_best():
-    epochs = [
-        {"seconds": 10.0 * number, "val_accuracy": 0.9, "test_accuracy": accuracy}
-        for number, accuracy in enumerate((0.90, 0.925, 0.931, 0.935, 0.92), start=1)
-    ]
-    assert (fits.good_enough(epochs, 0.93).seconds, fits.good_enough(epochs, 0.93).test_accuracy) == (30, 0.931)
-    assert fits.good_enough(epochs, 0.95).seconds == 40
-    assert fits.good_enough([], 0.93) is None
+def test_time_to_accuracy_is_taken_on_validation_by_one_rule():
+    """Finding F7: the test set chooses neither the time nor the network of a contestant."""
+    points = [(10.0, 0.90), (20.0, 0.926), (30.0, 0.92), (40.0, 0.93)]
+    assert fits.seconds_to_wanted(points) == 20
+    assert fits.seconds_to_wanted([(10.0, 0.90), (10.5, 0.925)]) == 10.5  # the finished network comes last
+    assert fits.seconds_to_wanted([(10.0, 0.90)]) is None
+    found = {
+        ("platform", "cnn_fast"): {0: Fit(80, 0.93, 0.93, reached=40), 1: Fit(80, 0.99, 0.91)},
+        ("peer", "deep_cnn_keras"): {0: Fit(900, 0.93, 0.93, reached=800), 1: Fit(900, 0.93, 0.93, reached=800)},
+    }
+    verdict = report.slower(found, ("peer", "deep_cnn_keras"), 15)
+    assert (verdict.value, verdict.reached) == (20, False)
+    assert "for 1 of 2 seeds" in verdict.sentence
+
+
+class Recipe:
+    """A recipe like those of benchmarks/peers, which becomes worse after its first epoch."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []  # of the splits that were asked for
+
+    def build(self) -> keras.Model:
+        own = [keras.layers.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+        model = keras.Sequential(own)
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(images))
+        return images.astype("float32") / 255
+
+    def recipe_callbacks(self, folder: Path) -> list[keras.callbacks.Callback]:
+        worse = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 if epoch == 0 else 50.0)
+        return [keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True), worse]
+
+
+def test_a_peer_is_scored_on_the_test_set_once_at_its_end(tmp_path, data):
+    """Finding F7: the score is that of the network that the recipe restores, also after the fit was resumed."""
+    recipe, tests = Recipe(), len(data.test.images)
+    curve.train(recipe, tmp_path, seed=0, epochs=1, images=640)
+    first = curve.read(tmp_path)
+    assert recipe.sizes.count(tests) == 1
+    curve.write(tmp_path, {"epochs": first["epochs"], "done": False})  # as a fit that is killed in its second epoch
+    curve.train(recipe, tmp_path, seed=0, epochs=3, images=640)
+    curve.train(recipe, tmp_path, seed=0, epochs=3, images=640)
+    found = curve.read(tmp_path)
+    assert recipe.sizes.count(tests) == 2
+    assert not any("test_accuracy" in epoch for epoch in found["epochs"])
+    assert len(found["epochs"]) == 3
+    assert found["epochs"][0]["val_loss"] < min(epoch["val_loss"] for epoch in found["epochs"][1:])
+    assert (found["done"], found["test_accuracy"]) == (True, first["test_accuracy"])
+    assert found["val_accuracy"] == first["val_accuracy"] == pytest.approx(found["epochs"][0]["val_accuracy"], abs=1e-6)
+    assert fits.peers_fit(found).test_accuracy == found["test_accuracy"]
