@@ -1,14 +1,84 @@
-"""The summary of all attacks: one line for each test with the mark `attack`, and the numbers at the end.
+"""Fixtures for several files of attacks, and the summary of all attacks: a line for each test with the mark `attack`.
 
 `@pytest.mark.attack("a Lambda layer", entry="serve, evaluate", result="refused in one sentence")` says what a test
 tries, which entry points it tries, and what happens if the test passes. A test without the mark is no attack, for
 example the test that an honest model still loads. `make attacks` prints the summary.
 """
 
+import functools
+import gc
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import warnings
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
+from support import canaries
+from support.commands import OTHER, Command, Ran
+from support.forgeries import Hostile, Victim
+
+from fmnist_exp import cli
+from fmnist_exp.tracking import redact
+
+
+@pytest.fixture
+def hooks_of_pytest() -> Iterator[None]:
+    """Put back what the command line installs in its process."""
+    before = sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.showwarning
+    factory, told = logging.getLogRecordFactory(), set(redact._told)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    gc.enable()  # `serve` disables it
+    logging.captureWarnings(False)
+    sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.showwarning = before
+    logging.setLogRecordFactory(factory)
+    redact._told.clear()
+    redact._told.update(told)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def command(hooks_of_pytest, capfd, tmp_path, monkeypatch) -> Iterator[Command]:
+    """Run commands in this process, in a folder of their own, with canaries in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written = []
+
+    def run(*words: str, **variables: str) -> Ran:
+        with canaries.environment(**{**OTHER, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **variables}):
+            logs = logging.StreamHandler(sys.stderr)  # pytest's handlers keep `cli.run` from adding its own
+            logging.getLogger().addHandler(logs)
+            with pytest.raises(SystemExit) as ended:
+                cli.run(words)
+            logging.getLogger().removeHandler(logs)
+        shown = "".join(capfd.readouterr())
+        written.append(shown)
+        return int(ended.value.code or 0), shown
+
+    yield run
+    assert not [text for text in written if canaries.in_bytes(text.encode())]
+    assert canaries.files_with_canaries(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def victim(registered, shared_store, tmp_path_factory, data, small) -> Victim:
+    """Return a registry of its own for each file, to which forged models can be added."""
+    folder = tmp_path_factory.mktemp("hostile")
+    base = shutil.copytree(registered.files, folder / "base", ignore=shutil.ignore_patterns("__pycache__"))
+    (base / "registered_model_meta").unlink(missing_ok=True)
+    return Victim(base, folder / "canary", data, small)
+
+
+@pytest.fixture(scope="module")
+def made(victim) -> Callable[[object], Hostile]:
+    """Return a function that makes each forged model once for a file."""
+    return functools.cache(victim.forge)
 
 
 @pytest.hookimpl(wrapper=True)

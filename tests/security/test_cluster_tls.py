@@ -37,11 +37,6 @@ def using(settings: dict) -> dask.config.set:
     return dask.config.set(dask.config.merge(dask.config.config, settings))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Certified:
     """A scheduler and two workers that were started with the file of `fmnist-exp certificates`."""
@@ -62,7 +57,7 @@ def cluster(shared_store, tmp_path_factory) -> Iterator[Certified]:
     made = CliRunner().invoke(main, ["certificates", "--file", str(file)])
     assert (made.exit_code, made.output.startswith(f"wrote {file}; ")) == (0, True), made.output
     with ExitStack() as stack:
-        port = free_port()
+        port = services.free_port()
         address = stack.enter_context(services.dask_scheduler(folder, "127.0.0.1", port, DASK_CONFIG=str(file)))
         for name in ("one", "two"):
             stack.enter_context(services.dask_worker(folder, address, name, DASK_CONFIG=str(file)))

@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -68,8 +67,7 @@ def server(new_database, certificate) -> Iterator[str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["admin"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
     }
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = services.free_port()
     database = new_database(folder, "mlflow-artifacts:/0")
     started = services.mlflow_server(folder, database, "127.0.0.1", port, tls=True, **users)
     with started as address, pytest.MonkeyPatch.context() as patch:

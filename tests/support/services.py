@@ -5,6 +5,7 @@ import glob
 import os
 import pwd
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,12 @@ TESTS = Path(__file__).parents[1]
 
 def has_postgres() -> bool:
     return Path(POSTGRES[-1], "initdb").exists()
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def within(namespace: str | None) -> list[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,11 +22,6 @@ from fmnist_exp.tuning.workers import certificates, study_lock, trial
 needs_postgres = pytest.mark.skipif(not services.has_postgres(), reason="needs PostgreSQL: apt-get install postgresql")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Site:
     """The servers of a cluster, and a folder where workers and driver stand."""
@@ -42,10 +36,10 @@ class Site:
 def site(tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with contextlib.ExitStack() as stack:
-        databases = stack.enter_context(services.postgres(folder, port=free_port()))
-        server = services.mlflow_server(folder, f"{databases}/mlflow", "127.0.0.1", free_port())
+        databases = stack.enter_context(services.postgres(folder, port=services.free_port()))
+        server = services.mlflow_server(folder, f"{databases}/mlflow", "127.0.0.1", services.free_port())
         tracking = stack.enter_context(server)
-        scheduler = stack.enter_context(services.dask_scheduler(folder, "127.0.0.1", free_port()))
+        scheduler = stack.enter_context(services.dask_scheduler(folder, "127.0.0.1", services.free_port()))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", tracking)
