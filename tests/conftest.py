@@ -21,6 +21,7 @@ from support.servers import Store
 from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data import cache, dataset, formats
 from fmnist_exp.data.dataset import FashionMNIST, Split
+from fmnist_exp.serving.model import ServedModel
 
 hypothesis.settings.register_profile("fmnist_exp", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("fmnist_exp")
@@ -177,3 +178,9 @@ def registered(tmp_path_factory, new_database, small) -> Store:
         client.set_registered_model_alias(versions.NAME, versions.CHAMPION, version.version)
         files = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"))
     return Store(folder, uri, files)
+
+
+@pytest.fixture(scope="session")
+def served(registered) -> ServedModel:
+    """Return the model of that version, for servers inside the tests."""
+    return ServedModel(registered.files, "fashion-mnist version 1")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow.models import Model
-from support import bombs
+from support import bombs, graph_bombs
 
 from fmnist_exp import models
 from fmnist_exp.backend import seeds
@@ -71,37 +71,39 @@ WEIGHTS = {
     "an attribute of 64 kB": bombs.large_attribute,
 }
 GRAPHS: dict[str, bombs.Sample] = {
-    "ConstantOfShape 6 GB": bombs.large_by("ConstantOfShape", ["shape"], {"shape": np.array([1_500_000_000])}),
-    "Expand 6 GB": bombs.large_by("Expand", ["one", "shape"], {"one": np.float32(1), "shape": [1_500_000_000]}),
-    "Tile 6 GB": bombs.large_by("Tile", ["one", "shape"], {"one": np.ones(1, np.float32), "shape": [1_500_000_000]}),
-    "Range 6 GB": bombs.large_by(
+    "ConstantOfShape 6 GB": graph_bombs.large_by("ConstantOfShape", ["shape"], {"shape": np.array([1_500_000_000])}),
+    "Expand 6 GB": graph_bombs.large_by("Expand", ["one", "shape"], {"one": np.float32(1), "shape": [1_500_000_000]}),
+    "Tile 6 GB": graph_bombs.large_by(
+        "Tile", ["one", "shape"], {"one": np.ones(1, np.float32), "shape": [1_500_000_000]}
+    ),
+    "Range 6 GB": graph_bombs.large_by(
         "Range", ["from", "to", "by"], dict(zip(("from", "to", "by"), np.float32([0, 1.5e9, 1]), strict=True))
     ),
-    "Pad 6 GB": bombs.large_by("Pad", ["one", "by"], {"one": np.ones(1, np.float32), "by": [0, 1_500_000_000]}),
-    "Resize 6 GB": bombs.large_by(
+    "Pad 6 GB": graph_bombs.large_by("Pad", ["one", "by"], {"one": np.ones(1, np.float32), "by": [0, 1_500_000_000]}),
+    "Resize 6 GB": graph_bombs.large_by(
         "Resize", ["one", "", "", "to"], {"one": np.ones((1, 1, 1, 1), np.float32), "to": [1, 1, 40_000, 40_000]}
     ),
-    "OneHot 5 GB": bombs.large_by(
+    "OneHot 5 GB": graph_bombs.large_by(
         "OneHot", ["of", "depth", "values"], {"of": np.zeros(1, int), "depth": 10**9, "values": np.float32([0, 1])}
     ),
-    "a sum of a row and a column": bombs.large_by(
+    "a sum of a row and a column": graph_bombs.large_by(
         "Add", ["row", "column"], {"row": np.ones((1, 40_000), np.float32), "column": np.ones((40_000, 1), np.float32)}
     ),
-    "a hundred results of 1 MiB": bombs.many_results,
-    "a size that the pixels say": bombs.as_large_as_the_pixels_say,
-    "If": partial(bombs.subgraph, operator="If"),
-    "Loop without an end": partial(bombs.subgraph, operator="Loop"),
-    "weights in /dev/zero": partial(bombs.weights_elsewhere, path="/dev/zero"),
-    "weights in ../../MLmodel": partial(bombs.weights_elsewhere, path="../MLmodel"),
-    "weights with too many rows": partial(bombs.weights_of_another_size, dims=(10**6, 10**3)),
-    "2^60 weights": partial(bombs.weights_of_another_size, dims=(2**30, 2**30)),
-    "weights of negative size": partial(bombs.weights_of_another_size, dims=(-784, -32)),
-    "another domain": bombs.another_domain,
-    "functions that call functions": bombs.function,
-    "a size that is zero for 1 and 256 images": bombs.size_of_the_batch,
-    "an operator that needs more than its result": bombs.attention,
-    "1.5 million operators in 3 MB": bombs.empty_nodes,
-    "graphs 5,000 deep": bombs.graphs_in_graphs,
+    "a hundred results of 1 MiB": graph_bombs.many_results,
+    "a size that the pixels say": graph_bombs.as_large_as_the_pixels_say,
+    "If": partial(graph_bombs.subgraph, operator="If"),
+    "Loop without an end": partial(graph_bombs.subgraph, operator="Loop"),
+    "weights in /dev/zero": partial(graph_bombs.weights_elsewhere, path="/dev/zero"),
+    "weights in ../../MLmodel": partial(graph_bombs.weights_elsewhere, path="../MLmodel"),
+    "weights with too many rows": partial(graph_bombs.weights_of_another_size, dims=(10**6, 10**3)),
+    "2^60 weights": partial(graph_bombs.weights_of_another_size, dims=(2**30, 2**30)),
+    "weights of negative size": partial(graph_bombs.weights_of_another_size, dims=(-784, -32)),
+    "another domain": graph_bombs.another_domain,
+    "functions that call functions": graph_bombs.function,
+    "a size that is zero for 1 and 256 images": graph_bombs.size_of_the_batch,
+    "an operator that needs more than its result": graph_bombs.attention,
+    "1.5 million operators in 3 MB": graph_bombs.empty_nodes,
+    "graphs 5,000 deep": graph_bombs.graphs_in_graphs,
     "half of the ONNX file": partial(bombs.cut, name="model.onnx", share=0.5),
     "no ONNX file": lambda folder: (folder / "data" / "model.onnx").write_bytes(os.urandom(10_000)),
     "a hole of 3 GiB": lambda folder: os.truncate(folder / "data" / "model.onnx", 3 * bombs.GIB),

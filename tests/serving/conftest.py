@@ -5,16 +5,9 @@ from collections.abc import Iterator
 import pytest
 from support.servers import Running, serving
 
-from fmnist_exp.serving.model import ServedModel
-
 
 @pytest.fixture(scope="session")
 def running(registered) -> Iterator[Running]:
     with serving(registered) as found:
         yield found
         assert found.process.poll() is None, "the server died"
-
-
-@pytest.fixture(scope="session")
-def served(registered) -> ServedModel:
-    return ServedModel(registered.files, "fashion-mnist version 1")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import requests
-from support.servers import HEAD, IMAGE, body, connect, in_thread, refused
+from support.servers import HEAD, Waiting, ask, connect, in_thread, refused
 
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.model import ServedModel
@@ -56,17 +56,10 @@ def test_dribbling_does_not_help(served):
         dribble(client)
 
 
-def test_too_many_at_a_time_and_too_slow_to_answer(served, registered):
-    release = threading.Event()
-
-    class Slow(ServedModel):
-        def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
-            release.wait(60)
-            return super().answer(body, limit)
-
-    slow = Slow(registered.files, "slow")
+def test_too_many_at_a_time_and_too_slow_to_answer(registered):
+    waiting = Waiting(registered.files)
     answers: list[requests.Response] = []
-    with in_thread(lambda: slow, Limits(requests=2, answer=60)) as url:
+    with in_thread(lambda: waiting, Limits(requests=2, answer=60)) as url:
         clients = [threading.Thread(target=lambda: answers.append(ask(url))) for _ in range(2)]
         for client in clients:
             client.start()
@@ -77,19 +70,15 @@ def test_too_many_at_a_time_and_too_slow_to_answer(served, registered):
         refused(response, 503, "busy with 2 requests")
         assert response.headers["Retry-After"] == "1"
         assert requests.get(f"{url}/health").status_code == 200
-        release.set()
+        waiting.release.set()
         for client in clients:
             client.join()
     assert [answer.status_code for answer in answers] == [200, 200]
-    release.clear()
-    with in_thread(lambda: slow, Limits(answer=0.3)) as url:
+    waiting.release.clear()
+    with in_thread(lambda: waiting, Limits(answer=0.3)) as url:
         refused(ask(url), 504, "within 0.3 seconds")
-        release.set()
+        waiting.release.set()
         assert ask(url).status_code == 200
-
-
-def ask(url: str) -> requests.Response:
-    return requests.post(f"{url}/invocations", body(IMAGE), headers={"Content-Type": "application/json"})
 
 
 def test_a_fault_of_ours_says_nothing_about_itself(served, registered, caplog):

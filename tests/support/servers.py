@@ -24,6 +24,7 @@ import requests
 from fmnist_exp.serving import server
 from fmnist_exp.serving.hosts import Hosts
 from fmnist_exp.serving.limits import Limits
+from fmnist_exp.serving.model import ServedModel
 
 IMAGE = np.full((28, 28), 7).tolist()
 
@@ -47,8 +48,21 @@ def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=30, source_address=(source, 0))
 
 
+def ask(url: str, **headers: str) -> requests.Response:
+    """Send a request with one image."""
+    headers = {"Content-Type": "application/json"} | headers
+    return requests.post(f"{url}/invocations", body(IMAGE), headers=headers, timeout=60)
+
+
+def send(url: str, content: bytes) -> bytes:
+    """Send bytes on a connection of their own, and return all that the server answers."""
+    with connect(url) as client:
+        client.sendall(content)
+        return read_all(client)
+
+
 def read_all(client: socket.socket) -> bytes:
-    """What the server sends until it closes the connection."""
+    """Return what the server sends until it closes the connection."""
     content = bytearray()
     with suppress(ConnectionResetError):
         while part := client.recv(65536):
@@ -88,14 +102,14 @@ class Running:
         return requests.post(f"{self.url}/invocations", data=body, **options)
 
     def resident(self) -> float:
-        """MiB."""
+        """Return the resident memory of the process in MiB."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
 def serving(store: Store, *arguments: str, files: int | None = None) -> Iterator[Running]:
-    """`fmnist-exp serve` on a free port, until the block ends; it may open so many `files`."""
+    """Run `fmnist-exp serve` on a free port until the block ends; it may open as many files as `files` says."""
     limit = None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
     command = [sys.executable, "-m", "fmnist_exp", "serve", "--port", "0", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -112,7 +126,7 @@ def serving(store: Store, *arguments: str, files: int | None = None) -> Iterator
 
 @contextmanager
 def in_thread(load: object, limits: Limits, warm: bool = True, hosts: tuple[str, ...] = ()) -> Iterator[str]:
-    """The same server inside the tests, for limits and models of their own."""
+    """Run the same server inside the tests, with limits and models of their own."""
     bound = server.listen("127.0.0.1", 0)
     made = server.Server(limits, Hosts(hosts))
     ready = threading.Event()
@@ -126,3 +140,15 @@ def in_thread(load: object, limits: Limits, warm: bool = True, hosts: tuple[str,
     finally:
         made.should_exit = True
         thread.join(60)
+
+
+class Waiting(ServedModel):
+    """A model that answers no request before `release` is set."""
+
+    def __init__(self, files: Path) -> None:
+        super().__init__(files, "waiting")
+        self.release = threading.Event()
+
+    def answer(self, body: bytes, limit: int) -> tuple[bytes, list[str]]:
+        self.release.wait(60)
+        return super().answer(body, limit)
