@@ -172,58 +172,65 @@ def closing_answer(status: HTTPStatus, sentence: str) -> bytes:
     return b"\r\n".join(lines)
 
 
+class Connection(compat.http_protocol()):  # type: ignore[misc]
+    """uvicorn's connection, which waits neither for a request nor for the reading of an answer without a limit."""
+
+    limits: Limits
+    open_connections: Connections  # of the server; uvicorn has a set named `connections`
+    patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Enter the connection, and wait for its first request."""
+        super().connection_made(transport)
+        compat.check_heads(self.conn, well_formed)
+        self.open_connections.enter(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle bytes of a request; a complete one ends the waiting."""
+        super().data_received(data)
+        self._note_request()
+
+    def on_response_complete(self) -> None:
+        """Wait until the client has read the answer and sends its next request."""
+        self._wait()
+        super().on_response_complete()
+        self._note_request()  # one that was sent early
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the place of the connection."""
+        self._stop_waiting()
+        self.open_connections.leave(self.transport)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a malformed request with one sentence instead of h11's words, and close the connection."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise the request has its answer already
+            sentence = "The request is not valid HTTP/1.1, or its headers are too long."
+            self.transport.write(closing_answer(HTTPStatus.BAD_REQUEST, sentence))
+        self.transport.close()
+
+    def _note_request(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+            if not self.cycle.more_body:
+                self.open_connections.work(self.transport)
+
+    def _wait(self) -> None:
+        self.open_connections.wait(self.transport)
+        self._stop_waiting()
+        self.patience = self.loop.call_later(self.limits.head, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self.patience = self.loop.call_later(self.limits.reading, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
+
+
 def connection_class(limits: Limits, connections: Connections) -> type[asyncio.Protocol]:
     """Return the class of a server's HTTP connections."""
-
-    class Connection(compat.http_protocol()):  # type: ignore[misc]
-        """uvicorn's connection, which waits neither for a request nor for the reading of an answer without a limit."""
-
-        patience: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            compat.check_heads(self.conn, well_formed)
-            connections.enter(transport)
-            self._wait()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._note_request()
-
-        def on_response_complete(self) -> None:
-            self._wait()
-            super().on_response_complete()
-            self._note_request()  # one that was sent early
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            connections.leave(self.transport)
-            super().connection_lost(exc)
-
-        def send_400_response(self, msg: str) -> None:
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise the request has its answer already
-                sentence = "The request is not valid HTTP/1.1, or its headers are too long."
-                self.transport.write(closing_answer(HTTPStatus.BAD_REQUEST, sentence))
-            self.transport.close()
-
-        def _note_request(self) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_waiting()
-                if not self.cycle.more_body:
-                    connections.work(self.transport)
-
-        def _wait(self) -> None:
-            connections.wait(self.transport)
-            self._stop_waiting()
-            self.patience = self.loop.call_later(limits.head, self._close)
-
-        def _close(self) -> None:
-            self.transport.close()
-            self.patience = self.loop.call_later(limits.reading, self.transport.abort)
-
-        def _stop_waiting(self) -> None:
-            if self.patience is not None:
-                self.patience.cancel()
-                self.patience = None
-
-    return Connection
+    return type("Connection", (Connection,), {"limits": limits, "open_connections": connections})
