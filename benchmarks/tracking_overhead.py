@@ -7,18 +7,26 @@ not included), and finishing is the time from the end of the last epoch to the e
 Usage: python -m benchmarks.tracking_overhead [--repeats 5]
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+import dataclasses
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from fmnist_exp.config.schema import ExperimentConfig
+    from fmnist_exp.data.dataset import FashionMNIST
 
 EPOCHS = 5
 TRAINING_IMAGES = 6000
@@ -59,86 +67,88 @@ def extremes(values: list[float] | tuple[float, ...], digits: int) -> str:
 
 def contestants() -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     """Return the two ways of tracking: a name, and a function that makes a run and returns its two times."""
-    import dataclasses
+    config, data = experiment()
+    return [("fmnist_exp", partial(ours, config, data)), ("mlflow.keras.autolog", partial(autolog, config, data))]
 
-    from fmnist_exp.backend import seeds
+
+def experiment() -> tuple[ExperimentConfig, FashionMNIST]:
+    """Return the experiment and a part of the training images."""
     from fmnist_exp.config import files
     from fmnist_exp.data import dataset
-    from fmnist_exp.experiment import checkpoints, resolve
-    from fmnist_exp.experiment import run as experiment_run
-    from fmnist_exp.tracking import run as runs
-    from fmnist_exp.tracking import store
-    from fmnist_exp.training import fit as fitting
+    from fmnist_exp.experiment import resolve
 
     config = files.load("tune_cnn", {"training.epochs": EPOCHS, "model.widths": "[16, 32, 64]"})
     whole = dataset.load(config.data, config.seed)
     split = whole.train
     part = dataclasses.replace(split, images=split.images[:TRAINING_IMAGES], labels=split.labels[:TRAINING_IMAGES])
     data = dataclasses.replace(whole, train=part)
-    config, _ = resolve.choose_precision(config, data)
-    client = store.connect()
+    return resolve.choose_precision(config, data)[0], data
 
-    def ours() -> tuple[float, float]:
-        run = runs.start_run(client, "train", "ours", "benchmark")
-        with runs.closing(run), timed(checkpoints.EpochLog, "on_epoch") as seconds:
-            ended: list[float] = []  # times at which the fit and the scoring of the validation images ended
 
-            def fit(model, config, data, callbacks):  # type: ignore[no-untyped-def]
-                result = fitting.fit(model, config, data, callbacks)
-                ended.append(time.perf_counter())
-                return result
+def ours(config: ExperimentConfig, data: FashionMNIST) -> tuple[float, float]:
+    """Run the experiment on the platform."""
+    from fmnist_exp.experiment import artifacts, checkpoints
+    from fmnist_exp.experiment import run as experiment_run
+    from fmnist_exp.tracking import run as runs
+    from fmnist_exp.tracking import store
 
-            def score(model, split):  # type: ignore[no-untyped-def]
-                result = scored(model, split)
-                ended.append(time.perf_counter())
-                return result
+    run = runs.start_run(store.connect(), "train", "ours", "benchmark")
+    with (
+        runs.closing(run),
+        timed(checkpoints.EpochLog, "on_epoch") as epochs,
+        timed(artifacts, "write_training") as scored,  # is called when the validation images have been scored
+    ):
+        experiment_run.run_experiment(config, data, run, score_test=False)
+    return sum(call.seconds for call in epochs) / EPOCHS, time.perf_counter() - scored[0].start
 
-            scored = experiment_run._score
-            with mock.patch.object(experiment_run, "_score", score):
-                experiment_run.run_experiment(config, data, run, score_test=False, fit=fit)
-        return sum(seconds) / EPOCHS, time.perf_counter() - ended[1]
 
-    def autolog() -> tuple[float, float]:
-        """Compile and fit as in a notebook, with the defaults of autolog."""
-        import mlflow
-        from mlflow.keras import MlflowCallback
+def autolog(config: ExperimentConfig, data: FashionMNIST) -> tuple[float, float]:
+    """Compile and fit as in a notebook, with the defaults of autolog."""
+    import mlflow
+    from mlflow.keras import MlflowCallback
 
-        from fmnist_exp import models
+    from fmnist_exp import models
+    from fmnist_exp.backend import seeds
 
-        seeds.prepare(config.seed, "float32")
-        mlflow.keras.autolog(silent=True)
-        model = models.build(config.model)
-        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        validation = (data.validation.images, data.validation.labels)
-        with mlflow.start_run(), timed(MlflowCallback, "on_epoch_end", "on_test_end") as seconds:
-            fit = {"batch_size": 128, "epochs": EPOCHS, "verbose": 0, "validation_data": validation}
-            ended = _end_of_last_epoch()
-            model.fit(part.images, part.labels, **fit, callbacks=[ended])
-            finished = time.perf_counter() - ended.time
-        return sum(seconds) / EPOCHS, finished
+    seeds.prepare(config.seed, "float32")
+    mlflow.keras.autolog(silent=True)
+    model = models.build(config.model)
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    validation = (data.validation.images, data.validation.labels)
+    with mlflow.start_run(), timed(MlflowCallback, "on_epoch_end", "on_test_end") as epochs:
+        fit = {"batch_size": 128, "epochs": EPOCHS, "verbose": 0, "validation_data": validation}
+        ended = _end_of_last_epoch()
+        model.fit(data.train.images, data.train.labels, **fit, callbacks=[ended])
+        finished = time.perf_counter() - ended.time
+    return sum(call.seconds for call in epochs) / EPOCHS, finished
 
-    return [("fmnist_exp", ours), ("mlflow.keras.autolog", autolog)]
+
+class Call(NamedTuple):
+    """A call: when it started, on the clock of time.perf_counter, and how long it took, in seconds."""
+
+    start: float
+    seconds: float
 
 
 @contextlib.contextmanager
-def timed(owner: type, *methods: str) -> Iterator[list[float]]:
-    """Yield a list that receives the seconds of every call of these methods until the block ends."""
-    seconds: list[float] = []
+def timed(owner: object, *names: str) -> Iterator[list[Call]]:
+    """Yield a list that receives every call of these functions of a class or module until the block ends."""
+    calls: list[Call] = []
 
-    def with_clock(method: Callable[..., Any]) -> Callable[..., Any]:
+    def with_clock(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
-                return method(*args, **kwargs)
+                return function(*args, **kwargs)
             finally:
-                seconds.append(time.perf_counter() - start)
+                calls.append(Call(start, time.perf_counter() - start))
 
         return call
 
     with contextlib.ExitStack() as stack:
-        for name in methods:
+        for name in names:
             stack.enter_context(mock.patch.object(owner, name, with_clock(getattr(owner, name))))
-        yield seconds
+        yield calls
 
 
 def _end_of_last_epoch() -> Any:
