@@ -17,6 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import arguments
+
 SIZES = (32, 128)
 ON = {
     "horizontal_flip": {"horizontal_flip": True},
@@ -31,15 +33,16 @@ EVERYTHING = {name: value for fields in ON.values() for name, value in fields.it
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="training steps per epoch")
-    parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind, after two that do not count")
-    return parser
+    return arguments.parser(
+        __doc__,
+        steps=(100, "training steps per epoch"),
+        repeats=(7, "epochs of each kind, after two that do not count"),
+    )
 
 
 def main() -> None:
     """Measure batches of each size and print the tables."""
-    arguments = parser().parse_args()
+    given = parser().parse_args()
     from fmnist_exp.backend import seeds
     from fmnist_exp.config.schema import DataConfig
     from fmnist_exp.data import dataset
@@ -47,7 +50,7 @@ def main() -> None:
     seeds.prepare(0, "float32")
     split = dataset.load(DataConfig(), 0).train
     for size in SIZES:
-        off, on = fits(split, size, arguments.steps, arguments.repeats)
+        off, on = fits(split, size, given.steps, given.repeats)
         step = statistics.median(off)
         report(size, step, [(name, change(split, size, fields)) for name, fields in alternatives()], off, on)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.processes import python
 
 CONNECTIONS = 8
@@ -66,31 +67,32 @@ class Measurements:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="models:/fashion-mnist@champion", help="version to serve")
-    parser.add_argument("--repetitions", type=int, default=3, help="number of starts of each server")
-    parser.add_argument("--seconds", type=int, default=10, help="duration of each load")
-    parser.add_argument("--sustained", type=int, default=60, help="duration of the long load in seconds")
-    return parser
+    return arguments.parser(
+        __doc__,
+        model=("models:/fashion-mnist@champion", "version to serve"),
+        repetitions=(3, "number of starts of each server"),
+        seconds=(10, "duration of each load"),
+        sustained=(60, "duration of the long load in seconds"),
+    )
 
 
 def main() -> None:
     """Measure both servers and print the table. Exits with 1 if a number is not reached."""
-    arguments = parser().parse_args()
+    given = parser().parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; on Debian: apt-get install wrk")
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        images = prepare(folder, arguments.model)
+        images = prepare(folder, given.model)
         peer = python("mlflow", "models", "serve", "-m", folder / "plain", "--env-manager", "local")
-        ours = python("fmnist_exp", "serve", "--model", arguments.model)
-        slow = measure(peer, folder, images, arguments.repetitions, arguments.seconds)
-        fast = measure(ours, folder, images, arguments.repetitions, arguments.seconds)
+        ours = python("fmnist_exp", "serve", "--model", given.model)
+        slow = measure(peer, folder, images, given.repetitions, given.seconds)
+        fast = measure(ours, folder, images, given.repetitions, given.seconds)
         with serving(ours, images[:1]) as (port, _, _):
-            long = wrk(folder, port, arguments.sustained)
-    print(f"{os.cpu_count()} cores, load before {before:.1f}; {arguments.model}; medians of {arguments.repetitions}\n")
-    sys.exit(0 if report(slow, fast, long, arguments.sustained) else 1)
+            long = wrk(folder, port, given.sustained)
+    print(f"{os.cpu_count()} cores, load before {before:.1f}; {given.model}; medians of {given.repetitions}\n")
+    sys.exit(0 if report(slow, fast, long, given.sustained) else 1)
 
 
 def prepare(folder: Path, uri: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from benchmarks import serving
+from benchmarks import arguments, serving
 from benchmarks.processes import python
 from benchmarks.reporting import processor
 
@@ -46,31 +46,32 @@ Times = dict[tuple[str, bool, bool], list[float]]  # ms by attack, whether on ne
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="models:/fashion-mnist@champion", help="version to serve")
-    parser.add_argument("--clients", type=int, default=1000, help="number of slow clients")
-    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
-    parser.add_argument("--requests", type=int, default=1000, help="requests of the other client in each turn")
-    return parser
+    return arguments.parser(
+        __doc__,
+        model=("models:/fashion-mnist@champion", "version to serve"),
+        clients=(1000, "number of slow clients"),
+        rounds=(3, "number of rounds"),
+        requests=(1000, "requests of the other client in each turn"),
+    )
 
 
 def main() -> None:
     """Measure and print the table. Exits with 1 if an attack doubles the 99th percentile."""
-    arguments = parser().parse_args()
+    given = parser().parse_args()
     image = np.zeros((1, 28, 28), np.uint8)
     times: Times = {}
-    command = python("fmnist_exp", "serve", "--model", arguments.model)
+    command = python("fmnist_exp", "serve", "--model", given.model)
     with serving.serving(command, image) as (port, _, _):
-        turn(port, image, arguments.requests, False)  # warm up
-        for _ in range(arguments.rounds):
+        turn(port, image, given.requests, False)  # warm up
+        for _ in range(given.rounds):
             for name, (addresses, sent) in ATTACKS.items():
-                for clients in (0, arguments.clients):
+                for clients in (0, given.clients):
                     with attack(port, addresses, sent, clients):
                         for new in (False, True):
-                            found = turn(port, image, arguments.requests, new)
+                            found = turn(port, image, given.requests, new)
                             times.setdefault((name, new, clients > 0), []).extend(found)
-    print(f"{processor()}, {os.cpu_count()} cores; {arguments.model}; {arguments.clients} slow clients;", end=" ")
-    print(f"n = {arguments.rounds} × {arguments.requests} requests in each cell\n")
+    print(f"{processor()}, {os.cpu_count()} cores; {given.model}; {given.clients} slow clients;", end=" ")
+    print(f"n = {given.rounds} × {given.requests} requests in each cell\n")
     sys.exit(0 if report(times) else 1)
 
 
@@ -93,9 +94,9 @@ def attack(port: int, addresses: Sequence[str], sent: bytes, clients: int) -> It
     if not clients:
         yield
         return
-    arguments = [str(port), str(clients), ",".join(addresses), sent.decode()]
+    words = [str(port), str(clients), ",".join(addresses), sent.decode()]
     code = "import sys; from benchmarks import slow_clients; slow_clients.hold(*sys.argv[1:])"
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"connected\n"

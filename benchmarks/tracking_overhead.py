@@ -24,6 +24,8 @@ from unittest import mock
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import arguments
+
 if TYPE_CHECKING:
     from fmnist_exp.config.schema import ExperimentConfig
     from fmnist_exp.data.dataset import FashionMNIST
@@ -34,9 +36,10 @@ TRAINING_IMAGES = 6000
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind, after one that does not count")
-    return parser
+    return arguments.parser(
+        __doc__,
+        repeats=(5, "runs of each kind, after one that does not count"),
+    )
 
 
 def main() -> None:

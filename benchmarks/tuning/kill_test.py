@@ -23,7 +23,7 @@ from pathlib import Path
 import optuna
 import psutil
 
-from benchmarks import processes
+from benchmarks import arguments, processes
 
 STUDY = "kill-test"
 SHORT = {"training.epochs": 2, "training.batch_size": 2048, "search.timeout": 600}
@@ -105,14 +105,15 @@ def audit(search: Search, trials: int) -> list[tuple[str, object, object]]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=40, help="number of trials of the search")
-    parser.add_argument("--kills", type=int, default=30, help="number of kills")
-    parser.add_argument("--workers", type=int, default=2, help="number of workers")
-    parser.add_argument("--pause", type=float, default=12.0, help="mean number of seconds between two kills")
-    parser.add_argument("--drivers", type=float, default=0.3, help="probability that a kill hits the driver")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
-    return parser
+    return arguments.parser(
+        __doc__,
+        trials=(40, "number of trials of the search"),
+        kills=(30, "number of kills"),
+        workers=(2, "number of workers"),
+        pause=(12.0, "mean number of seconds between two kills"),
+        drivers=(0.3, "probability that a kill hits the driver"),
+        seed=(0, "random seed of the kills"),
+    )
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes
+from benchmarks import arguments, processes
 from fmnist_exp.cli.options import parse_fields
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -81,10 +81,11 @@ def search(count: int, objective: Objective | None, overrides: dict[str, str]) -
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=int, default=6, help="number of real trials")
-    parser.add_argument("--standins", type=int, default=2000, help="number of stand-in trials")
-    return parser
+    return arguments.parser(
+        __doc__,
+        real=(6, "number of real trials"),
+        standins=(2000, "number of stand-in trials"),
+    )
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import time
 from contextlib import chdir
 from pathlib import Path
 
-from benchmarks import processes
+from benchmarks import arguments, processes
 from fmnist_exp.cli.options import parse_fields
 from fmnist_exp.config import files
 from fmnist_exp.tuning import search
@@ -55,10 +55,11 @@ def measure(workers: int, trials: int, overrides: dict[str, str]) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=12, help="number of trials of each search")
-    parser.add_argument("--target", type=float, default=1.7, help="wanted ratio of the trials per hour")
-    return parser
+    return arguments.parser(
+        __doc__,
+        trials=(12, "number of trials of each search"),
+        target=(1.7, "wanted ratio of the trials per hour"),
+    )
 
 
 def main() -> int:
