@@ -4,6 +4,7 @@ Python drops it if it is raised in a destructor or in a library's callback. Long
 """
 
 import signal
+import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -33,7 +34,18 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def clear() -> None:
-    """Forget all earlier signals. Call this when their KeyboardInterrupt has been handled."""
+def release(interrupt: KeyboardInterrupt) -> None:
+    """Let go of what the interrupted calls held. Call this before the first access to a store after an interrupt.
+
+    The traceback keeps the variables of these calls. One of them may be a cursor of SQLite that has not read all its
+    rows, and SQLite lets nobody write until it has been closed.
+    """
+    traceback.clear_frames(interrupt.__traceback__)
+
+
+def clear(interrupt: KeyboardInterrupt | None = None) -> None:
+    """Forget all earlier signals, and release their KeyboardInterrupt if it is given, because it has been handled."""
     global _pending
     _pending = False
+    if interrupt is not None:
+        release(interrupt)

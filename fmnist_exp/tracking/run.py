@@ -18,6 +18,7 @@ from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp import compat
+from fmnist_exp.backend import interrupts
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
@@ -171,7 +172,8 @@ def closing(run: Run) -> Iterator[Run]:
     """Close the run when the block ends: KILLED after an interrupt, FAILED with the reason after an error."""
     try:
         yield run
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        interrupts.release(interrupt)
         run.mark_killed()
         raise
     except BaseException as error:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from fmnist_exp.backend import interrupts
 from fmnist_exp.tracking.run import Run
 
 FIRST_SAMPLE = 0.25  # seconds over which the first CPU load is measured
@@ -30,6 +31,9 @@ def monitoring(run: Run) -> Iterator[None]:
     monitor.start()
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        interrupts.release(interrupt)  # the monitor writes its last samples
+        raise
     finally:
         monitor.finish()
 

@@ -191,8 +191,8 @@ def _run_trials(driver: Driver) -> Status:
     driver.callback.on_search(driver.finished, driver.search.space.search.n_trials, driver.search.deadline)
     try:
         driver.work()
-    except KeyboardInterrupt:
-        interrupts.clear()
+    except KeyboardInterrupt as interrupt:
+        interrupts.clear(interrupt)
         driver.stop()
         parent.mark_killed()
         recovery.finalise(study, parent, "interrupted")
@@ -234,8 +234,8 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
             parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
             result = replace(result, retention=kept)
         return result
-    except KeyboardInterrupt:
-        interrupts.clear()
+    except KeyboardInterrupt as interrupt:
+        interrupts.clear(interrupt)
         parent.mark_killed()
     return replace(result, status="interrupted")
 

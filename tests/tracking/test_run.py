@@ -1,6 +1,7 @@
 """Runs start, log and end as documented."""
 
 import contextlib
+import signal
 import sqlite3
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -52,6 +54,41 @@ def test_closing_does_not_swallow_the_error(shared_store):
     run = runs.start_run(store.connect(), "train", "run", "x")
     with pytest.raises(ZeroDivisionError), runs.closing(run):
         raise ZeroDivisionError
+
+
+def test_ctrl_c_during_any_statement_of_the_store_leaves_it_writable(shared_store):
+    """A cursor that the interrupt left half read would lock SQLite for everybody, and the run would stay open."""
+    client = store.connect()
+    seen, press, counting = 0, 0, False
+
+    def count(*_: object) -> None:
+        nonlocal seen
+        seen += counting
+        if counting and seen == press:
+            signal.raise_signal(signal.SIGINT)
+
+    for name in ("before_cursor_execute", "after_cursor_execute"):
+        sqlalchemy.event.listen(sqlalchemy.Engine, name, count)
+    heeding = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        while press < 100:
+            press += 1
+            run = runs.start_run(client, "train", "run", "x")
+            try:
+                with runs.closing(run):
+                    seen, counting = 0, True
+                    client.get_run(run.id)
+                    counting = False
+            except KeyboardInterrupt:
+                counting = False
+                assert client.get_run(run.id).info.status == "KILLED"
+            else:
+                break
+    finally:
+        signal.signal(signal.SIGINT, heeding)
+        for name in ("before_cursor_execute", "after_cursor_execute"):
+            sqlalchemy.event.remove(sqlalchemy.Engine, name, count)
+    assert 10 < press < 100  # several statements were interrupted, and at last none
 
 
 def test_a_run_that_mlflow_made_is_taken_over(shared_store, small):

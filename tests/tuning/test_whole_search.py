@@ -63,12 +63,15 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         search__keep=1,
     )
     heeding = signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell in the background has it ignored
+    pressing = Pressing()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
-        pressing = Pressing()
-        interrupted = searches.search(config, "whole", workers=2, callback=pressing).result
+        try:
+            interrupted = searches.search(config, "whole", workers=2, callback=pressing).result
+        finally:  # whatever happens here, later tests must not be interrupted by it
+            signal.signal(signal.SIGINT, heeding)
+            interrupts.clear()
         yield Searched(pressing.processes, interrupted, searches.search(config, "whole").result)
-    signal.signal(signal.SIGINT, heeding)
 
 
 def test_ctrl_c_while_the_winner_is_fitted_again_leaves_nothing_open(searched):
