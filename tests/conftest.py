@@ -54,7 +54,7 @@ def ctrl_c_heeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data(no_settings_of_the_user) -> FashionMNIST:
-    """Return the real images: 54,000 for training, 6,000 for validation, 10,000 for the test."""
+    """Return the real images: 48,000 for training, 6,000 each for validation and gate, 10,000 for the test."""
     return dataset.load(DataConfig(), seed=0)
 
 

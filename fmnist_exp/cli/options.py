@@ -86,7 +86,7 @@ def load_experiment(
     if reference.startswith("runs:/"):
         from fmnist_exp.tracking.store import download_text  # imports MLflow, which most requests need later
 
-        config = files.parse(download_text(reference), reference, overrides)
+        config = files.parse_logged(download_text(reference), reference, overrides)
     else:
         config = files.load(reference, overrides)
     models.check(config.model)

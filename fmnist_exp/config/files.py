@@ -18,6 +18,7 @@ EXPERIMENTS = PACKAGE / "experiments" if (PACKAGE / "experiments").is_dir() else
 LONGEST = 100_000  # characters of an experiment file; the shipped ones have 3,000
 ALIASES = 100  # in an experiment file
 DEPTH = 20  # lists and mappings inside each other, in an experiment file
+BEFORE_THE_GATE_SPLIT = {"gate_fraction": 0.0}  # the section `data` of the releases without this field
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,6 +50,21 @@ def load(reference: str, overrides: Mapping[str, object] | None = None) -> Exper
 
 def parse(text: str, name: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
     """Read an experiment from YAML text; `name` is used if the text gives none. Raises RequestError."""
+    return _validate(_apply({"name": name, **_mapping(text, name)}, overrides or {}))
+
+
+def parse_logged(text: str, name: str, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
+    """Read an experiment that a run or a study stored, which may be one of an earlier release. Raises RequestError.
+
+    A stored experiment without data.gate_fraction kept no images back for the gate, whatever the default is today.
+    """
+    raw = _mapping(text, name)
+    if isinstance(data := raw.get("data") or {}, dict):
+        raw["data"] = {**BEFORE_THE_GATE_SPLIT, **data}
+    return _validate(_apply({"name": name, **raw}, overrides or {}))
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise RequestError(f"experiment {name!r} is too long: at most {LONGEST:,} characters are read")
     try:
@@ -58,7 +74,7 @@ def parse(text: str, name: str, overrides: Mapping[str, object] | None = None) -
         raise RequestError(f"experiment {name!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise RequestError(f"experiment {name!r} must be a mapping of fields")
-    return _validate(_apply({"name": name, **raw}, overrides or {}))
+    return raw
 
 
 def _check_aliases(text: str) -> None:

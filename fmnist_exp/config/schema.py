@@ -12,22 +12,32 @@ from fmnist_exp.config.search import SearchConfig, Section, Width
 
 Convolutions = Annotated[int, Field(ge=1, le=4)]
 Dropout = Annotated[float, Field(ge=0, le=0.95)]
+LARGEST_HOLDOUT = 0.9  # of the images: validation and gate together
 
 
 class DataConfig(Section):
-    """The source of the images and their split into training and validation."""
+    """The source of the images and their split into training, validation and gate."""
 
     source: str | None = None
     """Folder that holds the IDX or CSV files. If empty, the data set is located automatically."""
     validation_fraction: float = Field(0.1, ge=0, le=0.5)
     """Fraction of the 60,000 images that is kept for validation: 0, or at least 0.01."""
+    gate_fraction: float = Field(0.1, ge=0, le=0.5)
+    """Fraction of the 60,000 images that only the gate sees: 0, or at least 0.01. They are the same images in all
+    experiments."""
     split_seed: int | None = Field(None, ge=0, le=2**32 - 1)
     """Random seed of the split alone, so that runs with different seeds share it. If empty, `seed` decides."""
 
     @model_validator(mode="after")
     def _enough_or_none(self) -> "DataConfig":
-        if 0 < self.validation_fraction < 0.01:
-            raise ValueError("data.validation_fraction must be 0 or at least 0.01 and at most 0.5")
+        for name in ("validation_fraction", "gate_fraction"):
+            if 0 < getattr(self, name) < 0.01:
+                raise ValueError(f"data.{name} must be 0 or at least 0.01 and at most 0.5")
+        if self.validation_fraction + self.gate_fraction > LARGEST_HOLDOUT:
+            raise ValueError(
+                f"data.validation_fraction={self.validation_fraction:g} and data.gate_fraction={self.gate_fraction:g}"
+                f" leave too few images for training; together they may be at most {LARGEST_HOLDOUT}"
+            )
         return self
 
 

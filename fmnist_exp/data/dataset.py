@@ -1,4 +1,4 @@
-"""Fashion-MNIST as verified arrays, with a stratified and seeded split into training and validation."""
+"""Fashion-MNIST as verified arrays, split by class and seed into images for training, validation and the gate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,12 @@ from fmnist_exp.errors import RequestError, WorkError
 
 Indices = NDArray[np.intp]
 
+GATE_SEED = 2**32  # larger than any seed of an experiment, so that no other draw repeats this one
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and labels for one purpose: "train", "validation" or "test"."""
+    """Images and labels for one purpose: "train", "validation", "gate" or "test"."""
 
     name: str
     images: Bytes  # (N, 28, 28)
@@ -39,29 +42,36 @@ class Split:
         return content.hexdigest()[:32]
 
 
+NONE_FOR_THE_GATE: Final = Split("gate", np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8))
+
+
 @dataclass(frozen=True, eq=False)
 class FashionMNIST:
-    """The three splits, and the origin of the data; `validation` may be empty."""
+    """The four splits, and the origin of the data; `validation` and `gate` may be empty.
+
+    Only the gate of the registry looks at the images in `gate`; no fit, no search and no choice of an epoch does.
+    """
 
     train: Split
     validation: Split
     test: Split
     source: str
-    held_out: Indices | None = None  # indices of the validation images in the source's order; None: they come last
+    gate: Split = NONE_FOR_THE_GATE
+    order: Indices | None = None  # (N,) places in the source of the images of train, validation, gate; None: ascending
 
     def without_holdout(self) -> FashionMNIST:
-        """Return the same data with the validation images moved into `train`, in the source's order."""
-        return self.resplit(0.0, seed=0)
+        """Return the same data with the images of validation and gate moved into `train`, in the source's order."""
+        return self.resplit(DataConfig(validation_fraction=0, gate_fraction=0), seed=0)
 
-    def resplit(self, validation_fraction: float, seed: int) -> FashionMNIST:
-        """Return the same data with a new split into training and validation images, equal to the split of `load`."""
-        count = len(self.train.labels) + len(self.validation.labels)
-        held_out = np.arange(len(self.train.labels), count) if self.held_out is None else self.held_out
-        images = np.empty((count, *self.train.images.shape[1:]), np.uint8)
-        labels = np.empty(count, np.uint8)
-        for split, chosen in ((self.train, np.delete(np.arange(count), held_out)), (self.validation, held_out)):
-            images[chosen], labels[chosen] = split.images, split.labels
-        return _split(images, labels, self.test, self.source, validation_fraction, seed)
+    def resplit(self, config: DataConfig, seed: int) -> FashionMNIST:
+        """Return the same data with a new split, equal to the split of `load`."""
+        parts = self.train, self.validation, self.gate
+        images = np.concatenate([part.images for part in parts])
+        labels = np.concatenate([part.labels for part in parts])
+        if self.order is not None:
+            places = np.argsort(self.order)
+            images, labels = images[places], labels[places]
+        return _split(images, labels, self.test, self.source, config, seed)
 
 
 def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> FashionMNIST:
@@ -71,16 +81,31 @@ def load(config: DataConfig, seed: int, sources: Sequence[Source] = SOURCES) -> 
     has them. Raises RequestError if the named folder is missing, incomplete or damaged, WorkError if no source has any.
     """
     parsed = _named(config.source) if config.source else _found(sources)
-    seed = seed if config.split_seed is None else config.split_seed
     test = Split("test", parsed.test_images, parsed.test_labels)
-    return _split(parsed.train_images, parsed.train_labels, test, parsed.source, config.validation_fraction, seed)
+    return _split(parsed.train_images, parsed.train_labels, test, parsed.source, config, seed)
 
 
-def _split(images: Bytes, labels: Bytes, test: Split, source: str, fraction: float, seed: int) -> FashionMNIST:
-    kept, held_out = split_indices(labels, fraction, seed)
-    train = Split("train", images[kept], labels[kept])
-    validation = Split("validation", images[held_out], labels[held_out])
-    return FashionMNIST(train, validation, test, source, held_out)
+def _split(images: Bytes, labels: Bytes, test: Split, source: str, config: DataConfig, seed: int) -> FashionMNIST:
+    gate = gate_indices(labels, config.gate_fraction)
+    rest = np.delete(np.arange(len(labels)), gate)
+    fraction = config.validation_fraction * len(labels) / max(1, len(rest))
+    kept, held_out = split_indices(labels[rest], fraction, seed if config.split_seed is None else config.split_seed)
+    chosen = {"train": rest[kept], "validation": rest[held_out], "gate": gate}
+    train, validation, reserved = (Split(name, images[part], labels[part]) for name, part in chosen.items())
+    return FashionMNIST(train, validation, test, source, reserved, np.concatenate([*chosen.values()]))
+
+
+def gate_indices(labels: Bytes, fraction: float) -> Indices:
+    """Return the indices of the images that only the gate sees, ascending.
+
+    They are drawn in proportion to the classes. The draw depends on the labels alone, so that all experiments keep
+    back the same images, and those of a smaller fraction are a part of those of a larger one.
+    """
+    random = np.random.default_rng(GATE_SEED)
+    turn = np.empty(len(labels))  # (N,) fraction at which the image is drawn
+    for label, count in enumerate(np.bincount(labels, minlength=10)):
+        turn[random.permutation(np.flatnonzero(labels == label))] = (np.arange(count) + 0.5) / max(1, count)
+    return np.sort(np.argsort(turn, kind="stable")[: round(len(labels) * fraction)])
 
 
 def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, Indices]:

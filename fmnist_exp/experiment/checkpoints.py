@@ -87,7 +87,7 @@ def find(client: MlflowClient, run_id: str) -> Interrupted:
     if state is None:
         raise RequestError(f"--resume {run_id}: {reason}")
     name = f"runs:/{run_id}/{Artifact.EXPERIMENT}"
-    config = files.parse(store.download_text(name), name)
+    config = files.parse_logged(store.download_text(name), name)
     return Interrupted(Run(client, run_id), config, state, lineage.digests(found))
 
 

@@ -116,7 +116,7 @@ def _find(client: MlflowClient, run_id: str) -> StoredRun:
 
 def _experiment(client: MlflowClient, original: StoredRun) -> tuple[ExperimentConfig, FashionMNIST]:
     address = f"runs:/{original.info.run_id}/{Artifact.EXPERIMENT}"
-    config = files.parse(store.download_text(address), address)
+    config = files.parse_logged(store.download_text(address), address)
     data = dataset.load(config.data, config.seed)
     if Tag.REFIT_OF in original.data.tags:
         data = data.without_holdout()

@@ -108,7 +108,7 @@ def pair(
     These are the challenger's validation images that neither model was trained on; `data` may be split in any way.
     Raises RequestError if the two cannot be compared; with `force`, Incomparable is returned instead.
     """
-    default = data.resplit(DataConfig().validation_fraction, seed=0)
+    default = data.resplit(DataConfig(), seed=0)
     samples = default.validation.images[:SAMPLES]
     champion = versions.version_by_alias(client, versions.CHAMPION)
     if champion is None:

@@ -9,6 +9,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import private_copy, versions
@@ -29,14 +30,17 @@ class TrainedModel:
 
     def split_fields(self) -> dict[str, str]:
         """Return the fields of an experiment that split the images as they were split for this model."""
-        names = ("data.validation_fraction", "data.split_seed", "seed")
-        fraction, split_seed, seed = (self.run.data.params.get(name, "") for name in names)
-        return {names[0]: fraction, names[1]: split_seed or seed}
+        params = self.run.data.params
+        return {
+            "data.validation_fraction": params.get("data.validation_fraction", ""),
+            "data.gate_fraction": params.get("data.gate_fraction", "0"),  # runs without it kept no images for the gate
+            "data.split_seed": params.get("data.split_seed") or params.get("seed", ""),
+        }
 
     def split(self, data: FashionMNIST) -> FashionMNIST:
         """Return `data` split as for this model. Raises RequestError if the model was trained on other images."""
-        fraction, seed = self.split_fields().values()
-        found = data.resplit(float(fraction), int(seed))
+        fields = {name.removeprefix("data."): value for name, value in self.split_fields().items()}
+        found = data.resplit(DataConfig.model_validate(fields), seed=0)  # the fields name the seed of the split
         if found.train.digest != digests(self.run).get("training"):
             raise RequestError(
                 f"{self.uri} was trained on other images than those from {data.source};"
@@ -108,7 +112,7 @@ def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> Train
     if digests(found.run).get("training") != data.train.digest:
         raise RequestError(
             f"{uri} was trained on other images, so it may know those held out here for validation;"
-            " give both the same data.split_seed and data.validation_fraction"
+            " give both the same data.split_seed, data.validation_fraction and data.gate_fraction"
         )
     return found
 

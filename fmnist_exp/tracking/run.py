@@ -80,7 +80,7 @@ class Run:
         return {key: value for key, value in metrics.items() if key.startswith(prefix)}
 
     def log_inputs(self, data: FashionMNIST, contexts: Mapping[str, Split]) -> None:
-        """Link splits of the data set with the run, by context: training, validation or test."""
+        """Link splits of the data set with the run, by context: training, validation, gate or test."""
         source = json.dumps({"uri": data.source})
         tensors = json.dumps({"features": "uint8 (-1, 28, 28)", "targets": "uint8 (-1,)"})
         datasets = []
@@ -191,8 +191,8 @@ def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
         (folder / Artifact.EXPERIMENT).write_text(text, encoding="utf-8")
     versions = {Param.LIBRARY.format(library=name): importlib.metadata.version(name) for name in LIBRARIES}
     run.log_params({**flatten(config), **versions})
-    held_out = {"validation": data.validation} if len(data.validation.images) else {}
-    run.log_inputs(data, {"training": data.train, **held_out})
+    splits = {"training": data.train, "validation": data.validation, "gate": data.gate}
+    run.log_inputs(data, {context: split for context, split in splits.items() if len(split.images)})
 
 
 def reattach(client: MlflowClient, run_id: str, parent_id: str) -> None:

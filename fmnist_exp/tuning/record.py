@@ -98,7 +98,7 @@ def experiment_of(study: Study) -> ExperimentConfig | None:
         return None
     try:
         if isinstance(stored, str):
-            return files.parse(stored, study.study_name)
+            return files.parse_logged(stored, study.study_name)
         return _from_dotted(stored)
     except RequestError as error:
         raise RequestError(
@@ -110,7 +110,7 @@ def experiment_of(study: Study) -> ExperimentConfig | None:
 def _from_dotted(stored: Mapping[str, object]) -> ExperimentConfig:
     """Return the experiment that a study stored before it stored YAML: a dictionary of dotted names."""
     own = {name: value for name, value in stored.items() if not name.startswith("search.")}
-    own = {"training.precision": "float32", **own}  # the default of those versions
+    own = {"training.precision": "float32", "data.gate_fraction": 0, **own}  # as in those versions
     space: dict[str, dict[str, object]] = {}
     for name in [name for name in stored if name.startswith("search.space.")]:
         field, _, limit = name.removeprefix("search.space.").rpartition(".")

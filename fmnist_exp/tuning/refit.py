@@ -52,7 +52,7 @@ def plan(space: SearchSpace, best: FrozenTrial) -> list[ExperimentConfig]:
     epochs = winner.training.epochs
     if winner.training.schedule != "one_cycle":
         epochs = TrialRecord.of(best).best_epoch or epochs
-    fixed: dict[str, object] = {"data.validation_fraction": 0, "training.epochs": epochs}
+    fixed: dict[str, object] = {"data.validation_fraction": 0, "data.gate_fraction": 0, "training.epochs": epochs}
     fixed |= {"training.patience": None, "training.checkpoint": False}
     seeds = [(winner.seed + step) % 2**32 for step in range(space.search.refit)]
     return [override(winner, {**fixed, "seed": seed}) for seed in seeds]

@@ -109,15 +109,15 @@ def test_a_wrong_request_is_one_sentence_and_exit_code_2(arguments, words, tmp_p
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["cnn", "--training.batch_size", "54001"],
-        ["tune", "--search.space", "{training.batch_size: {choices: [256, 54001]}}"],
+        ["cnn", "--training.batch_size", "48001"],
+        ["tune", "--search.space", "{training.batch_size: {choices: [256, 48001]}}"],
     ],
 )
 def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(data, arguments, tmp_path):
     answer = fmnist_exp(*arguments, cwd=tmp_path, env=environment())
     assert answer.returncode == 2, answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
-    assert "training.batch_size=54001: must be at most 54000, the training images" in answer.stderr
+    assert "training.batch_size=48001: must be at most 48000, the training images" in answer.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import fields
-from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.errors import RequestError
 
@@ -18,6 +18,16 @@ def refusal(text: str = "{}", overrides: dict[str, typing.Any] | None = None) ->
         files.parse(text, "mine", overrides)
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+def test_a_stored_experiment_without_the_gate_s_images_kept_none_back():
+    """Experiments of earlier releases: their runs are repeated and resumed on the images that they were fitted on."""
+    old = "{name: old, data: {validation_fraction: 0.2}}"
+    assert files.parse_logged(old, "mine").data == DataConfig(validation_fraction=0.2, gate_fraction=0)
+    assert files.parse_logged("seed: 3", "mine").data.gate_fraction == 0
+    assert files.parse_logged(old, "mine", {"data.gate_fraction": "0.3"}).data.gate_fraction == 0.3
+    assert files.parse_logged(ExperimentConfig().to_yaml(), "mine") == ExperimentConfig()
+    assert files.parse(old, "mine").data.gate_fraction == DataConfig().gate_fraction
 
 
 # the experiments that ship
@@ -146,7 +156,7 @@ def test_a_space_in_a_file():
         ("model.dropot", "model.dropout"),
         ("learning_rate", "training.learning_rate"),
         ("sede", "seed"),
-        ("data.fraction", "data.validation_fraction"),
+        ("data.fraction", "data.gate_fraction"),
         ("search.trials", "search.n_trials"),
     ],
 )
@@ -186,6 +196,7 @@ def test_a_value_out_of_range_is_answered_with_the_range(name, value, said):
         ("training.optimizer", "adagrad", "training.optimizer='adagrad': must be one of adam, adamw, sgd, muon"),
         ("training.schedule", "cosine", "training.schedule='cosine': must be one of constant, one_cycle, plateau"),
         ("training.learning_rate", ".nan", "training.learning_rate=nan: must be above 0 and at most 10"),
+        ("data.gate_fraction", "0.001", "data.gate_fraction must be 0 or at least 0.01 and at most 0.5"),
         ("model.dropout", "[0.1]", "model.dropout lists 1 values for 2 model.widths"),
         ("model.convolutions", "[1, 2, 3]", "model.convolutions lists 3 values for 2 model.widths"),
         ("training.label_smoothing", "0.1", "training.label_smoothing requires training.labels=one_hot"),
@@ -196,6 +207,11 @@ def test_a_value_out_of_range_is_answered_with_the_range(name, value, said):
 )
 def test_a_wrong_value_is_answered_with_what_is_right(name, text, sentence):
     assert refusal(overrides={name: text}) == sentence
+
+
+def test_validation_and_gate_leave_images_for_training():
+    answer = refusal(overrides={"data.validation_fraction": "0.5", "data.gate_fraction": "0.45"})
+    assert answer.startswith("data.validation_fraction=0.5 and data.gate_fraction=0.45 leave too few images")
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,11 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     if tree["model"]["padding"] == "valid":
         tree["model"]["residual"] = False
     search = draw(st.sampled_from([None, {"space": SPACE, "n_trials": 3, "timeout": 0.5}]))
-    if 0 < tree["data"]["validation_fraction"] < 0.01:
-        tree["data"]["validation_fraction"] = 0.01
+    for leaf in ("validation_fraction", "gate_fraction"):
+        if 0 < tree["data"][leaf] < 0.01:
+            tree["data"][leaf] = 0.01
+    if tree["data"]["validation_fraction"] + tree["data"]["gate_fraction"] > 0.9:
+        tree["data"]["gate_fraction"] = 0.0
     if tree["data"]["validation_fraction"] == 0:
         tree["training"] |= {"patience": None, "checkpoint": False, "schedule": "constant"}
         search = None

@@ -44,12 +44,12 @@ def write_csv(folder: Path, train: list[list[str]], test: list[list[str]] | None
 def test_named_idx_folder(real_folder):
     loaded = dataset.load(DataConfig(source=str(real_folder)), seed=0)
     assert loaded.source == str(real_folder)
-    for split, count in ((loaded.train, 54_000), (loaded.validation, 6_000), (loaded.test, 10_000)):
+    for split, count in ((loaded.train, 48_000), (loaded.validation, 6_000), (loaded.gate, 6_000), (loaded.test, 10_000)):
         assert split.images.shape == (count, 28, 28)
         assert split.images.dtype == split.labels.dtype == np.uint8
         assert np.array_equal(np.bincount(split.labels), [count // 10] * 10)
         assert len(split.digest) == 32
-    mean = np.concatenate([loaded.train.images, loaded.validation.images]).mean() / 255
+    mean = np.concatenate([loaded.train.images, loaded.validation.images, loaded.gate.images]).mean() / 255
     assert mean == pytest.approx(0.286, abs=5e-4)
 
 
@@ -310,26 +310,63 @@ def test_split_follows_the_seed():
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize(("fraction", "seed"), [(0.0, 0), (0.1, 0), (0.25, 7)])
-def test_data_split_anew_equal_data_loaded_anew(data, fraction, seed, monkeypatch):
+@pytest.mark.parametrize(
+    ("fraction", "gate", "seed"), [(0.0, 0.0, 0), (0.1, 0.1, 0), (0.25, 0.0, 7), (0.0, 0.5, 1), (0.1, 0.03, 2)]
+)
+def test_data_split_anew_equal_data_loaded_anew(data, fraction, gate, seed, monkeypatch):
     monkeypatch.undo()  # the cache of this machine
-    loaded = dataset.load(DataConfig(validation_fraction=fraction), seed)
-    again = data.resplit(fraction, seed)
+    config = DataConfig(validation_fraction=fraction, gate_fraction=gate)
+    loaded = dataset.load(config, seed)
+    again = data.resplit(config, seed)
     assert [split.digest for split in splits(again)] == [split.digest for split in splits(loaded)]
     assert [split.name for split in splits(again)] == [split.name for split in splits(loaded)]
-    assert np.array_equal(again.held_out, loaded.held_out)
-    assert splits(data.without_holdout().resplit(fraction, seed))[1].digest == loaded.validation.digest
+    assert np.array_equal(again.order, loaded.order)
+    assert [split.digest for split in splits(data.without_holdout().resplit(config, seed))] == [
+        split.digest for split in splits(loaded)
+    ]
 
 
 def test_without_holdout_all_images_are_for_training(data):
     whole = data.without_holdout()
     assert (len(whole.train.images), len(whole.validation.images)) == (60_000, 0)
     assert whole.test is data.test
-    assert whole.validation.images.shape == (0, 28, 28)
+    assert whole.validation.images.shape == whole.gate.images.shape == (0, 28, 28)
 
 
 def splits(data: FashionMNIST) -> list[Split]:
-    return [data.train, data.validation, data.test]
+    return [data.train, data.validation, data.gate, data.test]
+
+
+# the images of the gate
+
+
+@pytest.mark.parametrize("counts", [[600] * 10, [2, 3, 5, 8, 13, 21, 34, 55, 89, 144]], ids=["even", "uneven"])
+def test_smaller_gate_splits_are_parts_of_larger_ones_and_have_all_classes(counts):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(10, dtype=np.uint8), counts))
+    larger = np.arange(len(labels))
+    for fraction in (0.5, 0.33, 0.2, 0.1, 0.05, 0.01):
+        chosen = dataset.gate_indices(labels, fraction)
+        assert len(chosen) == round(fraction * len(labels))
+        assert np.isin(chosen, larger).all()
+        assert np.abs(np.bincount(labels[chosen], minlength=10) - np.array(counts) * fraction).max() <= 1
+        larger = chosen
+    assert len(dataset.gate_indices(labels, 0)) == 0
+
+
+def test_all_experiments_keep_the_same_images_back(data):
+    """No field but the fraction changes the images of the gate, and validation keeps its share of all images."""
+    other = data.resplit(DataConfig(validation_fraction=0.25, split_seed=9), seed=5)
+    assert other.gate.digest == data.gate.digest
+    assert [len(split.images) for split in splits(other)] == [39_000, 15_000, 6_000, 10_000]
+    assert other.order is not None
+    assert np.array_equal(np.sort(other.order), np.arange(60_000)), "no image is in two splits"
+
+
+def test_without_a_gate_split_the_split_is_that_of_earlier_releases(data):
+    """Models of those releases can only be compared if their split is made again, as this digest shows."""
+    earlier = data.resplit(DataConfig(gate_fraction=0), seed=0)
+    assert [len(split.images) for split in splits(earlier)] == [54_000, 6_000, 0, 10_000]
+    assert earlier.train.digest == "af10b2c681294a593a779f76219c9b59"
 
 
 def test_digest_follows_the_content():

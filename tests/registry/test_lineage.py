@@ -10,7 +10,7 @@ import yaml
 from support.searches import SPACE, configure, search
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment import run as experiment_run
@@ -181,7 +181,7 @@ def test_a_search_is_refused_if_a_choice_knows_its_validation_images(members, sm
     origin = members[alias]
     choices = [None, origin] if field == "model.warm_start" else [[], [origin, origin]]
     config = configure(search__space={**SPACE, field: {"choices": choices}}, model__widths=[16], seed=3)
-    others = small.resplit(0.25, seed=3)
+    others = small.resplit(DataConfig(validation_fraction=0.25), seed=3)
     client, storage = store.connect(), f"sqlite:///{tmp_path}/leak.db"
     before = len(client.search_runs(["0"]))
     with pytest.raises(RequestError, match="was trained on other images"):
