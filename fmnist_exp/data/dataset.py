@@ -23,8 +23,6 @@ from fmnist_exp.errors import RequestError, WorkError
 
 Indices = NDArray[np.intp]
 
-GATE_SEED = 2**32  # larger than any seed of an experiment, so that no other draw repeats this one
-
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -89,7 +87,10 @@ def _split(images: Bytes, labels: Bytes, test: Split, source: str, config: DataC
     gate = gate_indices(labels, config.gate_fraction)
     rest = np.delete(np.arange(len(labels)), gate)
     fraction = config.validation_fraction * len(labels) / max(1, len(rest))
-    kept, held_out = split_indices(labels[rest], fraction, seed if config.split_seed is None else config.split_seed)
+    seed = seed if config.split_seed is None else config.split_seed
+    # without images of the gate, the split is that of the releases that had none, whose models can then be compared
+    random = generator(Stream.SPLIT, seed) if len(gate) else np.random.default_rng(seed)
+    kept, held_out = split_indices(labels[rest], fraction, random)
     chosen = {"train": rest[kept], "validation": rest[held_out], "gate": gate}
     train, validation, reserved = (Split(name, images[part], labels[part]) for name, part in chosen.items())
     return FashionMNIST(train, validation, test, source, reserved, np.concatenate([*chosen.values()]))
@@ -101,21 +102,20 @@ def gate_indices(labels: Bytes, fraction: float) -> Indices:
     They are drawn in proportion to the classes. The draw depends on the labels alone, so that all experiments keep
     back the same images, and those of a smaller fraction are a part of those of a larger one.
     """
-    random = np.random.default_rng(GATE_SEED)
+    random = generator(Stream.GATE, 0)
     turn = np.empty(len(labels))  # (N,) fraction at which the image is drawn
     for label, count in enumerate(np.bincount(labels, minlength=10)):
         turn[random.permutation(np.flatnonzero(labels == label))] = (np.arange(count) + 0.5) / max(1, count)
     return np.sort(np.argsort(turn, kind="stable")[: round(len(labels) * fraction)])
 
 
-def split_indices(labels: Bytes, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def split_indices(labels: Bytes, fraction: float, random: np.random.Generator) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation images, both ascending.
 
     The validation images are drawn in proportion to the classes. Importing scikit-learn's function for this takes 1 s.
     """
     if not fraction:
         return np.arange(len(labels)), np.arange(0)
-    random = generator(Stream.SPLIT, seed)
     share = np.bincount(labels, minlength=10) * fraction
     taken = np.floor(share).astype(int)
     missing = max(1, round(len(labels) * fraction)) - taken.sum()

@@ -286,7 +286,7 @@ def test_when_nothing_works_each_source_and_its_reason_is_listed(tmp_path, monke
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.15, 0.5])
 def test_split_is_stratified_as_scikit_learn_does_it(fraction):
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(10, dtype=np.uint8), 600))
-    train, validation = dataset.split_indices(labels, fraction, seed=0)
+    train, validation = dataset.split_indices(labels, fraction, np.random.default_rng(0))
     assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(6_000))
     theirs = train_test_split(labels, test_size=fraction, stratify=labels, random_state=0)
     assert np.array_equal(np.bincount(labels[train]), np.bincount(theirs[0]))
@@ -297,7 +297,7 @@ def test_split_is_stratified_as_scikit_learn_does_it(fraction):
 def test_split_of_uneven_classes(fraction):
     counts = np.array([2, 3, 5, 8, 13, 21, 34, 55, 89, 144])
     labels = np.repeat(np.arange(10, dtype=np.uint8), counts)
-    train, validation = dataset.split_indices(labels, fraction, seed=0)
+    train, validation = dataset.split_indices(labels, fraction, np.random.default_rng(0))
     assert len(validation) == round(fraction * len(labels))
     assert np.abs(np.bincount(labels[validation], minlength=10) - counts * fraction).max() < 1
     assert np.bincount(labels[train], minlength=10).min() >= 1
@@ -305,7 +305,7 @@ def test_split_of_uneven_classes(fraction):
 
 def test_split_follows_the_seed():
     labels = np.tile(np.arange(10, dtype=np.uint8), 100)
-    first, again, other = (dataset.split_indices(labels, 0.1, seed)[1] for seed in (5, 5, 6))
+    first, again, other = (dataset.split_indices(labels, 0.1, np.random.default_rng(seed))[1] for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
