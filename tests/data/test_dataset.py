@@ -44,7 +44,12 @@ def write_csv(folder: Path, train: list[list[str]], test: list[list[str]] | None
 def test_named_idx_folder(real_folder):
     loaded = dataset.load(DataConfig(source=str(real_folder)), seed=0)
     assert loaded.source == str(real_folder)
-    for split, count in ((loaded.train, 48_000), (loaded.validation, 6_000), (loaded.gate, 6_000), (loaded.test, 10_000)):
+    for split, count in (
+        (loaded.train, 48_000),
+        (loaded.validation, 6_000),
+        (loaded.gate, 6_000),
+        (loaded.test, 10_000),
+    ):
         assert split.images.shape == (count, 28, 28)
         assert split.images.dtype == split.labels.dtype == np.uint8
         assert np.array_equal(np.bincount(split.labels), [count // 10] * 10)

@@ -83,7 +83,7 @@ def test_a_run_without_validation_images_says_nothing_of_them(alone):
     metrics = set(alone.data.metrics)
     assert {"train_loss", "train_accuracy", "best_epoch", "images_per_second", "test_accuracy"} <= metrics
     assert not [name for name in metrics if "val_" in name]
-    assert {entry.tags[0].value for entry in alone.inputs.dataset_inputs} == {"training", "test"}
+    assert {entry.tags[0].value for entry in alone.inputs.dataset_inputs} == {"training", "gate", "test"}
     assert alone.data.metrics["images_per_second"] < 1e6  # the seconds are counted without a validation that starts
 
 
