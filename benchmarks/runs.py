@@ -12,8 +12,9 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Run
 
@@ -29,9 +30,9 @@ from fmnist_exp.tracking.run import LIBRARIES, param_text
 
 # the parts of fmnist_exp that determine the weights of a network and its accuracy
 DETERMINING = ("backend", "compat.py", "config", "data", "evaluation", "experiment", "models", "training")
-# the conditions that must be equal; the code has a rule of its own, see `Runs.find`
+# the conditions that must be equal; the code has a rule of its own, see `Version.includes`
 EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
-NOT_OF_THE_FIT = ("gate.", "score_test")  # fields that change nothing about a network
+NOT_OF_THE_FIT = ("gate.",)  # sections whose fields change no network
 
 
 @dataclass(frozen=True)
@@ -40,28 +41,60 @@ class Wanted:
 
     experiment: str
     overrides: Mapping[str, object]
+    score_test: bool = False  # once, at its end
+
+
+@dataclass(frozen=True)
+class Version:
+    """What numbers depend on beside the settings: the code, and the conditions of experiment/conditions.py."""
+
+    commit: str
+    conditions: Mapping[str, str]
 
     @property
-    def name(self) -> str:
-        """The experiment with its overrides, as people read it."""
-        return " ".join([self.experiment, *(f"{key}={value}" for key, value in self.overrides.items())])
+    def code(self) -> str:
+        """The digest of the modules that determine a network."""
+        return code_digest(self.commit)
+
+    def includes(self, tags: Mapping[str, str]) -> bool:
+        """Return whether a run with these tags was computed by the same code under the same conditions."""
+        if any(tags.get(tag) != self.conditions[tag] for tag in EQUAL) or tags.get(Tag.DIRTY) != "false":
+            return False
+        return code_digest(tags.get(Tag.GIT_COMMIT, "")) == self.code
+
+    def digest(self, files: Sequence[Path]) -> str:
+        """Return a digest of files together with the code and the conditions, for results that are no runs."""
+        content = hashlib.sha256("".join([self.code, *(self.conditions[tag] for tag in EQUAL)]).encode())
+        for file in files:
+            content.update(file.read_bytes())
+        return content.hexdigest()[:12]
+
+    def describe(self) -> str:
+        """Return the code, the libraries and the machine that computed the numbers, in three sentences."""
+        libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+        return (
+            f"Code: commit {self.commit[:9]}, digest {self.code} of the modules that determine a network. Libraries:"
+            f" {libraries}; digest of all versions {self.conditions[Tag.LIBRARIES]}. Machine:"
+            f" {self.conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}."
+        )
+
+
+def here() -> Version:
+    """Return the version of this process. Raises SystemExit if the package has changes that were not committed."""
+    found = conditions.current()
+    if found[Tag.DIRTY] != "false":
+        raise SystemExit("Commit the changes of fmnist_exp first: a number must name the code that computed it.")
+    return Version(git("rev-parse", "HEAD"), found)
 
 
 class Runs:
-    """The runs of one MLflow experiment that were computed by this code, with these libraries, on this machine."""
+    """The runs of one version in one MLflow experiment."""
 
-    def __init__(self, name: str) -> None:
-        """Connect to the store that MLFLOW_TRACKING_URI names, by default the repository's own.
-
-        Raises SystemExit if the package has changes that were not committed.
-        """
+    def __init__(self, name: str, version: Version) -> None:
+        """Connect to the store that MLFLOW_TRACKING_URI names, by default the repository's own."""
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
         os.environ["MLFLOW_EXPERIMENT_NAME"] = name
-        self._conditions = conditions.current()
-        if self._conditions[Tag.DIRTY] != "false":
-            raise SystemExit("Commit the changes of fmnist_exp first: a number must name the code that computed it.")
-        self.commit = git("rev-parse", "HEAD")
-        self.code = code_digest(self.commit)
+        self.version = version
         self._client, self._name = store.connect(), name
 
     def find(self, wanted: Wanted) -> Run | None:
@@ -71,20 +104,23 @@ class Runs:
         if fields["training.precision"] == "auto":  # a run logs the precision that was chosen for it
             del fields["training.precision"]
         for run in self.finished(wanted.experiment):
-            if all(_same(run.data.params.get(key), value) for key, value in fields.items()):
+            scored = Metric.TEST_ACCURACY in run.data.metrics
+            same = all(_same(run.data.params.get(key), value) for key, value in fields.items())
+            if same and (scored or not wanted.score_test):
                 return run
         return None
 
     def finished(self, experiment: str) -> list[Run]:
-        """Return the finished runs of an experiment under the same conditions, the newest first."""
+        """Return the finished runs of an experiment that belong to this version, the newest first."""
         kept = self._client.get_experiment_by_name(self._name)
         query = f"tags.`{Tag.EXPERIMENT}` = '{experiment}' and attributes.status = 'FINISHED'"
         found = self._client.search_runs([kept.experiment_id], query) if kept else []
-        return [run for run in found if self._belongs(run)]
+        return [run for run in found if self.version.includes(run.data.tags)]
 
     def train(self, wanted: Wanted) -> None:
         """Run `fmnist-exp train`. Raises CalledProcessError if it fails."""
-        self.command("train", experiment=wanted.experiment, **wanted.overrides)
+        score_test = str(wanted.score_test).lower()
+        self.command("train", experiment=wanted.experiment, score_test=score_test, **wanted.overrides)
 
     def command(self, name: str, **options: object) -> None:
         """Run a command of fmnist-exp. Raises CalledProcessError if it fails."""
@@ -95,22 +131,6 @@ class Runs:
     def curve(self, run: Run, metric: str) -> list[float]:
         """Return the values of a metric by epoch."""
         return [float(point.value) for point in self._client.get_metric_history(run.info.run_id, metric)]
-
-    def describe(self) -> str:
-        """Return in one sentence the code, the libraries and the machine that computed the numbers."""
-        libraries = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
-        return (
-            f"Code: commit {self.commit[:9]}, digest {self.code} of the modules that determine a network. Libraries:"
-            f" {libraries}; digest of all versions {self._conditions[Tag.LIBRARIES]}. Machine:"
-            f" {self._conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}."
-        )
-
-    def _belongs(self, run: Run) -> bool:
-        """Return whether the run was computed by this code under these conditions."""
-        tags = run.data.tags
-        if any(tags.get(tag) != self._conditions[tag] for tag in EQUAL) or tags.get(Tag.DIRTY) != "false":
-            return False
-        return code_digest(tags.get(Tag.GIT_COMMIT, "")) == self.code
 
 
 @functools.cache
@@ -130,10 +150,6 @@ def git(*arguments: str) -> str:
 def accuracy(run: Run, split: str) -> float:
     """Return the accuracy of a run's network on "validation" or "test", in percent."""
     return 100 * float(run.data.metrics[Metric.TEST_ACCURACY if split == "test" else Metric.BEST_VAL_ACCURACY])
-
-
-def _version(library: str) -> str:
-    return importlib.metadata.version(library)
 
 
 def _same(logged: str | None, value: object) -> bool:

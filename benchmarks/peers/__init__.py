@@ -1,4 +1,4 @@
 """The programs that the platform is compared with, written as the author of a notebook would write them.
 
-They train with Keras alone; the only thing that they take from fmnist_exp is the reading of the images.
+They train with Keras alone. From fmnist_exp they take the reading of the images, and the race's recipe `same` its Muon.
 """

@@ -41,30 +41,35 @@ def train(recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int 
     if known["done"]:
         return
     images_of = dataset.load(DataConfig(), seed)
-    x, y = recipe.inputs(images_of.train.images[:images]), images_of.train.labels[:images]
+    train, validation, test = (
+        (recipe.inputs(split.images), recipe.targets(split.labels))
+        for split in (images_of.train, images_of.validation, images_of.test)
+    )
+    x, y = (array[:images] for array in train)
+    utils.set_random_seed(seed)
+    if hasattr(recipe, "extended"):
+        x, y = recipe.extended(x, y)
     utils.set_random_seed(seed + len(known["epochs"]))
     model = load_model(folder / LAST) if known["epochs"] else recipe.build()
     own = recipe.recipe_callbacks(folder)
     model.fit(
         x,
         y,
+        batch_size=recipe.BATCH,
         initial_epoch=len(known["epochs"]),
         epochs=epochs,
-        validation_data=(recipe.inputs(images_of.validation.images), images_of.validation.labels),
+        validation_data=validation,
         callbacks=[*own, Curve(folder, known, own)],
         verbose=2,
     )
     restored = any(getattr(callback, "restore_best_weights", False) for callback in own)
     finished = load_model(folder / (BEST if restored else LAST))
-    known |= {
-        f"{split.name.removesuffix('idation')}_accuracy": accuracy(finished, recipe.inputs(split.images), split.labels)
-        for split in (images_of.validation, images_of.test)
-    }
+    known |= {"val_accuracy": accuracy(finished, *validation), "test_accuracy": accuracy(finished, *test)}
     write(folder, {**known, "done": True})
 
 
-def accuracy(model: Model, x: Any, labels: Any) -> float:
-    return float(model.evaluate(x, labels, batch_size=1000, verbose=0, return_dict=True)["accuracy"])
+def accuracy(model: Model, x: Any, y: Any) -> float:
+    return float(model.evaluate(x, y, batch_size=1000, verbose=0, return_dict=True)["accuracy"])
 
 
 class Curve(callbacks.Callback):

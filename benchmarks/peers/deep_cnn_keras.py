@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import callbacks, layers
 
-EPOCHS = 10
+EPOCHS, BATCH = 10, 32
 
 
 def build() -> keras.Model:
@@ -34,6 +34,10 @@ def build() -> keras.Model:
 
 def inputs(images: np.ndarray) -> np.ndarray:
     return images.reshape(-1, 28, 28, 1).astype("float32") / 255.0
+
+
+def targets(labels: np.ndarray) -> np.ndarray:
+    return labels
 
 
 def recipe_callbacks(folder: Path) -> list[callbacks.Callback]:

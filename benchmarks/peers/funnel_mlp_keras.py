@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import callbacks, layers
 
-EPOCHS = 30
+EPOCHS, BATCH = 30, 32
 
 
 def build() -> keras.Model:
@@ -34,6 +34,10 @@ def build() -> keras.Model:
 
 def inputs(images: np.ndarray) -> np.ndarray:
     return images.astype("float32") / 255.0
+
+
+def targets(labels: np.ndarray) -> np.ndarray:
+    return labels
 
 
 def recipe_callbacks(folder: Path) -> list[callbacks.Callback]:

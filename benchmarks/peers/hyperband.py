@@ -1,6 +1,7 @@
 """KerasTuner's Hyperband as its guide shows it, without tracking: a hypermodel and factor 3.
 
 A trial has at most as many epochs as those of the other contestants. All brackets are repeated until the time is over.
+The tuner draws all of its settings, so the first setting of the race is fitted before it starts.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from benchmarks.peers import network
 
 task = network.task()
 training, validation = network.images()
-count = itertools.count()
+count = itertools.count(1)
 
 
 def build(hp: keras_tuner.HyperParameters) -> object:
@@ -22,7 +23,7 @@ def build(hp: keras_tuner.HyperParameters) -> object:
     setting = network.Setting(
         dropout=hp.Float("dropout", *network.DROPOUT),
         l2=hp.Float("l2", *network.L2, sampling="log"),
-        learning_rate=hp.Float("learning_rate", *network.RATE, sampling="log"),
+        learning_rate=hp.Float("learning_rate", *task.how.rate, sampling="log"),
         widths=tuple(filters[:depth]),
     )
     return network.build(setting, task.recipe, hp.values.get("tuner/epochs", network.EPOCHS), len(training[0]))
@@ -43,7 +44,8 @@ class NumberedNotes(network.Notes):
         return NumberedNotes(self.task, self.trial)
 
 
-with tempfile.TemporaryDirectory() as folder, contextlib.suppress(keras_tuner.errors.FatalError):
+with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TimeoutError, keras_tuner.errors.FatalError):
+    network.fit(task.how.first, task, trial=0)
     tuner = keras_tuner.Hyperband(
         build,
         objective="val_accuracy",
@@ -56,7 +58,7 @@ with tempfile.TemporaryDirectory() as folder, contextlib.suppress(keras_tuner.er
     )
     tuner.search(
         *training,
-        batch_size=network.BATCH,
+        batch_size=task.how.batch,
         validation_data=validation,
         verbose=0,
         callbacks=[NumberedNotes(task, lambda: 0)],

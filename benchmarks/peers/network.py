@@ -1,13 +1,15 @@
 """The search space and the network of all contestants in the race, in stock Keras, and a note of each epoch.
 
 The network is that of `experiments/tune_cnn.yaml`, layer by layer (a test compares the parameters). It is fitted in
-float32 with SGD, Nesterov momentum and batches of 128. There are two recipes: `tutorial` uses a constant learning rate
-and unchanged images, as tutorials do; `same` adds the experiment's one-cycle schedule and mirrored images. From the
-platform only the reading of the images is used.
+float32 by Keras' `fit`, in one of two ways, each with a range of learning rates that fits its optimizer. `tutorial` is
+what tutorials do: Adam with a constant learning rate, batches of 128 and unchanged images. `same` is the recipe of the
+experiment: the platform's Muon, one learning-rate cycle, batches of 256 and mirrored images. Apart from that optimizer,
+only the reading of the images is the platform's. Every contestant tries the recipe's first setting first.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import time
@@ -19,10 +21,15 @@ import keras
 import numpy as np
 from keras import layers, regularizers
 
-EPOCHS, BATCH = 5, 128
+from fmnist_exp.config import files
+from fmnist_exp.config.schema import DataConfig
+from fmnist_exp.data import dataset
+from fmnist_exp.training import optimizers
+
+EPOCHS = 5
 BLOCKS = ((16, 48, 1), (32, 96, 2), (64, 128, 2))  # lowest and highest number of filters, number of convolutions
 STEP = 16  # filters
-DROPOUT, L2, RATE = (0.0, 0.3), (1e-6, 1e-3), (0.03, 0.3)
+DROPOUT, L2 = (0.0, 0.3), (1e-6, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,21 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A way to fit the network."""
+
+    batch: int
+    rate: tuple[float, float]  # lowest and highest learning rate
+    first: Setting  # of every search
+
+
+RECIPES = {
+    "tutorial": Recipe(128, (1e-4, 1e-2), Setting(0.0, 1e-5, 1e-3, (32, 64, 128))),  # Adam's default rate
+    "same": Recipe(256, (0.03, 0.3), Setting(0.0, 1e-5, 0.1, (32, 64, 128))),  # as in the experiment's file
+}
+
+
+@dataclass(frozen=True)
 class Task:
     """The command line of a peer; `seconds` count from the start of its process."""
 
@@ -43,6 +65,11 @@ class Task:
     seed: int
     recipe: str
     notes: str
+
+    @property
+    def how(self) -> Recipe:
+        """The recipe that `recipe` names."""
+        return RECIPES[self.recipe]
 
     @property
     def left(self) -> float:
@@ -55,7 +82,7 @@ def task() -> Task:
     parser = argparse.ArgumentParser(description="A contestant of benchmarks.tuning.race.")
     parser.add_argument("--seconds", type=float, required=True, help="time from the start of the process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--recipe", choices=("tutorial", "same"), default="tutorial", help="way of fitting")
+    parser.add_argument("--recipe", choices=RECIPES, default="tutorial", help="way of fitting")
     parser.add_argument("--notes", required=True, help="file to which each epoch appends a line")
     given = parser.parse_args()
     keras.utils.set_random_seed(given.seed)
@@ -72,23 +99,20 @@ def images() -> tuple[Any, Any]:
 
     The environment variable RACE_IMAGES limits the number of training images, to try a peer.
     """
-    from fmnist_exp.config.schema import DataConfig
-    from fmnist_exp.data import dataset
-
     data = dataset.load(DataConfig(split_seed=0), 0)
     most = int(os.environ.get("RACE_IMAGES", len(data.train.images)))
     return (data.train.images[:most], data.train.labels[:most]), (data.validation.images, data.validation.labels)
 
 
-def draw(random_numbers: random.Random) -> Setting:
+def draw(random_numbers: random.Random, recipe: Recipe) -> Setting:
     """Return a random setting."""
     depth = random_numbers.choice((2, 3))
     widths = tuple(random_numbers.randrange(low, high + 1, STEP) for low, high, _ in BLOCKS[:depth])
-    logs = [np.exp(random_numbers.uniform(*np.log(limits))) for limits in (L2, RATE)]
+    logs = [np.exp(random_numbers.uniform(*np.log(limits))) for limits in (L2, recipe.rate)]
     return Setting(random_numbers.uniform(*DROPOUT), *map(float, logs), widths)
 
 
-def build(setting: Setting, recipe: str, epochs: int = EPOCHS, training_images: int = 54_000) -> keras.Model:
+def build(setting: Setting, recipe: str, epochs: int, training_images: int) -> keras.Model:
     """Return the compiled network."""
     penalty = regularizers.L2(setting.l2)
 
@@ -107,12 +131,11 @@ def build(setting: Setting, recipe: str, epochs: int = EPOCHS, training_images: 
         x = layers.Dropout(setting.dropout)(x)
     outputs = layers.Dense(10, activation="softmax", kernel_regularizer=penalty)(layers.Flatten()(x))
     model = keras.Model(inputs, outputs)
-    rate: Any = setting.learning_rate
+    optimizer: Any = keras.optimizers.Adam(setting.learning_rate)
     if recipe == "same":
-        steps = epochs * (training_images // BATCH)
-        climb = steps // 4
-        rate = keras.optimizers.schedules.CosineDecay(rate / 25, steps - climb, warmup_target=rate, warmup_steps=climb)
-    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
+        changed = {"learning_rate": setting.learning_rate, "epochs": epochs}
+        training = files.load("tune_cnn").training.model_copy(update=changed)
+        optimizer = optimizers.build(training, math.ceil(training_images / RECIPES[recipe].batch))
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -140,7 +163,6 @@ def fit(setting: Setting, task: Task, trial: int, epochs: int = EPOCHS) -> float
     training, validation = images()
     model = build(setting, task.recipe, epochs, len(training[0]))
     notes = Notes(task, lambda: trial)
-    seen = model.fit(
-        *training, batch_size=BATCH, epochs=epochs, validation_data=validation, verbose=0, callbacks=[notes]
-    )
+    options = {"batch_size": task.how.batch, "epochs": epochs, "validation_data": validation}
+    seen = model.fit(*training, **options, verbose=0, callbacks=[notes])
     return float(max(seen.history["val_accuracy"]))

@@ -1,4 +1,4 @@
-"""Random search without tracking: random settings, each fitted for all epochs, until the time is over."""
+"""Random search without tracking: the first setting, then random ones, for all epochs, until the time is over."""
 
 import contextlib
 import itertools
@@ -10,4 +10,4 @@ task = network.task()
 numbers = random.Random(task.seed)
 with contextlib.suppress(TimeoutError):
     for trial in itertools.count():
-        network.fit(network.draw(numbers), task, trial)
+        network.fit(network.draw(numbers, task.how) if trial else task.how.first, task, trial)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from benchmarks.reporting import spread
-from benchmarks.runs import Runs, Wanted, accuracy
+from benchmarks.runs import Runs, Wanted, accuracy, here
 
 EXPERIMENT = "cnn_fast"
 PRECISIONS = ("bfloat16", "float32")
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table-only", action="store_true", help="fit nothing, only print what the store has")
     given = parser.parse_args()
-    runs = Runs("precision")
+    runs = Runs("precision", here())
     for seed in () if given.table_only else SEEDS:  # both fits of a seed follow each other
         for precision in PRECISIONS:
             if not runs.find(wanted(precision, seed)):
@@ -66,7 +66,7 @@ def main() -> None:
         for seed in SEEDS:
             if run := runs.find(wanted(precision, seed)):
                 found[precision][seed] = accuracy(run, "validation")
-    print(report(found), runs.describe(), sep="\n\n")
+    print(report(found), runs.version.describe(), sep="\n\n")
 
 
 def wanted(precision: str, seed: int) -> Wanted:

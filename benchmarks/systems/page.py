@@ -1,0 +1,130 @@
+"""The page docs/results.md and its figure."""
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from benchmarks.processes import PROJECT
+from benchmarks.reporting import spread
+from benchmarks.systems import results
+from benchmarks.systems.results import ENSEMBLE, OURS, PLAIN, PUBLISHED, SEEDS, Results
+from fmnist_exp.tracking.names import Metric
+
+DOCS = PROJECT / "docs"
+NONE = "–"
+VALIDATION, TEST = Metric.BEST_VAL_ACCURACY, Metric.TEST_ACCURACY
+HEAD = """# The five published systems and the platform's own networks
+
+`make results` (`python -m benchmarks.systems`) writes this page and trains the missing runs. Every number was computed
+by the code, the libraries and the machine of the next paragraph; results of other versions are not shown.
+
+{conditions}
+
+Accuracies are in percent, mean ± standard deviation over n = {n} seeds ({seeds}) unless a cell says otherwise. Each
+network was scored on the test set once, at its end; no recipe was chosen on these scores. Two spreads are separated. In
+the columns "one split" all seeds have the same training and validation images, so that the runs differ in initial
+weights, order and augmentation of the images. In the columns "split per seed" each seed also has a split of its own;
+the run of seed 0 belongs to both. A standard deviation of {n} values is itself uncertain by half of its size. In
+addition, one test score near 93 % has a standard error of 0.25 percentage points, because the test set is a sample of
+10,000 images, and a validation score one of 0.32 points, with 6,000 images.
+
+"Plain Keras" is the published recipe as the author of a notebook would write it (benchmarks/peers), with a split per
+seed and the same splits. What a published description leaves open is stated at the top of the script. "Headline" is the
+accuracy that a system's own README claims, or that the project had set itself as a goal. The comment at the top of each
+file in [experiments/](../experiments) lists what was added to a published recipe. Training times are in
+[performance.md](performance.md); this page states none, because other work shared the cores.
+
+| experiment | parameters | epochs | validation, one split | validation, split per seed | test, one split | \
+test, split per seed | plain Keras, test | headline |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
+{rows}
+
+{status}
+"""
+FIGURE = """
+![Validation accuracy by epoch](pictures/systems-curves.png)
+"""
+
+
+def write(store: Results) -> None:
+    """Write the page and its figure from the results that exist."""
+    rows = [row(store, name) for name in (*PUBLISHED, *OURS)]
+    if run := store.ensemble():
+        scores = [f"{100 * run.data.metrics[metric]:.2f} (n = 1)" for metric in (VALIDATION, TEST)]
+        rows.append(f"| `{ENSEMBLE}` of the `cnn`s | | | {scores[0]} | | {scores[1]} | | | |")
+    missing = results.incomplete(store)
+    status = f"Missing, `make results` completes it: {'; '.join(missing)}." if missing else "All results are complete."
+    fields = {"n": len(SEEDS), "seeds": ", ".join(map(str, SEEDS)), "rows": "\n".join(rows), "status": status}
+    text = HEAD.format(conditions=store.runs.version.describe(), **fields)
+    curves = by_epoch(store)
+    if curves:
+        draw(curves).savefig(DOCS / "pictures" / "systems-curves.png")
+        text += FIGURE
+    (DOCS / "results.md").write_text(text + run_ids(store), encoding="utf-8")
+    print(status, flush=True)
+
+
+def row(store: Results, name: str) -> str:
+    """Return an experiment's row of the table."""
+    shared, own = store.one_split(name), store.own_splits(name)
+    cells = [NONE, NONE]
+    if everything := {**own, **shared}:
+        epochs = [float(len(store.runs.curve(run, Metric.VAL_ACCURACY))) for run in everything.values()]
+        cells = [
+            f"{results.parameters(everything):,.0f}",
+            spread(epochs, 0) if len(set(epochs)) > 1 else f"{epochs[0]:g}",
+        ]
+    for split in ("validation", "test"):
+        cells += [cell(results.accuracies(found, split)) for found in (shared, own)]
+    plain = cell(list(store.plain(name).values())) if name in PLAIN else ""
+    return f"| `{name}` | {' | '.join([*cells, plain, PUBLISHED.get(name) or OURS[name]])} |"
+
+
+def cell(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation, with n if values are missing."""
+    if not values:
+        return NONE
+    return spread(values, 2) + ("" if len(values) == len(SEEDS) else f" (n = {len(values)})")
+
+
+def run_ids(store: Results) -> str:
+    """Return the section that lists every run."""
+    lines = []
+    for name in (*PUBLISHED, *OURS):
+        shared, own = store.one_split(name), store.own_splits(name)
+        scored = [(f"seed {seed}, split 0", run) for seed, run in shared.items()]
+        scored += [(f"seed {seed}, split {seed}", run) for seed, run in own.items() if seed not in shared or seed]
+        if scored:
+            parts = [f"{100 * run.data.metrics[TEST]:.2f} ({what}, {run.info.run_id})" for what, run in scored]
+            lines.append(f"- `{name}`: {', '.join(parts)}")
+        if plain := store.plain(name) if name in PLAIN else {}:
+            parts = [f"{value:.2f} (seed {seed})" for seed, value in plain.items()]
+            lines.append(f"- `{name}` in plain Keras: {', '.join(parts)}")
+    rows = "\n".join(lines) or "There are none yet."
+    return f"\n## Runs\n\nThe test accuracy of each run in percent, with its seeds and its id:\n\n{rows}\n"
+
+
+def by_epoch(store: Results) -> dict[str, list[float]]:
+    """Return the validation accuracy by epoch on the common split, in percent, the mean of an experiment's runs."""
+    curves = {}
+    for name in (*PUBLISHED, *OURS):
+        found = [store.runs.curve(run, Metric.VAL_ACCURACY) for run in store.one_split(name).values()]
+        if found and name != "naive":
+            epochs = min(map(len, found))  # early stopping ends runs at different epochs
+            curves[name] = [100 * statistics.mean(curve[epoch] for curve in found) for epoch in range(epochs)]
+    return curves
+
+
+def draw(curves: dict[str, list[float]]) -> Figure:
+    """Draw the validation accuracies by epoch."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for name, mean in curves.items():
+        style = {"linewidth": 2.5} if name in OURS else {"linestyle": "--"}
+        axes.plot(range(1, len(mean) + 1), mean, marker=".", label=name, **style)
+    axes.set(xlabel="epoch", ylabel="validation accuracy, %", title="Validation accuracy by epoch, one split")
+    axes.set_ylim(80, None)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,144 @@
+"""The page docs/tune_race.md and its figure: the attempts of benchmarks.tuning.race, as a table and as curves."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks.reporting import spread
+
+OURS, PLAIN = "fmnist_exp", "plain_optuna"
+CONTESTANTS = (OURS, PLAIN, "hyperband", "random_search", "one_epoch_top_k")
+RECIPES = ("same", "tutorial")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a contestant; a point per epoch: seconds since the start, trial, validation accuracy."""
+
+    contestant: str
+    recipe: str  # of a peer
+    repeat: int
+    seconds: float  # the budget
+    points: list[tuple[float, int, float]]
+
+    @property
+    def label(self) -> str:
+        """The contestant with its recipe."""
+        return f"{self.contestant}, {self.recipe}" if self.recipe else self.contestant
+
+    @property
+    def best(self) -> float:
+        """The best accuracy of an epoch."""
+        return max((accuracy for _, _, accuracy in self.points), default=0.0)
+
+    @property
+    def trials(self) -> int:
+        """The number of trials."""
+        return len({trial for _, trial, _ in self.points})
+
+    def first(self, count: int) -> "Attempt":
+        """Return the attempt as it were with its first `count` trials alone."""
+        return replace(self, points=[point for point in self.points if point[1] < count])
+
+    def curve(self) -> list[tuple[float, float]]:
+        """Return each new best accuracy, after its time in seconds."""
+        best, steps = 0.0, []
+        for seconds, _, accuracy in sorted(self.points):
+            if accuracy > best:
+                best = accuracy
+                steps.append((seconds, accuracy))
+        return steps
+
+    def reaches(self, accuracy: float) -> float | None:
+        """Return the seconds until this accuracy; None if it was never reached."""
+        return next((seconds for seconds, best in self.curve() if best >= accuracy), None)
+
+
+HEAD = """# A race of searches
+
+Written by `python -m benchmarks.tuning.race --minutes {minutes:g} --publish`. {version}
+
+All contestants have the same network and the same ranges of dropout, L2 and widths (experiments/tune_cnn.yaml), the
+same training and validation images, and the same {minutes:g} minutes from the start of their process. They run one at a
+time. Each begins with the default setting of its recipe, and each recipe has a range of learning rates that fits its
+optimizer.
+
+The platform trains as its experiment file says: Muon, one learning-rate cycle, mirrored images, batches of 256; in
+bfloat16 where the processor has it, with its fast layers, two trials at once, and weak trials are stopped early. The
+peers are in benchmarks/peers/. They train in float32 by Keras' `fit`, one trial at a time on both cores, with two
+recipes:
+
+- `same`: the platform's optimizer, schedule, batches and mirrored images. What remains is the search, the layers, the
+  precision and the two workers.
+- `tutorial`: Adam with a constant learning rate, batches of 128 and unchanged images, as in tutorials.
+
+The numbers of trials differ, because only the time is equal; {equal} Trials also differ in length: some are stopped
+early. A row "trial 0 alone" shows what the default setting alone reaches, without any search. Accuracy is in percent of
+the 6,000 validation images, on which the searches also choose: the best of many trials is too high, by more the more
+trials there are. Values are mean ± standard deviation over the attempts; one score has a standard error of 0.3
+percentage points. {bar}
+
+| contestant, recipe | attempts | best accuracy | trials | {same} | seconds to the bar |
+|---|---:|---:|---:|---:|---:|
+"""
+
+
+def page(attempts: Sequence[Attempt], minutes: float, version: str) -> str:
+    """Return the text of docs/tune_race.md without its figure; `version` says what computed the attempts."""
+    plain = [attempt.best for attempt in attempts if (attempt.contestant, attempt.recipe) == (PLAIN, RECIPES[0])]
+    goal = statistics.mean(plain) if plain else None
+    bar = f"The bar is {100 * goal:.2f} %, the mean of the plain Optuna script with the same recipe." if goal else ""
+    count = min((attempt.trials for attempt in attempts), default=0)
+    same = f"best of the first {count}"
+    equal = f'the column "{same}" has as many of each as the attempt with the fewest.'
+    text = HEAD.format(minutes=minutes, version=version, bar=bar, equal=equal, same=same)
+    for mine in grouped(attempts):
+        rows = {mine[0].label: mine}
+        if mine[0].contestant in (OURS, PLAIN):
+            rows[f"{mine[0].label}: trial 0 alone"] = [attempt.first(1) for attempt in mine]
+        for label, shown in rows.items():
+            times = ["never" if (s := each.reaches(goal)) is None else f"{s:.0f}" for each in shown] if goal else []
+            cells = [len(shown), percent(shown), spread([float(each.trials) for each in shown], 0)]
+            cells += [percent([each.first(count) for each in shown]), ", ".join(times)]
+            text += f"| {label} | {' | '.join(map(str, cells))} |\n"
+    return text
+
+
+def grouped(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
+    """Return the attempts of each contestant with each recipe, the platform's first."""
+    kinds = [(OURS, ""), *((name, recipe) for recipe in RECIPES for name in CONTESTANTS if name != OURS)]
+    groups = [[attempt for attempt in attempts if (attempt.contestant, attempt.recipe) == kind] for kind in kinds]
+    return [group for group in groups if group]
+
+
+def percent(attempts: Sequence[Attempt]) -> str:
+    """Return the best accuracies in percent, with their spread."""
+    return spread([100 * attempt.best for attempt in attempts], 2)
+
+
+def curves(attempts: Sequence[Attempt], minutes: float) -> Figure:
+    """Draw the best validation accuracy so far of each attempt against wall-clock time, one panel for each recipe."""
+    figure = Figure(figsize=(12, 5.5), dpi=100, layout="constrained")
+    panels = figure.subplots(1, len(RECIPES), sharey=True)
+    for axes, recipe in zip(panels, RECIPES, strict=True):
+        for mine in grouped([attempt for attempt in attempts if attempt.recipe in ("", recipe)]):
+            name = mine[0].contestant
+            style = {"color": f"C{CONTESTANTS.index(name)}", "linewidth": 2.4 if name == OURS else 1.3}
+            for attempt in mine:
+                if steps := attempt.curve():
+                    seconds, accuracies = zip(*steps, (attempt.seconds, attempt.best), strict=True)
+                    label = name if attempt is mine[0] else None
+                    heights = [100 * accuracy for accuracy in accuracies]
+                    axes.step([s / 60 for s in seconds], heights, where="post", label=label, **style)
+        axes.set(xlim=(0, minutes), xlabel="minutes since the start of the process")
+        axes.set_title(f"the peers' recipe: {recipe}")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+    if bests := [100 * attempt.best for attempt in attempts if attempt.points]:
+        panels[0].set_ylim(max(0, min(bests) - 5), max(bests) + 0.5)
+    panels[0].set_ylabel("best validation accuracy so far, %")
+    return figure
