@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemaini
 from rich.table import Table
 from rich.text import Text
 
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry.versions import NAME, Registration
 from fmnist_exp.tracking import escape
@@ -99,15 +100,15 @@ class RunDisplay(FitCallback):
 
 
 def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
-    """Print a line per model: name, parameters, seconds of fitting, validation and test accuracy."""
+    """Print a line per model: name, parameters, seconds of fitting, and the accuracies with their 95% intervals."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("model", "parameters", "fit", "validation", "test"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for name, outcome in outcomes.items():
-        test = f"{outcome.test.accuracy:.2%}" if outcome.test else ""
-        validation = f"{outcome.validation.accuracy:.2%}" if outcome.validation else ""
+        validation, test = (scored.text if scored else "" for scored in (outcome.validation, outcome.test))
         table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", validation, test)
     console.print(table)
+    console.print(f"accuracies, {intervals.EXPLANATION}: models whose intervals overlap may be equally good")
 
 
 def show_registration(registration: Registration, test_accuracy: float | None = None) -> None:
@@ -128,7 +129,8 @@ def show_verdict(verdict: Verdict) -> None:
             table.add_column(name, justify="left" if name == "class" else "right")
         numbers = verdict.comparison.numbers()
         for name, row in {**numbers["classes"], "all": numbers}.items():
-            accuracies = [f"{row[f'{who}_accuracy']:.2%}" for who in ("challenger", "champion")]
+            count = row["images"] if name == "all" else 0  # of a class, the images won and lost say more
+            accuracies = [intervals.text(row[f"{who}_accuracy"], count) for who in ("challenger", "champion")]
             table.add_row(name, f"{row['images']:,}", *accuracies, f"{row['won']}", f"{row['lost']}")
         console.print(table)
     console.print(f"export differs by {verdict.difference:.1g} in a probability; smoke request: {verdict.smoke}")
@@ -155,6 +157,10 @@ def show_assessment(found: Assessment) -> None:
     table.add_section()
     table.add_row("all corruptions", *blank, f"{found.mean.accuracy:.2%}", *_errors([found.mean]))
     console.print(table)
+    console.print(
+        f"clean {found.test.text}, all corruptions {found.mean_text}, {intervals.EXPLANATION};"
+        f" no other accuracy is more uncertain than ±{found.half_width:.2%}"
+    )
     if fitted := found.temperature:
         (before, after), (test_before, test_after) = fitted.validation, fitted.test
         console.print(

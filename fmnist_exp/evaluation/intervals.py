@@ -1,9 +1,11 @@
 """Confidence intervals of accuracies, and their one form in every text that people read: 93.05% (92.53 to 93.53)."""
 
+from collections.abc import Iterable
 from math import sqrt
 from statistics import NormalDist
 
 LEVEL = 0.95  # of every interval that is shown
+EXPLANATION = "in parentheses the 95% interval"  # for texts that show the first one
 
 
 def wilson(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
@@ -38,7 +40,18 @@ def bounds(accuracy: float, count: int) -> tuple[float, float]:
     return wilson(round(accuracy * count), count)
 
 
+def largest_half(measured: Iterable[tuple[float, int]]) -> float:
+    """Return half the width of the widest 95% interval of accuracies, each with its number of images."""
+    widths = (high - low for low, high in (bounds(accuracy, count) for accuracy, count in measured))
+    return max(widths, default=0.0) / 2
+
+
 def text(accuracy: float, count: int) -> str:
-    """Return an accuracy with its 95% interval, such as `93.05% (92.53 to 93.53)`."""
+    """Return an accuracy with its 95% interval, such as `93.05% (92.53 to 93.53)`.
+
+    If the number of images is unknown, which is a `count` of 0, the accuracy stands alone.
+    """
+    if not count:
+        return f"{accuracy:.2%}"
     low, high = bounds(accuracy, count)
     return f"{accuracy:.2%} ({low * 100:.2f} to {high * 100:.2f})"

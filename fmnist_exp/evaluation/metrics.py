@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from fmnist_exp.data.formats import CLASS_NAMES
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.evaluation.calibration import Labels, Probabilities, expected_calibration_error
 
 
@@ -21,6 +22,16 @@ class Evaluation:
     per_class: dict[str, dict[str, float]]  # class name → precision, recall, f1-score, support
     confusion: NDArray[np.int64]  # (10, 10), rows true, columns predicted
 
+    @property
+    def images(self) -> int:
+        """The number of images that were scored."""
+        return int(self.confusion.sum())
+
+    @property
+    def text(self) -> str:
+        """The accuracy with its 95% interval."""
+        return intervals.text(self.accuracy, self.images)
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics that a run logs, such as `test_accuracy`; the accuracy on a class is its recall."""
         figures = {"accuracy": self.accuracy, "loss": self.loss, "ece": self.ece}
@@ -31,7 +42,7 @@ class Evaluation:
         """Return all scores, ready for JSON."""
         return {
             "split": self.split,
-            "images": int(self.confusion.sum()),
+            "images": self.images,
             "accuracy": self.accuracy,
             "loss": self.loss,
             "expected_calibration_error": self.ece,

@@ -33,7 +33,7 @@ class Outcome:
     def note(self, config: ExperimentConfig, kind: str) -> str:
         """Return the note of the run. The note of a trial is short, since its search has a note too."""
         scores = {"validation": self.validation, "test": self.test}
-        shown = [f"{name} accuracy {scored.accuracy:.2%}" for name, scored in scores.items() if scored]
+        shown = [f"{name} accuracy {scored.text}" for name, scored in scores.items() if scored]
         epochs = "1 epoch" if len(self.fit.epochs) == 1 else f"{len(self.fit.epochs)} epochs"
         shown += [f"{self.parameters:,} parameters", f"{epochs} in {self.fit.seconds:.0f} s"]
         what = "Trial" if kind == "trial" else "Run"
@@ -59,7 +59,7 @@ def search_note(config: ExperimentConfig, study: str, result: str, resume: str, 
 
 def baselines_note(config: ExperimentConfig, outcomes: Mapping[str, Outcome]) -> str:
     """Return the note of the baselines' parent run."""
-    scores = [f"{name} {outcome.test.accuracy:.2%}" for name, outcome in outcomes.items() if outcome.test]
+    scores = [f"{name} {outcome.test.text}" for name, outcome in outcomes.items() if outcome.test]
     name = escape.markdown(config.name)
     first = f"Baselines of the experiment **{name}**. Their test accuracies: {', '.join(scores)}."
     return _note(first, {"Run them again": "fmnist-exp baseline"})

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fmnist_exp.data.formats import CLASS_NAMES
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.evaluation.comparison import Comparison
 from fmnist_exp.figures.canvas import DPI, RIGHT, WRONG
 
@@ -22,9 +23,10 @@ def comparison(compared: Comparison, title: str) -> Figure:
     _bars_per_class(bars, numbers["classes"])
     _pictures(won, compared, compared.won, "only the challenger is right", RIGHT)
     _pictures(lost, compared, compared.lost, "only the champion is right", WRONG)
+    accuracies = [intervals.text(numbers[f"{who}_accuracy"], numbers["images"]) for who in ("challenger", "champion")]
     figure.suptitle(
         f"{title} on {numbers['images']:,} validation images:"
-        f" {numbers['challenger_accuracy']:.2%} and {numbers['champion_accuracy']:.2%}, p = {numbers['p_value']:.2g}"
+        f" {accuracies[0]} and {accuracies[1]}, p = {numbers['p_value']:.2g}"
     )
     return figure
 

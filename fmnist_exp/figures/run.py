@@ -99,7 +99,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         if count:
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-    title = f"{evaluation.split.capitalize()} set: {evaluation.accuracy:.2%} of {counts.sum():,} images right"
+    title = f"{evaluation.split.capitalize()} set: {evaluation.text} of {counts.sum():,} images right"
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError
-from fmnist_exp.evaluation import calibration, metrics, robustness
+from fmnist_exp.evaluation import calibration, intervals, metrics, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fmnist_exp.export import signing
 from fmnist_exp.figures import canvas
@@ -44,9 +44,12 @@ def evaluate(
     signing.check()
     client = store.connect()
     subject = lineage.trace(client, versions.find_uri(client, model))
-    data = subject.held_out.split(dataset.load(config.data, config.seed))
+    data = subject.served.split(dataset.load(config.data, config.seed))
     if temperature and not len(data.validation.images):
-        raise RequestError(f"--temperature: version {subject.number} was trained on all images: none is left for it")
+        raise RequestError(
+            f"--temperature: version {subject.number} was trained on all images, and the temperature of another network"
+            " does not fit it; leave the option out"
+        )
     name = f"evaluate version {subject.number}"
     with runs.closing(runs.start_run(client, "evaluate", name, "", run_id=run_id)) as run:
         found = assess(subject, data, config.seed, temperature=temperature, status=status)
@@ -59,8 +62,9 @@ def assess(
 ) -> model_card.Assessment:
     """Score a version on every test image, clean and corrupted; `seed` is the random seed of the corruptions.
 
-    With `temperature`, a temperature is fitted on validation images that the model was not trained on. `status` is
-    called with the name of each step before it begins. Raises WorkError if the model cannot be loaded or fails.
+    With `temperature`, the version's own temperature is fitted on the validation images, which it must not have seen.
+    `status` is called with the name of each step before it begins. Raises WorkError if the model cannot be loaded or
+    fails.
     """
     status("clean test images")
     with versions.opened(store.client(), subject.version) as copy:
@@ -68,7 +72,7 @@ def assess(
     probabilities, labels = predictor.probabilities(data.test.images), data.test.labels
     fitted = None
     if temperature:
-        held_out = subject.held_out.load_predictor().probabilities(data.validation.images)
+        held_out = predictor.probabilities(data.validation.images)
         fitted = robustness.fit_temperature((held_out, data.validation.labels), (probabilities, labels))
     value = fitted.value if fitted else None
     return model_card.Assessment(
@@ -87,8 +91,8 @@ def write(client: MlflowClient, found: model_card.Assessment, data: dataset.Fash
     version = found.lineage.version
     run.log_params({Param.MODEL: versions.uri(version), Param.VERSION: version.version, Param.SEED: found.seed})
     note = (
-        f"Evaluation of version {version.version}: {found.test.accuracy:.2%} of the test images and"
-        f" {found.mean.accuracy:.1%} of their corrupted copies are classified correctly."
+        f"Evaluation of version {version.version}: {found.test.text} of the test images and"
+        f" {found.mean_text} of their corrupted copies are classified correctly; {intervals.EXPLANATION}."
         f" `{Artifact.MODEL_CARD}` has the details.\n"
     )
     run.set_tags({Tag.VERSION: version.version, Tag.NOTE: note})
@@ -109,7 +113,7 @@ def write(client: MlflowClient, found: model_card.Assessment, data: dataset.Fash
     if found.temperature:
         summary[VersionTag.TEMPERATURE] = round(found.temperature.value, 6)
     versions.tag(client, version, summary)
-    accuracies = {"test accuracy": found.test.accuracy, "on corrupted copies of the test images": found.mean.accuracy}
+    accuracies = {"test accuracy": found.test.text, "on corrupted copies of the test images": found.mean_text}
     versions.describe(client, version, accuracies, run.id)
 
 

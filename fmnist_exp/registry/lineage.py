@@ -67,18 +67,24 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A version, and the model that stands in for it when the gate compares models on validation images.
+    """A version, and the model that stands in for it when the gate compares models on images that they have not seen.
 
     That model is the version itself or, if the version was refitted on all images, the model that it was refitted from.
     """
 
     version: ModelVersion
     held_out: TrainedModel
+    run: Run  # that logged the version's own model
 
     @property
     def number(self) -> str:
         """The version's number."""
         return str(self.version.version)
+
+    @property
+    def served(self) -> TrainedModel:
+        """The version's own model, which is the one that is served."""
+        return TrainedModel(versions.uri(self.version), self.run, self.version)
 
     @property
     def refit(self) -> bool:
@@ -119,13 +125,15 @@ def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> Train
 
 def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
     """Return the lineage of a version. Raises RequestError if its run is gone, or this package did not make it."""
-    refit_of = version.tags.get(VersionTag.REFIT_OF)
-    run = _run(client, refit_of or version.run_id or "", f"version {version.version}")
+    refit_of, owner = version.tags.get(VersionTag.REFIT_OF), f"version {version.version}"
+    own = _run(client, version.run_id or "", owner)
+    run = _run(client, refit_of, owner) if refit_of else own
     if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
         raise RequestError(
             f"version {version.version}: its run {run.info.run_id} does not say which images it was trained on"
         )
-    return Lineage(version, _model_of(run) if refit_of else TrainedModel(versions.uri(version), run, version))
+    judged = _model_of(run) if refit_of else TrainedModel(versions.uri(version), own, version)
+    return Lineage(version, judged, own)
 
 
 def digests(run: Run) -> dict[str, str]:

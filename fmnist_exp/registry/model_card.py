@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.data.formats import CLASS_NAMES
-from fmnist_exp.evaluation import robustness
+from fmnist_exp.evaluation import intervals, robustness
 from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.lineage import Lineage
 from fmnist_exp.registry.rendering import Syntax, render
 from fmnist_exp.tracking import names
-from fmnist_exp.tracking.names import Artifact, Metric
+from fmnist_exp.tracking.inputs import image_counts
+from fmnist_exp.tracking.names import Artifact, Metric, VersionTag
 from fmnist_exp.tracking.run import param_text
 
 Rows = list[tuple[str, ...]]
@@ -50,6 +52,17 @@ class Assessment:
         """The mean over all corruptions and severities."""
         return robustness.mean_level(level for levels in self.corrupted.values() for level in levels)
 
+    @property
+    def mean_text(self) -> str:
+        """The mean accuracy over all corruptions and severities with its 95% interval."""
+        return intervals.text(self.mean.accuracy, self.test.images)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the widest 95% interval of an accuracy on corrupted images."""
+        levels = (level for levels in self.corrupted.values() for level in levels)
+        return intervals.largest_half((level.accuracy, self.test.images) for level in levels)
+
 
 def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[str, str], run_id: str) -> None:
     """Write the card as Markdown and as HTML into the folder that holds its pictures.
@@ -63,13 +76,18 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
         "uri": versions.uri(subject.version),
         "aliases": [alias for alias, number in aliases.items() if number == subject.number],
         "subject": subject,
-        "recorded": subject.held_out.run.data,
+        "recorded": subject.run.data,
+        "validation": _validation(subject.held_out.run),
         "names": names,
         "found": found,
         "data": data,
         "class_names": CLASS_NAMES,
         "training": _training(subject),
         "classes": _classes(found),
+        "halves": _halves(found),
+        "bounds": intervals.bounds(found.test.accuracy, found.test.images),
+        "gate": _gate(subject.version.tags),
+        "agreement": subject.version.tags.get(VersionTag.GATE_AGREEMENT),
         "severities": [str(severity) for severity in SEVERITIES],
         "corrupted": _corrupted(found),
         "extremes": _extremes(found),
@@ -82,18 +100,34 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
 
 def _training(subject: Lineage) -> Rows:
     """Return the settings that differ from the schema's defaults, the result of the fit and the libraries."""
-    recorded = subject.held_out.run.data
+    recorded = subject.run.data
     defaults = {key: param_text(value) for key, value in flatten(ExperimentConfig()).items()}
     rows: Rows = [
         (key, value)
         for key, value in recorded.params.items()
         if not key.startswith(NEVER_SHOWN) and (key in ALWAYS_SHOWN or value != defaults.get(key, ""))
     ]
-    for metric, title, unit in ((Metric.BEST_EPOCH, "best epoch", ""), (Metric.FIT_SECONDS, "time of the fit", " s")):
+    results = {Metric.BEST_EPOCH: ("best epoch", ""), Metric.FIT_SECONDS: ("time of the fit", " s")}
+    if recorded.params.get("model.members", "[]") != "[]":
+        results.clear()
+        rows.append(("fit", "none of its own: it averages the probabilities of its members"))
+    for metric, (title, unit) in results.items():
         if metric in recorded.metrics:
             rows.append((title, f"{recorded.metrics[metric]:,.0f}{unit}"))
     libraries = [f"{key.partition('.')[2]} {value}" for key, value in recorded.params.items() if "version." in key]
     return [*rows, ("libraries", ", ".join(libraries) or "unknown")]
+
+
+def _validation(run: Run) -> str | None:
+    """Return the validation accuracy of a run's model with its 95% interval, or None without validation images."""
+    accuracy = run.data.metrics.get(Metric.BEST_VAL_ACCURACY)
+    return None if accuracy is None else intervals.text(accuracy, image_counts(run).get("validation", 0))
+
+
+def _gate(tags: Mapping[str, str]) -> str | None:
+    """Return the accuracy on the images on which the gate compared the version, or None if it compared nothing."""
+    accuracy = tags.get(VersionTag.GATE_CHALLENGER_ACCURACY)
+    return None if accuracy is None else intervals.text(float(accuracy), int(tags[VersionTag.GATE_IMAGES]))
 
 
 def _classes(found: Assessment) -> Rows:
@@ -105,6 +139,12 @@ def _classes(found: Assessment) -> Rows:
         scores = [f"{row[column]:.1%}" for column in ("recall", "precision", "f1-score")]
         rows.append((name, f"{row['support']:.0f}", *scores, mistaken))
     return rows
+
+
+def _halves(found: Assessment) -> dict[str, float]:
+    """Return the largest half width of a 95% interval in the table of classes and in that of corruptions."""
+    classes = [(row["recall"], int(row["support"])) for row in found.test.per_class.values() if row["support"]]
+    return {"class": intervals.largest_half(classes), "corruption": found.half_width}
 
 
 def _corrupted(found: Assessment) -> Rows:

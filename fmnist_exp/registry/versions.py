@@ -11,10 +11,12 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.export import checksums, signing
 from fmnist_exp.registry import private_copy
 from fmnist_exp.registry.private_copy import PrivateCopy, Voucher
 from fmnist_exp.registry.rendering import render
+from fmnist_exp.tracking.inputs import image_counts
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import without_secrets
 
@@ -162,16 +164,17 @@ def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, object],
         client.set_model_version_tag(NAME, version.version, key, without_secrets(str(value)))
 
 
-def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[str, float], card: str = "") -> None:
+def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[str, str], card: str = "") -> None:
     """Write the description of a version, which the MLflow UI shows, unless a person has written or changed it.
 
-    It names the accuracies, and the run `card`, which has the version's model card, if there is one.
+    It names the accuracies, which are texts with their intervals, and the run `card`, which has the version's model
+    card, if there is one.
     """
     known = find(client, str(version.version))
     before, digest = known.description or "", known.tags.get(VersionTag.DESCRIPTION_SHA256)
     if before and _digest(before) != digest and (digest or not before.startswith(EARLIER_START)):
         return
-    named = [f"{name} {value:.2%}" for name, value in accuracies.items()]
+    named = [f"{name} {accuracy}" for name, accuracy in accuracies.items()]
     text = render("version", "markdown", uri=uri(version), accuracies=named, run_id=version.run_id, card=card)
     client.update_model_version(NAME, version.version, description=text)
     tag(client, version, {VersionTag.DESCRIPTION_SHA256: _digest(text)})
@@ -197,9 +200,26 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     if signature := signing.sign(NAME, digest):
         texts[VersionTag.SIGNATURE] = signature
     version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
-    names = {"test accuracy": VersionTag.TEST_ACCURACY, "validation accuracy": VersionTag.VAL_ACCURACY}
-    describe(client, version, {name: float(texts[key]) for name, key in names.items() if key in texts})
+    describe(client, version, _accuracies(client, run_id, texts))
     return version
+
+
+def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the accuracies among a version's tags with their intervals, by what they were measured on."""
+    judged = tags.get(VersionTag.REFIT_OF, run_id)
+    measured = {
+        "test accuracy": (VersionTag.TEST_ACCURACY, run_id, "test"),
+        f"validation accuracy{' of the judged network' if judged != run_id else ''}": (
+            VersionTag.VAL_ACCURACY,
+            judged,
+            "validation",
+        ),
+    }
+    return {
+        name: intervals.text(float(tags[tag]), image_counts(client.get_run(run)).get(purpose, 0))
+        for name, (tag, run, purpose) in measured.items()
+        if tag in tags
+    }
 
 
 def _upload_checksums(client: MlflowClient, copy: PrivateCopy) -> None:

@@ -183,6 +183,10 @@ class VersionTag(Name):
     GATE_CHAMPION = "gate_champion", "Number of the champion that the version was compared with, or none."
     GATE_LEVEL = "gate_level", "Significance level of the paired test."
     GATE_EXPORT_DIFFERENCE = "gate_export_difference", "Largest difference of a probability between Keras and ONNX."
+    GATE_AGREEMENT = (
+        "gate_agreement",
+        "Share of unseen images on which a refit answers as the network judged in its place, or correctly.",
+    )
     GATE_SMOKE = "gate_smoke", "Result of one request to MLflow's scoring server."
     GATE_IMAGES = "gate_images", "Number of validation images that neither model was trained on."
     GATE_CHALLENGER_ACCURACY = "gate_challenger_accuracy", "Accuracy of the challenger on those images."

@@ -135,7 +135,7 @@ def test_status_and_tags(finished):
     assert finished.run.info.run_name == "a tiny run"
     tags = finished.run.data.tags
     uri = f"models:/{finished.outcome.model_id}"
-    for words in (f"{finished.outcome.test.accuracy:.2%}", f"runs:/{finished.run.info.run_id}/experiment.yaml", uri):
+    for words in (finished.outcome.test.text, f"runs:/{finished.run.info.run_id}/experiment.yaml", uri):
         assert words in tags["mlflow.note.content"]
     own = {name: value for name, value in tags.items() if name.startswith("fmnist.")}
     assert own.keys() - CONDITIONS == {"fmnist.kind", "fmnist.experiment"}

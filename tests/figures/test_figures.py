@@ -119,7 +119,7 @@ def test_confusion_matrix_shows_counts_and_accuracy(answers):
     _, labels, probabilities = answers
     evaluated = scoring.evaluate(probabilities, labels, "test")
     figure = run_figures.confusion_matrix(evaluated)
-    assert "Test set: 75.00% of 200 images right" in words(figure)
+    assert "Test set: 75.00% (68.57 to 80.49) of 200 images right" in words(figure)
     counts = {(round(t.get_position()[1]), round(t.get_position()[0])): int(t.get_text()) for t in figure.axes[0].texts}
     assert counts == {cell: count for cell, count in np.ndenumerate(evaluated.confusion) if count}
 

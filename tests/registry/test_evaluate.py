@@ -11,7 +11,7 @@ from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.formats import CLASS_NAMES
-from fmnist_exp.evaluation import robustness
+from fmnist_exp.evaluation import intervals, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.figures import run as run_figures
@@ -112,6 +112,11 @@ def test_temperature_is_reported_before_and_after(client, version, evaluated):
 def test_the_card_says_what_a_card_must(client, version, evaluated, small):
     found, run = evaluated
     card = text(client, run, "model_card.md")
+    assert f"| test accuracy | {found.test.text} |" in card
+    assert found.test.images == 200
+    recorded = client.get_run(version.run_id).data.metrics
+    accuracy = intervals.text(recorded["best_val_accuracy"], 6000)  # of the version's own run, on real images
+    assert f"| validation accuracy | {accuracy} |" in card
     for heading in (
         "Load and serve",
         "Use",
@@ -139,7 +144,8 @@ def test_the_version_names_its_card(client, version, evaluated):
     assert known.tags["model_card"] == f"runs:/{run.id}/model_card.html"
     assert known.tags["evaluated_by"] == run.id
     assert float(known.tags["corrupted_accuracy"]) == pytest.approx(found.mean.accuracy, abs=1e-6)
-    assert f"{found.mean.accuracy:.2%}" in known.description
+    assert found.mean_text in known.description
+    assert found.test.text in known.description
     assert run.id in known.description
 
 

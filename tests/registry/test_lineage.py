@@ -97,7 +97,8 @@ def test_an_ensemble_becomes_a_version(members, small):
     assert version.tags["sha256"] == hashlib.sha256(listed).hexdigest()
     assert client.get_logged_model(outcome.model_id).tags["fmnist.sha256"] == version.tags["sha256"]
     description = versions.find(client, str(version.version)).description
-    assert f"Test accuracy {outcome.test.accuracy:.2%}, validation accuracy" in description
+    accuracies = f"Test accuracy {outcome.test.text}, validation accuracy {outcome.validation.text}"
+    assert accuracies in description
     assert f"fmnist-exp serve --model models:/fashion-mnist/{version.version}" in description
 
 

@@ -27,19 +27,19 @@ def described(client, version):
 @pytest.mark.parametrize("before", [None, "", EARLIER], ids=["none", "empty", "earlier release"])
 def test_a_version_is_described(before, client):
     version = new_version(client, before)
-    versions.describe(client, version, {"test accuracy": 0.5, "validation accuracy": 0.6})
+    versions.describe(client, version, {"test accuracy": "50.00% (40.38 to 59.62)"})
     text = described(client, version)
-    assert "Test accuracy 50.00%, validation accuracy 60.00%." in text
+    assert "Test accuracy 50.00% (40.38 to 59.62); in parentheses the 95% intervals." in text
     assert "fmnist-exp serve --model models:/fashion-mnist/1" in text
 
 
 @pytest.mark.parametrize("edited", [False, True])
 def test_our_description_is_replaced_unless_a_person_changed_it(edited, client):
     version = new_version(client)
-    versions.describe(client, version, {"test accuracy": 0.5})
+    versions.describe(client, version, {"test accuracy": "50.00%"})
     if edited:
         client.update_model_version(versions.NAME, version.version, f"{described(client, version)} And more.")
-    versions.describe(client, version, {"test accuracy": 0.6}, card="the run")
+    versions.describe(client, version, {"test accuracy": "60.00%"}, card="the run")
     assert ("60.00%" in described(client, version)) == (not edited)
 
 
