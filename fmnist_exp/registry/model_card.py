@@ -81,6 +81,7 @@ def write(folder: Path, found: Assessment, data: FashionMNIST, aliases: Mapping[
         "names": names,
         "found": found,
         "data": data,
+        "splits": _splits(data),
         "class_names": CLASS_NAMES,
         "training": _training(subject),
         "classes": _classes(found),
@@ -116,6 +117,14 @@ def _training(subject: Lineage) -> Rows:
             rows.append((title, f"{recorded.metrics[metric]:,.0f}{unit}"))
     libraries = [f"{key.partition('.')[2]} {value}" for key, value in recorded.params.items() if "version." in key]
     return [*rows, ("libraries", ", ".join(libraries) or "unknown")]
+
+
+def _splits(data: FashionMNIST) -> Rows:
+    splits = {"training": data.train, "validation": data.validation, "gate": data.gate, "test": data.test}
+    return [
+        (f"{name} images", f"{len(split.labels):,}, digest {split.digest}" if len(split.labels) else "none")
+        for name, split in splits.items()
+    ]
 
 
 def _validation(run: Run) -> str | None:

@@ -126,7 +126,9 @@ def test_confusion_matrix_shows_counts_and_accuracy(answers):
 
 def test_confusion_matrix_can_be_drawn_for_one_image():
     evaluated = scoring.evaluate(np.eye(10)[[2]], np.array([2]), "validation")
-    assert "Validation set: 100.00% of 1 images right" in words(run_figures.confusion_matrix(evaluated))
+    assert "Validation set: 100.00% (20.65 to 100.00) of 1 images right" in words(
+        run_figures.confusion_matrix(evaluated)
+    )
 
 
 def test_predictions_shows_the_first_forty(answers):

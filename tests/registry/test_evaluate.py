@@ -11,7 +11,7 @@ from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.formats import CLASS_NAMES
-from fmnist_exp.evaluation import intervals, robustness
+from fmnist_exp.evaluation import calibration, intervals, robustness
 from fmnist_exp.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.figures import run as run_figures
@@ -98,15 +98,17 @@ def test_each_corruption_has_its_numbers_by_severity(name, client, evaluated):
     assert [row["severity"] for row in rows if row["corruption"] == name] == [str(severity) for severity in SEVERITIES]
 
 
-def test_temperature_is_reported_before_and_after(client, version, evaluated):
+def test_temperature_is_reported_before_and_after(client, version, evaluated, small):
     found, run = evaluated
     before, after = found.temperature.validation
+    own = lineage.find(client, versions.uri(version)).load_predictor().probabilities(small.validation.images)
+    assert found.temperature.value == calibration.fit_temperature(own, small.validation.labels)
     metrics = client.get_run(run.id).data.metrics
     assert metrics["temperature"] == pytest.approx(found.temperature.value)
     assert (metrics["val_ece"], metrics["val_ece_scaled"]) == pytest.approx((before, after))
     assert metrics["test_ece_scaled"] == pytest.approx(found.temperature.test[1])
     assert json.loads(text(client, run, "evaluation/report.json"))["temperature"]["value"] == found.temperature.value
-    assert "A temperature was fitted" in text(client, run, "model_card.md")
+    assert "A temperature was fitted to this version" in text(client, run, "model_card.md")
 
 
 def test_the_card_says_what_a_card_must(client, version, evaluated, small):

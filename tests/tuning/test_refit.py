@@ -12,7 +12,9 @@ from fmnist_exp.data import cache as cache_files
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.registry import evaluate as evaluations
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -160,6 +162,28 @@ def test_the_gate_knows_which_images_the_setting_was_not_fitted_on(searched, fol
     assert len(held_out.images) == 80
     answers = subject.held_out.load_predictor().probabilities(held_out.images).argmax(axis=1)
     assert np.mean(answers == held_out.labels) == pytest.approx(searched.result.ranked[0].val_accuracy)
+
+
+def test_the_card_describes_the_network_that_serves(searched, folder):
+    """F11: the numbers are those of the version's own run, and it takes no temperature from another network."""
+    number, best = searched.result.registration.version, searched.result.ranked[0]
+    config = searched_config(folder)
+    with pytest.raises(RequestError, match="trained on all images, and the temperature of another network does not"):
+        evaluations.evaluate(f"models:/fashion-mnist/{number}", config, temperature=True)
+    found, run_id = evaluations.evaluate(f"models:/fashion-mnist/{number}", config)
+    assert found.lineage.run.info.run_id == searched.children("train")[-1].info.run_id
+    card = mlflow.artifacts.load_text(f"runs:/{run_id}/model_card.md")
+    assert f"| parameters | {2 * best.parameters:,} |" in card
+    assert "| fit | none of its own: it averages the probabilities of its members |" in card
+    assert "| time of the fit" not in card
+    assert "| training images | 800, digest " in card
+    assert "| validation images | none |" in card
+    accuracy = intervals.text(best.val_accuracy, 80)
+    assert f"| validation accuracy of the judged network | {accuracy} |" in card
+    assert f"| judged network, from run | {best.run_id} |" in card
+    assert "The version has no temperature, because it has seen all images" in card
+    version = searched.client.get_model_version("fashion-mnist", number)
+    assert "temperature" not in version.tags
 
 
 def test_what_was_fitted_again_is_not_fitted_a_third_time(searched, folder):
