@@ -2,37 +2,22 @@
 
 import numpy as np
 import pytest
+from support.experiments import NORMALIZED
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
-from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.resolve import log_choice, resolve
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 
-CONFIG = files.override(
-    ExperimentConfig(),
-    {
-        "name": "auto",
-        "model.family": "mlp",
-        "model.widths": [16],
-        "model.batch_norm": True,
-        "model.dropout": 0.2,
-        "training.epochs": 1,
-        "training.batch_size": 50,
-        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-        "augmentation.horizontal_flip": True,
-    },
-)
-
 
 @pytest.mark.parametrize("named", ["auto", "measure"])
 def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small, named, monkeypatch, tmp_path):
     """The choice does not change the numbers: a run that names the chosen precision gives the same ones."""
     monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path))
-    config = files.override(CONFIG, {"training.precision": named})
+    config = files.override(NORMALIZED, {"training.precision": named})
     client = store.connect()
     with runs.closing(runs.start_run(client, "train", "auto", "auto")) as run:
         resolved = resolve(config, small, client)
@@ -47,7 +32,7 @@ def test_the_run_names_the_precision_and_can_be_repeated(shared_store, small, na
     assert (used if named == "auto" else max(speeds, key=speeds.get)) == used
     assert ("precision_seconds" in metrics) == (named == "measure")
     logged = files.parse(store.download_text(f"runs:/{run.id}/experiment.yaml"), "logged")
-    assert flatten(logged) == flatten(CONFIG) | {"training.precision": used}
+    assert flatten(logged) == flatten(NORMALIZED) | {"training.precision": used}
     with runs.closing(runs.start_run(client, "train", "again", "auto")) as again:
         second = experiment_run.run_experiment(logged, small, again, score_test=False)
     models = [lineage.find(client, f"runs:/{outcome.run_id}").load_keras() for outcome in (first, second)]

@@ -1,19 +1,15 @@
-"""What a run leaves behind, in the embedded store and on a real MLflow server; and stores that cannot be used."""
+"""A run leaves the same behind in the embedded store and on a real MLflow server; some stores cannot be used."""
 
-import contextlib
 import importlib.metadata
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import mlflow
 import numpy as np
 import pytest
-import requests
+from support import services
+from support.experiments import ARTIFACTS
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -41,50 +37,12 @@ CONFIG = files.override(
         "training.precision": "float32",
     },
 )
-ARTIFACTS = {
-    "experiment.yaml",
-    "curves/accuracy.png",
-    "curves/loss.png",
-    "evaluation/confusion_matrix.png",
-    "evaluation/report.json",
-    "evaluation/predictions.png",
-    "evaluation/mistakes.png",
-    "data/samples.png",
-    "data/augmented.png",
-    "model/summary.txt",
-    "model/diagram.png",
-    "checkpoint/best.keras",
-}
+WITH_CHECKPOINT = ARTIFACTS | {"checkpoint/best.keras"}
 PER_EPOCH = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
 CONDITIONS = {f"fmnist.{name}" for name in ("threads", "processor", "backend", "libraries", "code", "dirty")}
 CONDITIONS |= {"fmnist.weights_sha256"}
 AT_THE_END = {*("best_epoch", "best_val_accuracy", "best_val_loss", "fit_seconds", "images_per_second", "parameters")}
 TEST = {"test_accuracy", "test_loss", "test_ece", *(f"test_accuracy_{slug(name)}" for name in CLASS_NAMES)}
-
-
-@contextlib.contextmanager
-def real_server(folder, new_database) -> Iterator[str]:
-    """`mlflow server` in a process of its own, with its artifacts behind it."""
-    database = new_database(folder, "mlflow-artifacts:")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = f"--port {port} --workers 1 --backend-store-uri {database} --artifacts-destination {folder / 'artifacts'}"
-    with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "mlflow", "server", *options.split()]
-        quick = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job runners: they start slowly
-        server = subprocess.Popen(command, cwd=folder, env=quick, stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            with contextlib.suppress(requests.ConnectionError):
-                requests.get(f"{address}/health", timeout=5)
-                break
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.fixture(scope="module", params=["embedded", "server"])
@@ -94,7 +52,9 @@ def anywhere(request, tmp_path_factory, new_database) -> Iterator[str]:
         yield request.getfixturevalue("shared_store")
         return
     folder = tmp_path_factory.mktemp("server")
-    with real_server(folder, new_database) as address, pytest.MonkeyPatch.context() as patch:
+    database = new_database(folder, "mlflow-artifacts:")
+    server = services.mlflow_server(folder, database, "127.0.0.1", services.free_port())
+    with server as address, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", address)
         yield address
@@ -186,7 +146,7 @@ def test_datasets(finished, small):
 
 def test_artifacts_are_exactly_these(finished):
     # MLflow shows the logged model's files among the run's, below the model's name
-    assert finished.artifacts() == {name for name in ARTIFACTS if not name.startswith("model/")}
+    assert finished.artifacts() == {name for name in WITH_CHECKPOINT if not name.startswith("model/")}
     assert {entry.path for entry in finished.client.list_artifacts(finished.run.info.run_id, "model")} >= {
         *("model/summary.txt", "model/diagram.png", "model/MLmodel", "model/code", "model/data")
     }
@@ -194,7 +154,7 @@ def test_artifacts_are_exactly_these(finished):
 
 def test_pictures_and_texts_have_content(finished):
     folder = finished.client.download_artifacts(finished.run.info.run_id, "")
-    for name in ARTIFACTS:
+    for name in WITH_CHECKPOINT:
         with open(os.path.join(folder, name), "rb") as file:
             content = file.read()
         if name.endswith(".png"):

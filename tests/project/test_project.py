@@ -12,21 +12,9 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from support.experiments import ARTIFACTS
 
 PROJECT = Path(__file__).parents[2]
-RUN_ARTIFACTS = {
-    "experiment.yaml",
-    "curves/accuracy.png",
-    "curves/loss.png",
-    "evaluation/confusion_matrix.png",
-    "evaluation/report.json",
-    "evaluation/predictions.png",
-    "evaluation/mistakes.png",
-    "data/samples.png",
-    "data/augmented.png",
-    "model/summary.txt",
-    "model/diagram.png",
-}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +66,7 @@ def test_mlp(folder, environment, client):
     assert run.data.params["training.batch_size"] == "1024"
     assert run.data.metrics["test_accuracy"] > 0.7
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_accuracy")] == [1, 2]
-    assert artifacts(client, run.info.run_id) >= RUN_ARTIFACTS
+    assert artifacts(client, run.info.run_id) >= ARTIFACTS
     assert {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags} == {
         "training",
         "validation",
@@ -96,7 +84,7 @@ def test_tune(folder, environment, client):
     for trial in trials:
         state = trial.data.tags["fmnist.trial_state"]
         assert trial.info.status == {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[state]
-        assert artifacts(client, trial.info.run_id) >= RUN_ARTIFACTS
+        assert artifacts(client, trial.info.run_id) >= ARTIFACTS
         assert len(trial.outputs.model_outputs) == 1
     scored = [trial for trial in trials if "test_accuracy" in trial.data.metrics]
     assert len(scored) == 1

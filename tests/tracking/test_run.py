@@ -92,7 +92,7 @@ def test_ctrl_c_during_any_statement_of_the_store_leaves_it_writable(shared_stor
 
 
 def test_a_run_that_mlflow_made_is_taken_over(shared_store, small):
-    """As `mlflow run` does it: its own spelling of the params is there before, and may not be written twice."""
+    """`mlflow run` has written the params in its own spelling before, and they may not be written twice."""
     client = store.connect()
     made = client.create_run("0", tags={"mlflow.project.entryPoint": "train"})
     client.log_param(made.info.run_id, "training.learning_rate", "3e-3")

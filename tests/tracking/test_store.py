@@ -13,7 +13,7 @@ from fmnist_exp.tracking import store
 
 
 def refused(monkeypatch, uri: str) -> str:
-    """What connect() says within half a minute; it waits in a thread, as it may take minutes when it is wrong."""
+    """Return what connect() says within half a minute; it runs in a thread, since a wrong one may take minutes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     errors: list[BaseException] = []
 

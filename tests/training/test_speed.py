@@ -4,27 +4,13 @@ import json
 import math
 
 import pytest
+from support.experiments import NORMALIZED
 
 from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import speed
 
-CONFIG = files.override(
-    ExperimentConfig(),
-    {
-        "name": "precision",
-        "model.family": "mlp",
-        "model.widths": [16],
-        "model.batch_norm": True,
-        "model.dropout": 0.2,
-        "training.epochs": 1,
-        "training.batch_size": 50,
-        "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-        "training.precision": "measure",
-        "augmentation.horizontal_flip": True,
-    },
-)
+CONFIG = files.override(NORMALIZED, {"training.precision": "measure"})
 SPEEDS = {"float32": 2000.5, "bfloat16": 1000.0}
 
 

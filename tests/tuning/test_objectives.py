@@ -1,4 +1,4 @@
-"""What a search measures and warns of, without training."""
+"""The objectives of a search and its warnings about them, without training."""
 
 import optuna
 from optuna.trial import TrialState

@@ -1,4 +1,4 @@
-"""What a killed driver left is found again, whatever the study is called."""
+"""A search finds again what a killed driver left, whatever the study is called."""
 
 import pytest
 from support import standin
