@@ -46,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Version:
-    """What numbers depend on beside the settings: the code, and the conditions of experiment/conditions.py."""
+    """The code, and the conditions of experiment/conditions.py: with the settings, they determine every number."""
 
     commit: str
     conditions: Mapping[str, str]

@@ -51,11 +51,16 @@ class Equivalence:
         return f"Equivalence is not shown: {different}the interval does not lie within {limits}."
 
 
-def main() -> None:
-    """Make the fits that are missing, and print the test."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table-only", action="store_true", help="fit nothing, only print what the store has")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Make the fits that are missing, and print the test."""
+    given = parser().parse_args()
     runs = Runs("precision", here())
     for seed in () if given.table_only else SEEDS:  # both fits of a seed follow each other
         for precision in PRECISIONS:

@@ -4,9 +4,9 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.peers import augmented_cnn_keras, l2_mlp_keras, simple_cnn_keras
+from benchmarks.results import fits, page
+from benchmarks.results.fits import Results
 from benchmarks.runs import EQUAL, Runs, Version, code_digest, git
-from benchmarks.systems import page, results
-from benchmarks.systems.results import Results
 from fmnist_exp import models
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
@@ -26,7 +26,7 @@ def log(store, name: str, seed: int, split_seed: int, accuracy: float, tags: dic
     experiment = store.get_experiment_by_name("systems")
     where = experiment.experiment_id if experiment else store.create_experiment("systems")
     run_id = store.create_run(where, tags={Tag.EXPERIMENT: name, Tag.DIRTY: "false", **CONDITIONS, **tags}).info.run_id
-    for key, value in flatten(files.load(name, results.wanted(name, seed, split_seed).overrides)).items():
+    for key, value in flatten(files.load(name, fits.wanted(name, seed, split_seed).overrides)).items():
         store.log_param(run_id, key, param_text(value))
     for metric in (Metric.TEST_ACCURACY, Metric.BEST_VAL_ACCURACY, Metric.VAL_ACCURACY):
         store.log_metric(run_id, metric, accuracy)
@@ -38,7 +38,7 @@ def log(store, name: str, seed: int, split_seed: int, accuracy: float, tags: dic
 @pytest.fixture
 def shown(store, version, tmp_path, monkeypatch) -> Results:
     monkeypatch.setattr(page, "DOCS", tmp_path)
-    monkeypatch.setattr(results.processes, "PROJECT", tmp_path)
+    monkeypatch.setattr(fits.processes, "PROJECT", tmp_path)
     (tmp_path / "pictures").mkdir()
     return Results(Runs("systems", version))
 
@@ -47,7 +47,7 @@ def test_runs_of_other_versions_are_not_shown(shown, capsys):
     """F13: the page mixed runs of all versions that had the same settings."""
     store = MlflowClient()
     parent = git("log", "--format=%H", "--", "fmnist_exp/models", "fmnist_exp/data").splitlines()
-    for seed in results.SEEDS:
+    for seed in fits.SEEDS:
         log(store, "naive", seed, 0, 0.1, {Tag.GIT_COMMIT: shown.runs.version.commit})
     log(store, "mlp", 0, 0, 0.9, {Tag.GIT_COMMIT: shown.runs.version.commit, Tag.LIBRARIES: "older"})
     log(store, "mlp", 0, 0, 0.9, {Tag.GIT_COMMIT: shown.runs.version.commit, Tag.DIRTY: "true"})
@@ -72,15 +72,15 @@ def test_plain_keras_counts_when_it_is_done_and_only_for_its_own_script(shown, m
     assert shown.plain("l2_mlp") == {1: 85.0}
     changed = tmp_path / "peers"
     changed.mkdir()
-    for file in results.PEERS.glob("*.py"):
+    for file in fits.PEERS.glob("*.py"):
         (changed / file.name).write_bytes(file.read_bytes() + b"\n")
-    monkeypatch.setattr(results, "PEERS", changed)
+    monkeypatch.setattr(fits, "PEERS", changed)
     assert shown.plain("l2_mlp") == {}
 
 
 def test_the_fits_that_are_missing(shown):
-    assert len(list(results.missing(shown, ["naive"], results.SEEDS))) == 5  # seed 0 has the common split as its own
-    assert len(list(results.missing(shown, ["l2_mlp"], [0, 1]))) == 5  # with two in plain Keras
+    assert len(list(fits.missing(shown, ["naive"], fits.SEEDS))) == 5  # seed 0 has the common split as its own
+    assert len(list(fits.missing(shown, ["l2_mlp"], [0, 1]))) == 5  # with two in plain Keras
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which fits docs/results.md needs, and where their results are."""
+"""The fits that docs/results.md needs: make them, and find their results."""
 
 import json
 import subprocess

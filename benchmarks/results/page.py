@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.processes import PROJECT
 from benchmarks.reporting import spread
-from benchmarks.systems import results
-from benchmarks.systems.results import ENSEMBLE, OURS, PLAIN, PUBLISHED, SEEDS, Results
+from benchmarks.results import fits
+from benchmarks.results.fits import ENSEMBLE, OURS, PLAIN, PUBLISHED, SEEDS, Results
 from fmnist_exp.tracking.names import Metric
 
 DOCS = PROJECT / "docs"
@@ -53,7 +53,7 @@ def write(store: Results) -> None:
     if run := store.ensemble():
         scores = [f"{100 * run.data.metrics[metric]:.2f} (n = 1)" for metric in (VALIDATION, TEST)]
         rows.append(f"| `{ENSEMBLE}` of the `cnn`s | | | {scores[0]} | | {scores[1]} | | | |")
-    missing = results.incomplete(store)
+    missing = fits.incomplete(store)
     status = f"Missing, `make results` completes it: {'; '.join(missing)}." if missing else "All results are complete."
     fields = {"n": len(SEEDS), "seeds": ", ".join(map(str, SEEDS)), "rows": "\n".join(rows), "status": status}
     text = HEAD.format(conditions=store.runs.version.describe(), **fields)
@@ -72,11 +72,11 @@ def row(store: Results, name: str) -> str:
     if everything := {**own, **shared}:
         epochs = [float(len(store.runs.curve(run, Metric.VAL_ACCURACY))) for run in everything.values()]
         cells = [
-            f"{results.parameters(everything):,.0f}",
+            f"{fits.parameters(everything):,.0f}",
             spread(epochs, 0) if len(set(epochs)) > 1 else f"{epochs[0]:g}",
         ]
     for split in ("validation", "test"):
-        cells += [cell(results.accuracies(found, split)) for found in (shared, own)]
+        cells += [cell(fits.accuracies(found, split)) for found in (shared, own)]
     plain = cell(list(store.plain(name).values())) if name in PLAIN else ""
     return f"| `{name}` | {' | '.join([*cells, plain, PUBLISHED.get(name) or OURS[name]])} |"
 

@@ -9,9 +9,9 @@ Usage: python -m benchmarks.systems [NAME …] [--seeds 0 1 2] [--table-only]
 
 import argparse
 
+from benchmarks.results import fits, page
+from benchmarks.results.fits import ENSEMBLE, OURS, PUBLISHED, SEEDS, Results
 from benchmarks.runs import Runs, here
-from benchmarks.systems import page, results
-from benchmarks.systems.results import ENSEMBLE, OURS, PUBLISHED, SEEDS, Results
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def main() -> None:
         parser().error(f"there is no system {min(unknown)!r}; --help lists them")
     store = Results(Runs("systems", here()))
     page.write(store)
-    for fit in () if given.table_only else results.missing(store, given.names, given.seeds):
+    for fit in () if given.table_only else fits.missing(store, given.names, given.seeds):
         fit()
         page.write(store)
 
