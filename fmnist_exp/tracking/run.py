@@ -6,7 +6,6 @@ MLFLOW_RUN_ID would write into its parent's run by mistake.
 
 import importlib.metadata
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,9 +22,9 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import experiments, store
 from fmnist_exp.tracking.failures import reason_of
-from fmnist_exp.tracking.names import Artifact, ExperimentTag, Kind, Metric, Param, Tag
+from fmnist_exp.tracking.names import Artifact, Kind, Param, Tag
 from fmnist_exp.tracking.redact import without_secrets
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -33,11 +32,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 LIBRARIES = ("tensorflow", "keras", "numpy")
 PARAMS_PER_REQUEST = 100  # MLflow's limit
 FORBIDDEN = "PERMISSION_DENIED"  # error code of MLflow
-EXPERIMENT_TAGS = {
-    ExperimentTag.KIND: "custom_model_development",
-    ExperimentTag.PRIMARY_METRIC: Metric.BEST_VAL_ACCURACY,
-    ExperimentTag.GREATER_IS_BETTER: "true",
-}
 
 
 class Run:
@@ -149,7 +143,7 @@ def start_run(
         tags = compat.context_tags({str(key): value for key, value in own.items()})
         tags |= {str(Tag.PARENT): parent.id} if parent else {}
         tags = {key: without_secrets(value) for key, value in tags.items()}
-        experiment_id = parent.experiment_id if parent else _experiment_id(client)
+        experiment_id = parent.experiment_id if parent else experiments.current(client)
         try:
             run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
         except MlflowException as error:
@@ -163,7 +157,7 @@ def start_run(
         client.log_batch(run_id, tags=_tag_entries(own))
     run = Run(client, run_id)
     if parent is None:
-        _tag_experiment(client, run.experiment_id)
+        experiments.describe(client, run.experiment_id)
     return run
 
 
@@ -236,20 +230,3 @@ def param_text(value: object) -> str:
 
 def _tag_entries(tags: Mapping[str, object]) -> list[entities.RunTag]:
     return [entities.RunTag(str(key), without_secrets(str(value))) for key, value in tags.items()]
-
-
-def _experiment_id(client: MlflowClient) -> str:
-    """Return the experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME names, after creating it if needed."""
-    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return experiment_id
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
-    experiment = client.get_experiment_by_name(name)
-    return str(experiment.experiment_id if experiment else client.create_experiment(name))
-
-
-def _tag_experiment(client: MlflowClient, experiment_id: str) -> None:
-    """Tell the MLflow UI how to show the experiment, except where its owner has decided already."""
-    known = client.get_experiment(experiment_id).tags
-    wanted = {ExperimentTag.KIND} if ExperimentTag.PRIMARY_METRIC in known else EXPERIMENT_TAGS.keys()
-    for tag in wanted - known.keys():
-        client.set_experiment_tag(experiment_id, str(tag), str(EXPERIMENT_TAGS[tag]))

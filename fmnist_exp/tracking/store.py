@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fmnist_exp import compat
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tracking import redact
+from fmnist_exp.tracking import first_use, redact
 from fmnist_exp.tracking.redact import first_line, public
 
 TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would retry for minutes
@@ -43,8 +43,9 @@ def connect() -> MlflowClient:
             _check_writable(Path(uri.removeprefix("sqlite:///")))
         elif uri.startswith(("postgresql", "mysql")):
             _check_database(uri)
-        client = MlflowClient()
-        client.search_experiments(max_results=1)
+        with first_use.alone(uri):
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
         raise RequestError(f"the tracking store {public(uri)} cannot be used: {first_line(error)}") from error
     return client

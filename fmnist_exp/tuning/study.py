@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import optuna
 from optuna import Study, Trial
@@ -16,6 +16,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import resolve
+from fmnist_exp.tracking import first_use
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import precision
 from fmnist_exp.training.precision import Choice
@@ -49,10 +50,11 @@ def open_study(config: ExperimentConfig, name: str, storage: str | BaseStorage) 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = SearchSpace(config)
     try:
-        earlier = warm_start.find(config, storage) if _is_new(name, storage) else None
-        study = optuna.create_study(
-            storage=storage, study_name=name, directions=samplers.directions(space.search), load_if_exists=True
-        )
+        with first_use.alone(storage) if isinstance(storage, str) else nullcontext():
+            earlier = warm_start.find(config, storage) if _is_new(name, storage) else None
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=samplers.directions(space.search), load_if_exists=True
+            )
     except (StorageInternalError, *study_lock.DATABASE_ERRORS) as error:
         raise study_lock.unusable(str(storage), error) from error
     _claim(study, space, earlier)

@@ -18,7 +18,7 @@ import psutil
 import sqlalchemy as sa
 
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import first_use, store
 from fmnist_exp.tracking.redact import first_line, remember, without_secrets
 
 BEAT_SECONDS = 5
@@ -114,7 +114,8 @@ def hold(storage: str, study: str) -> Iterator[StudyLock]:
     """
     with _engine(storage) as engine:
         try:
-            TABLE.metadata.create_all(engine)
+            with first_use.alone(storage):
+                TABLE.metadata.create_all(engine)
             mine = _this_process()
             other = _take(engine, study, mine)
         except DATABASE_ERRORS as error:
