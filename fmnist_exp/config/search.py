@@ -86,7 +86,8 @@ class SearchConfig(Section):
     reduction_factor: int = Field(3, ge=2, le=10)
     """Factor of successive halving: at each rung, one of this many trials continues."""
     min_epochs: int = Field(1, ge=1, le=1000)
-    """Number of epochs before the first rung of successive halving."""
+    """Number of epochs before the first rung of successive halving, which ranks trials before one_cycle has annealed
+    their learning rate."""
     startup_trials: int = Field(5, ge=1, le=1000)
     """Number of random trials before the sampler learns from their results."""
     sampler: Literal["tpe", "random", "gp"] = "tpe"

@@ -160,10 +160,8 @@ def test_the_parents_note_says_how_to_resume_it(found):
 
 def test_the_parents_artifacts(found):
     paths = {entry.path for entry in found.client.list_artifacts(found.parent.info.run_id, "study")}
-    names = ("history", "importances", "parallel_coordinates", "slices", "learning_curves", "timeline")
-    complete = [trial for trial in found.result.ranked if trial.state == "COMPLETE"]
-    drawn = [name for name in names if name != "importances" or len(complete) > 2]
-    assert paths == {"study/trials.csv", "study/figures.html", *(f"study/{name}.png" for name in drawn)}
+    names = ("history", "parallel_coordinates", "slices", "learning_curves", "timeline")
+    assert paths == {"study/trials.csv", "study/figures.html", *(f"study/{name}.png" for name in names)}
     uri = f"runs:/{found.parent.info.run_id}"
     rows = list(csv.DictReader(io.StringIO(mlflow.artifacts.load_text(f"{uri}/study/trials.csv"))))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
@@ -19,8 +19,8 @@ for (const [id, figure] of Object.entries(JSON.parse(document.getElementById("fi
   Plotly.newPlot(id, figure.data, figure.layout, options);"""
 
 
-def render(title: str, figures: Mapping[str, Figure]) -> str:
-    """Return the page as HTML. Each figure is drawn in an element whose id is its key in `figures`.
+def render(title: str, figures: Mapping[str, Figure], notes: Sequence[str] = ()) -> str:
+    """Return the page as HTML. Each figure is drawn in an element whose id is its key in `figures`; `notes` follow.
 
     The figures are data for a script that is the same on every page. The policy of the page can therefore name its
     scripts and styles by their digests, and a script from anywhere else does not run.
@@ -36,6 +36,7 @@ def render(title: str, figures: Mapping[str, Figure]) -> str:
         f'<style>{STYLE}</style><style id="{MAP_STYLE}"></style>',
         f"<h1>{html.escape(title)}</h1>",
         *(f'<div id="{html.escape(name)}"></div>' for name in figures),
+        *(f"<p>{html.escape(note)}</p>" for note in notes),
         f'<script id="figures" type="application/json">{content}</script>',
         f"<script>{plotly}</script>",
         f"<script>{DRAW}</script>\n",

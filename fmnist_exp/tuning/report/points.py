@@ -31,7 +31,9 @@ TITLES = {
     "pareto_front": "Pareto front, with the trials' numbers",
 }
 GREY = "#555555"  # of the lines that mark a place
-ENOUGH = 3  # complete trials from which on importances mean anything
+# Complete trials that importances need. PED-ANOVA compares the best tenth with all; Optuna's documentation of its
+# evaluator recommends at least five trials in that tenth, and of 40 trials it takes four.
+ENOUGH = 41
 DRIVER = "driver"  # the worker of a trial that names none
 PAUSE = 60.0  # seconds without any trial after which the timeline skips to the next one
 
@@ -168,6 +170,18 @@ def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
     if (times := timeline(trials)).stretches:
         figures["timeline"] = times
     return figures
+
+
+def notes(figures: Mapping[str, Content], study: Study) -> list[str]:
+    """Return sentences about the figures that a study is too short for."""
+    complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if "importances" in figures or not complete:
+        return []
+    return [
+        f"There is no figure of the parameters' importances: it needs {ENOUGH} complete trials, and the study has"
+        f" {complete}. The importances compare the best tenth of the trials with all of them, and fewer than five"
+        " trials in that tenth would say little."
+    ]
 
 
 def timeline(trials: Sequence[FrozenTrial]) -> Timeline:

@@ -56,4 +56,5 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
         name: getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
         for name, content in contents.items()
     }
-    (target / "figures.html").write_text(page.render(f"Study {study.study_name}", figures), encoding="utf-8")
+    title, notes = f"Study {study.study_name}", points.notes(contents, study)
+    (target / "figures.html").write_text(page.render(title, figures, notes), encoding="utf-8")

@@ -51,6 +51,11 @@ def _sampler(search: SearchConfig, seed: int) -> BaseSampler:
 
 
 def _pruner(search: SearchConfig) -> BasePruner:
+    """Return the pruner. Its rungs lie at `min_epochs` · `reduction_factor` ** k epochs, also for trials of one cycle.
+
+    Such a trial is judged before its learning rate has been annealed: with warm-up 0.1, after epochs 2 and 4 of 5 it
+    still has 75 % and 12 % of its highest rate.
+    """
     if search.pruner == "none":
         return NopPruner()
     return SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor)

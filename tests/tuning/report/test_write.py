@@ -24,15 +24,18 @@ KINDS = {
     "training.optimizer": CategoricalDistribution(['"adam"', '"sgd"']),
 }
 
+DROPOUT = {"model.dropout": FloatDistribution(0, 1)}
+
 
 def seconds(count: float) -> datetime.datetime:
     return NOON + datetime.timedelta(seconds=count)
 
 
-def study_of(names: tuple[str, ...]) -> optuna.Study:
-    """Two workers, eight trials, one of them pruned and one failed; then, hours later, two more."""
+def study_of(names: tuple[str, ...], rounds: int = 1) -> optuna.Study:
+    """Two workers, eight trials, one of them pruned and one failed; then, hours later, two more; all that in rounds."""
     study = optuna.create_study(study_name="<b>told</b>", directions=samplers.directions(search(names)))
-    for number in range(10):
+    for trial in range(10 * rounds):
+        number = trial % 10
         begin = number // 2 * 10 + (7200 if number > 7 else 0)
         state = {2: TrialState.PRUNED, 5: TrialState.FAIL}.get(number, TrialState.COMPLETE)
         accuracy = 0.8 + (number * 7 % 10) / 100
@@ -46,7 +49,7 @@ def study_of(names: tuple[str, ...]) -> optuna.Study:
         }
         values = [accuracy, 1000.0 * number][: len(names)] if state == TrialState.COMPLETE else None
         more = {"state": state, "attrs": attrs, "start": seconds(begin), "end": seconds(begin + 9)}
-        study.add_trial(ended(number, params, KINDS, values, curve=curve if len(names) == 1 else {}, **more))
+        study.add_trial(ended(trial, params, KINDS, values, curve=curve if len(names) == 1 else {}, **more))
     return study
 
 
@@ -56,10 +59,13 @@ def search(names: tuple[str, ...]) -> SearchConfig:
     )
 
 
-@pytest.fixture(scope="module", params=[("val_accuracy",), ("val_accuracy", "parameters")], ids=["one", "two"])
+ROUNDS = {("val_accuracy",): 1, ("val_accuracy", "parameters"): 6}  # 8 complete trials in each
+
+
+@pytest.fixture(scope="module", params=ROUNDS, ids=["one", "two"])
 def written(request, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
     folder = tmp_path_factory.mktemp("study")
-    report.write(study_of(request.param), search(request.param), folder)
+    report.write(study_of(request.param, ROUNDS[request.param]), search(request.param), folder)
     return request.param, folder / "study"
 
 
@@ -108,6 +114,7 @@ def test_the_page_draws_every_figure_without_a_network(written):
         page.wait_for_selector(".js-plotly-plot .main-svg")
         titles = [text.text_content() for text in page.query_selector_all(".gtitle")]
         assert page.text_content("h1") == "Study <b>told</b>"
+        notes = page.locator("p").all_text_contents()
         curves = page.evaluate(
             "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.layout.title.text.startsWith('Learning'))"
             ".data.map(d => [d.name, d.x.filter(x => x !== null).length])"
@@ -117,19 +124,25 @@ def test_the_page_draws_every_figure_without_a_network(written):
             ".data.map(d => [d.name, d.y.length])"
         )
     assert problems == []
-    expected = ["history", "parallel_coordinates", "slices", "learning_curves", "importances", "timeline"]
-    expected = (["pareto_front"] if len(names) > 1 else []) + expected
-    assert titles == [points.TITLES[name] for name in expected]
-    assert curves == [["pruned", 1], ["complete", 16], ["stopped here", 1], ["best: trial 7", 2]]
-    assert rows == [["complete", 8], ["pruned", 1], ["failed", 1]]
+    expected = ["history", "parallel_coordinates", "slices", "learning_curves"]
+    if len(names) > 1:
+        expected = ["pareto_front", *expected, "importances"]
+        assert notes == []
+    else:  # F15
+        assert "it needs 41 complete trials, and the study has 8." in notes[0]
+    assert titles == [points.TITLES[name] for name in [*expected, "timeline"]]
+    rounds = ROUNDS[names]
+    assert curves == [["pruned", rounds], ["complete", 16 * rounds], ["stopped here", rounds], ["best: trial 7", 2]]
+    assert rows == [["complete", 8 * rounds], ["pruned", rounds], ["failed", rounds]]
 
 
 def test_a_png_of_each_figure_and_the_table(written):
     names, folder = written
-    drawn = {"history", "learning_curves", "slices", "parallel_coordinates", "importances", "timeline"}
-    assert {file.stem for file in folder.glob("*.png")} == drawn | ({"pareto_front"} if len(names) > 1 else set())
+    drawn = {"history", "learning_curves", "slices", "parallel_coordinates", "timeline"}
+    more = {"pareto_front", "importances"} if len(names) > 1 else set()
+    assert {file.stem for file in folder.glob("*.png")} == drawn | more
     head, *rows = (folder / "trials.csv").read_text().splitlines()
-    assert len(rows) == 10
+    assert len(rows) == 10 * ROUNDS[names]
     assert ("value_parameters" in head) == (len(names) > 1)
     assert "val_accuracies" not in head
 
@@ -154,7 +167,7 @@ def test_a_trial_without_a_worker_ran_in_the_driver():
 
 
 def test_accuracy_is_one_objective_among_several():
-    one, two = (points.prepare(study_of(names), names) for names in (("val_accuracy",), ("val_accuracy", "parameters")))
+    one, two = (points.prepare(study_of(names, 6), names) for names in ROUNDS)
     assert two["history"] == one["history"]
     assert two["importances"] == one["importances"]
     assert one.keys() | {"pareto_front"} == two.keys()
@@ -173,3 +186,14 @@ def test_a_study_without_a_finished_trial_has_a_page(tmp_path):
     study = optuna.create_study(direction="maximize")
     report.write(study, search(("val_accuracy",)), tmp_path)
     assert {file.name for file in (tmp_path / "study").iterdir()} == {"figures.html", "trials.csv"}
+
+
+@pytest.mark.parametrize(("trials", "drawn"), [(points.ENOUGH - 1, False), (points.ENOUGH, True)])
+def test_importances_need_five_trials_among_the_best_tenth(trials, drawn):
+    """F15: of ten trials, PED-ANOVA takes one as the best tenth."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(trials):
+        study.add_trial(ended(number, {"model.dropout": number / trials}, DROPOUT, [number / 100], curve={1: 0.5}))
+    figures = points.prepare(study, ["val_accuracy"])
+    assert ("importances" in figures) == drawn
+    assert bool(points.notes(figures, study)) != drawn
