@@ -29,7 +29,16 @@ from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import LIBRARIES, param_text
 
 # the parts of fmnist_exp that determine the weights of a network and its accuracy
-DETERMINING = ("backend", "compat.py", "config", "data", "evaluation", "experiment", "models", "training")
+DETERMINING = (
+    "backend",
+    "compat.py",
+    "config",
+    "data",
+    "evaluation/metrics.py",
+    "experiment/run.py",
+    "models",
+    "training",
+)
 # the conditions that must be equal; the code has a rule of its own, see `Version.includes`
 EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
 NOT_OF_THE_FIT = ("gate.",)  # sections whose fields change no network
