@@ -101,14 +101,18 @@ class RunDisplay(FitCallback):
 
 def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
     """Print a line per model: name, parameters, seconds of fitting, and the accuracies with their 95% intervals."""
+    scored = any(outcome.test for outcome in outcomes.values())
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("model", "parameters", "fit", "validation", "test"):
+    for name in ("model", "parameters", "fit", "validation", *(["test"] if scored else [])):
         table.add_column(name, justify="left" if name == "model" else "right")
     for name, outcome in outcomes.items():
-        validation, test = (scored.text if scored else "" for scored in (outcome.validation, outcome.test))
-        table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", validation, test)
+        evaluations = (outcome.validation, outcome.test) if scored else (outcome.validation,)
+        texts = [found.text if found else "" for found in evaluations]
+        table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", *texts)
     console.print(table)
     console.print(f"accuracies, {intervals.EXPLANATION}: models whose intervals overlap may be equally good")
+    if not scored:
+        console.print("not scored on the test set; --score_test true does so for a finished recipe")
 
 
 def show_registration(registration: Registration, test_accuracy: float | None = None) -> None:

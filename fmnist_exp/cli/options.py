@@ -63,7 +63,7 @@ class FieldsCommand(click.Command):
         return section not in SEARCH_SECTIONS or self.name == "tune"
 
 
-def switch(name: str, text: str, default: str = "false") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def switch(name: str, text: str, default: str | None = "false") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return an option that works without a value and, for `mlflow run -P name=true`, also with one."""
     kind = click.BOOL
     return click.option(name, is_flag=False, flag_value="true", default=default, type=kind, metavar="[BOOL]", help=text)

@@ -28,21 +28,30 @@ _resume = click.option(
     help="Resume a killed run from its last epoch. The run must have had training.checkpoint=true.",
 )
 _register = switch("--register", "Register the model as a version and send it to the gate.")
+_SCORE = "Score the model on the test set"
+_score_finished = switch("--score_test", f"{_SCORE}; the default, since the recipe is finished.", default="true")
+_score_registered = switch(
+    "--score_test",
+    f"{_SCORE}. The default is to do so only with --register, because a recipe that is being developed is judged on"
+    " validation images.",
+    default=None,
+)
 
 
 @click.command("train", cls=FieldsCommand)
 @_experiment
 @_resume
 @_register
+@_score_registered
 @click.pass_context
-def train(ctx: click.Context, experiment: str, resume: str | None, register: bool) -> None:
+def train(ctx: click.Context, experiment: str, resume: str | None, register: bool, score_test: bool | None) -> None:
     """Run one experiment, or resume a killed run."""
     if resume is None:
-        _run("train", load_experiment(experiment, ctx.args), register)
+        _run("train", load_experiment(experiment, ctx.args), register, score_test)
         return
     if experiment != DEFAULT:  # `mlflow run` passes the default on, so that it does not differ from a missing option
         raise RequestError("--resume continues the run's own experiment; leave --experiment out")
-    _run("train", parse_fields(ctx.args), register, resume)
+    _run("train", parse_fields(ctx.args), register, score_test, resume)
 
 
 _help = "Run one experiment (the same as train)."
@@ -51,39 +60,43 @@ main = FieldsCommand("main", params=train.params, callback=train.callback, help=
 
 @click.command("mlp", cls=FieldsCommand)
 @_register
+@_score_finished
 @click.pass_context
-def mlp(ctx: click.Context, register: bool) -> None:
+def mlp(ctx: click.Context, register: bool, score_test: bool) -> None:
     """Run experiments/mlp.yaml, the best MLP."""
-    _run("train", load_experiment("mlp", ctx.args), register)
+    _run("train", load_experiment("mlp", ctx.args), register, score_test)
 
 
 @click.command("cnn", cls=FieldsCommand)
 @_register
+@_score_finished
 @click.pass_context
-def cnn(ctx: click.Context, register: bool) -> None:
+def cnn(ctx: click.Context, register: bool, score_test: bool) -> None:
     """Run experiments/cnn.yaml, the best CNN that trains in minutes."""
-    _run("train", load_experiment("cnn", ctx.args), register)
+    _run("train", load_experiment("cnn", ctx.args), register, score_test)
 
 
 @click.command("ensemble", cls=FieldsCommand)
 @click.option("--members", required=True, help="Models, separated by commas: models:/fashion-mnist/3,runs:/RUN_ID.")
 @switch("--register", "Register the ensemble as a version and send it to the gate.", default="true")
+@_score_registered
 @click.pass_context
-def ensemble(ctx: click.Context, members: str, register: bool) -> None:
+def ensemble(ctx: click.Context, members: str, register: bool, score_test: bool | None) -> None:
     """Average the probabilities of logged models in one model; score, log and register it."""
     uris = [uri.strip() for uri in members.split(",") if uri.strip()]
     if len(uris) < 2:
         raise RequestError(f"--members {members!r}: an ensemble needs at least two models, with a comma between them")
     once = {"training.epochs": 1}  # nothing is fitted; the epoch only measures
     config = files.parse("{}", "ensemble", {**once, **parse_fields(ctx.args), "model.members": uris})
-    _run("ensemble", config, register)
+    _run("ensemble", config, register, score_test)
 
 
 @click.command("baseline", cls=FieldsCommand)
+@_score_finished
 @click.pass_context
-def baseline(ctx: click.Context) -> None:
+def baseline(ctx: click.Context, score_test: bool) -> None:
     """Run the naive guess, logistic regression and the smallest network."""
-    _run("baseline", load_experiment("baseline", ctx.args))
+    _run("baseline", load_experiment("baseline", ctx.args), score_test=score_test)
 
 
 @click.command("reproduce")
@@ -107,6 +120,7 @@ def _run(
     kind: Literal["train", "ensemble", "baseline"],
     experiment: ExperimentConfig | Mapping[str, str],
     register: bool = False,
+    score_test: bool | None = None,
     resume: str = "",
 ) -> None:
     """Run an experiment, or resume the run `resume`, for which `experiment` has the overrides; print the result."""
@@ -118,6 +132,7 @@ def _run(
     request = library.TrainRequest(
         experiment=experiment if isinstance(experiment, ExperimentConfig) else library.Resume(resume, experiment),
         register=register,
+        score_test=score_test,
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
         display=display.RunDisplay,
     )

@@ -30,7 +30,7 @@ ITERATIONS = 100
 def run_baselines(request: TrainRequest) -> TrainResult:
     """Run each baseline as a child run of one parent run. The request's experiment is the smallest network.
 
-    Each baseline is scored on the test set, and the parent run gets all accuracies.
+    Each baseline is scored on the test set, unless the request forbids it, and the parent run gets all accuracies.
     """
     assert isinstance(request.experiment, ExperimentConfig)
     data = request.data or load(request.experiment.data, request.experiment.seed)
@@ -41,13 +41,14 @@ def run_baselines(request: TrainRequest) -> TrainResult:
         "logistic regression": (config, fit_logistic_regression, 1),
         "smallest network": (config, fit, config.training.epochs),
     }
+    score = request.score_test is not False
     with runs.closing(runs.start_run(client, "baseline", config.name, config.name, run_id=request.run_id)) as parent:
         resolve.log_choice(parent, resolved.choice)
         parent.log_params(flatten(config))
         for name, (child, fit_function, epochs) in plan.items():
             run = runs.start_run(client, "baseline", name, config.name, parent)
             with runs.closing(run), request.display(name, epochs, 0) as callback:
-                outcomes[name] = run_experiment(child, data, run, [callback], score_test=True, fit=fit_function)
+                outcomes[name] = run_experiment(child, data, run, [callback], score_test=score, fit=fit_function)
         for name, outcome in outcomes.items():
             for split, scored in {"val": outcome.validation, "test": outcome.test}.items():
                 metric = Metric.BASELINE_ACCURACY.format(baseline=name.replace(" ", "_"), split=split)

@@ -62,6 +62,7 @@ class Interrupted:
     config: ExperimentConfig
     state: states.State  # the newest complete one
     digests: Mapping[str, str]  # of the images, by split: training and validation
+    score_test: bool  # whether the run would have been scored on the test set
 
 
 def find(client: MlflowClient, run_id: str) -> Interrupted:
@@ -88,7 +89,8 @@ def find(client: MlflowClient, run_id: str) -> Interrupted:
         raise RequestError(f"--resume {run_id}: {reason}")
     name = f"runs:/{run_id}/{Artifact.EXPERIMENT}"
     config = files.parse_logged(store.download_text(name), name)
-    return Interrupted(Run(client, run_id), config, state, lineage.digests(found))
+    score_test = found.data.tags.get(Tag.SCORE_TEST) == "true"
+    return Interrupted(Run(client, run_id), config, state, lineage.digests(found), score_test)
 
 
 def resumed_config(interrupted: Interrupted, overrides: Mapping[str, str]) -> ExperimentConfig:

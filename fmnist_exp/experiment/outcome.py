@@ -7,8 +7,8 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.registry.versions import NAME
-from fmnist_exp.tracking import escape
-from fmnist_exp.tracking.names import Artifact, VersionTag
+from fmnist_exp.tracking import escape, scorings
+from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.fit import Fit
 
@@ -28,6 +28,8 @@ class Outcome:
         """Return the tags of a version that is registered from this run."""
         scores = {VersionTag.VAL_ACCURACY: self.validation, VersionTag.TEST_ACCURACY: self.test}
         tags: dict[str, object] = {tag: scored.accuracy for tag, scored in scores.items() if scored}
+        if self.test:
+            tags |= scorings.of_version(run.tag(Tag.TEST_SCORED), {})
         return tags | {VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: run.git_commit}
 
     def note(self, config: ExperimentConfig, kind: str) -> str:
@@ -37,8 +39,11 @@ class Outcome:
         epochs = "1 epoch" if len(self.fit.epochs) == 1 else f"{len(self.fit.epochs)} epochs"
         shown += [f"{self.parameters:,} parameters", f"{epochs} in {self.fit.seconds:.0f} s"]
         what = "Trial" if kind == "trial" else "Run"
-        commands = {"Run it again": f"fmnist-exp train --experiment runs:/{self.run_id}/{Artifact.EXPERIMENT}"}
+        again = f"fmnist-exp train --experiment runs:/{self.run_id}/{Artifact.EXPERIMENT}"
+        commands = {"Run it again": again}
         if kind != "trial":
+            if not self.test:
+                commands["Score its recipe on the test set, once it is finished"] = f"{again} --score_test true"
             uri = f"models:/{self.model_id}"
             commands["Load its model in Python"] = f'mlflow.keras.load_model("{uri}")'
             commands["Serve its model"] = f"mlflow models serve --env-manager local -m {uri}"
@@ -59,9 +64,12 @@ def search_note(config: ExperimentConfig, study: str, result: str, resume: str, 
 
 def baselines_note(config: ExperimentConfig, outcomes: Mapping[str, Outcome]) -> str:
     """Return the note of the baselines' parent run."""
-    scores = [f"{name} {outcome.test.text}" for name, outcome in outcomes.items() if outcome.test]
-    name = escape.markdown(config.name)
-    first = f"Baselines of the experiment **{name}**. Their test accuracies: {', '.join(scores)}."
+    what, name = "validation", escape.markdown(config.name)
+    scored = {each: outcome.validation for each, outcome in outcomes.items()}
+    if any(outcome.test for outcome in outcomes.values()):
+        what, scored = "test", {each: outcome.test for each, outcome in outcomes.items()}
+    scores = [f"{each} {found.text}" for each, found in scored.items() if found]
+    first = f"Baselines of the experiment **{name}**. Their {what} accuracies: {', '.join(scores)}."
     return _note(first, {"Run them again": "fmnist-exp baseline"})
 
 

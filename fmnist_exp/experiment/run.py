@@ -17,7 +17,7 @@ from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
 from fmnist_exp.registry import lineage, private_copy
 from fmnist_exp.tracking import models as logged_models
-from fmnist_exp.tracking import system_metrics
+from fmnist_exp.tracking import scorings, system_metrics
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run, log_start
 from fmnist_exp.training import fit as fitting
@@ -39,14 +39,14 @@ def run_experiment(
 ) -> Outcome:
     """Train the network that a resolved `config` describes, and log everything about it to `run`, which stays open.
 
-    The test set is scored with `score_test`, which is for final runs, never for trials. `fit` can be another function,
-    for models that are not fitted by gradient descent. Raises WorkError if the fit fails, for example because the loss
-    diverges.
+    The test set is scored with `score_test`, which is for finished recipes, never for trials. `fit` can be another
+    function, for models that are not fitted by gradient descent. Raises WorkError if the fit fails, for example because
+    the loss diverges.
     """
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)
         log_start(run, config, data)
-        run.set_tags(conditions.current())
+        run.set_tags({**conditions.current(), Tag.SCORE_TEST: str(score_test).lower()})
         trained = _build(config, run)
         log: list[FitCallback] = [checkpoints.EpochLog(run)]
         if config.training.checkpoint:
@@ -73,23 +73,25 @@ def run_experiment(
         return outcome
 
 
-def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> float:
-    """Return the test accuracy of the model that a search registers.
+def score_winner(run: Run, parent: Run, model_id: str, data: FashionMNIST) -> tuple[float, str]:
+    """Return the test accuracy of the model that a search registers, and the record of its scoring.
 
     The numbers are logged to both runs, linked with the model, and the figures to `parent`. A model that an earlier
     session of the search has scored is not scored again.
     """
     if known := run.logged_metrics("test_"):
         parent.log_metrics(known)
-        return known[Metric.TEST_ACCURACY]
+        scored = run.tag(Tag.TEST_SCORED)
+        parent.set_tags({Tag.TEST_SCORED: scored})
+        return known[Metric.TEST_ACCURACY], scored
     with private_copy.opened(run.client, model_id) as copy:
         model = copy.keras()
-    scored = _score(model, data.test)
+    found, scored = _score(model, data.test), scorings.entry(parent)
     with parent.artifacts() as folder:
-        artifacts.write_evaluations(folder, [scored])
+        artifacts.write_evaluations(folder, [found])
     for each in (run, parent):
-        _log_test(each, scored.evaluation, model_id, data)
-    return scored.evaluation.accuracy
+        _log_test(each, found.evaluation, model_id, data, scored)
+    return found.evaluation.accuracy, scored
 
 
 def _build(config: ExperimentConfig, run: Run) -> keras.Model:
@@ -138,9 +140,10 @@ def _log_result(run: Run, outcome: Outcome, data: FashionMNIST) -> None:
         summary |= {Metric.BEST_VAL_ACCURACY: validation.accuracy, Metric.BEST_VAL_LOSS: validation.loss}
     run.log_metrics(summary, 0, outcome.model_id, data.validation if validation else None)
     if outcome.test:
-        _log_test(run, outcome.test, outcome.model_id, data)
+        _log_test(run, outcome.test, outcome.model_id, data, scorings.entry(run))
 
 
-def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST) -> None:
+def _log_test(run: Run, test: Evaluation, model_id: str, data: FashionMNIST, scored: str) -> None:
     run.log_inputs(data, {"test": data.test})
     run.log_metrics(test.metrics(), 0, model_id, data.test)
+    run.set_tags({Tag.TEST_SCORED: scored})

@@ -40,6 +40,7 @@ class TrainRequest:
 
     experiment: ExperimentConfig | Resume
     register: bool = False  # as a version, which is then sent to the gate
+    score_test: bool | None = None  # on the test set; None scores baselines, registered models, and what a run resumes
     data: FashionMNIST | None = None  # None loads the images that the experiment names
     run_id: str | None = None  # of an existing run to log to; None starts a new one
     display: Display = lambda name, epochs, done: nullcontext(FitCallback())  # of each fit
@@ -57,7 +58,7 @@ class TrainResult:
 
 
 def train(request: TrainRequest) -> TrainResult:
-    """Train an experiment, or resume an interrupted one, and score the model on the test set.
+    """Train an experiment, or resume an interrupted one, and score the model on the test set if the request says so.
 
     Raises RequestError, before a run is started, if the experiment cannot be run, and WorkError if the fit fails; the
     run records the reason.
@@ -83,6 +84,9 @@ def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interru
     if interrupted:
         checkpoints.check_data(interrupted, data)
     config, registration, done = resolved.config, None, 0
+    score_test = request.score_test
+    if score_test is None:
+        score_test = request.register or bool(interrupted and interrupted.score_test)
     run = runs.start_run(resolved.client, "train", config.name, config.name, run_id=request.run_id)
     try:
         with runs.closing(run):
@@ -92,7 +96,7 @@ def _train(request: TrainRequest, config: ExperimentConfig, interrupted: Interru
                 done = len(interrupted.state.epochs)
             fit = partial(fitting.fit, start=interrupted.state if interrupted else None)
             with request.display(config.name, config.training.epochs, done) as callback:
-                outcome = run_experiment(config, data, run, [callback], score_test=True, fit=fit)
+                outcome = run_experiment(config, data, run, [callback], score_test=score_test, fit=fit)
             if request.register:
                 tags = outcome.version_tags(run, data)
                 registration = champions.register(outcome.model_id, run.id, tags, run, config.gate, data)

@@ -18,7 +18,7 @@ from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
 from fmnist_exp.registry import lineage, model_card, versions
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import scorings, store
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
 
 
@@ -95,7 +95,8 @@ def write(client: MlflowClient, found: model_card.Assessment, data: dataset.Fash
         f" {found.mean_text} of their corrupted copies are classified correctly; {intervals.EXPLANATION}."
         f" `{Artifact.MODEL_CARD}` has the details.\n"
     )
-    run.set_tags({Tag.VERSION: version.version, Tag.NOTE: note})
+    scored = scorings.entry(run)
+    run.set_tags({Tag.VERSION: version.version, Tag.NOTE: note, Tag.TEST_SCORED: scored})
     run.log_inputs(data, {"test": data.test})
     if found.lineage.model_id:
         run.log_input_model(found.lineage.model_id)
@@ -109,7 +110,10 @@ def write(client: MlflowClient, found: model_card.Assessment, data: dataset.Fash
         VersionTag.MODEL_CARD: f"runs:/{run.id}/{Artifact.MODEL_CARD}",
         VersionTag.CORRUPTED_ACCURACY: round(found.mean.accuracy, 6),
         VersionTag.TEST_ECE: round(found.test.ece, 6),
+        **scorings.of_version(scored, versions.find(client, str(version.version)).tags),
     }
+    if VersionTag.TEST_ACCURACY not in version.tags:
+        summary[VersionTag.TEST_ACCURACY] = found.test.accuracy
     if found.temperature:
         summary[VersionTag.TEMPERATURE] = round(found.temperature.value, 6)
     versions.tag(client, version, summary)

@@ -43,6 +43,11 @@ class Tag(Name):
     WEIGHTS_DIGEST = "fmnist.weights_sha256", "Digest of the weights after the fit, in float32."
     REPRODUCES = "fmnist.reproduces", "Id of the run that this run repeated."
     REPRODUCED = "fmnist.reproduced", "Whether the repeated run gave identical numbers, in one sentence."
+    SCORE_TEST = "fmnist.score_test", "Whether the run is one that scores the test set: true or false."
+    TEST_SCORED = (
+        "fmnist.test_scored",
+        "When (UTC), by a run of which kind, by whom and in which run the run's model was scored on the test set.",
+    )
     WARM_LAYERS = "fmnist.warm_layers", "How many layers started with the weights of model.warm_start."
     REFIT_OF = "fmnist.refit_of", "Id of the trial's run whose setting this run fitted again on all images."
     BEST_TRIAL = "fmnist.best_trial", "Number of the best trial of a search."
@@ -51,6 +56,7 @@ class Tag(Name):
     WEIGHTS_KEPT = "fmnist.weights_kept", "Numbers of the trials whose weights search.keep did not delete."
     VERSION = "fmnist.version", "Number of the version that the run registered, evaluated or promoted."
     GATE = "fmnist.gate", "Verdict of the gate on that version, in one sentence."
+    USER = "mlflow.user", "Name of the user who started the run."
     NAME = "mlflow.runName", "Name of the run, as the MLflow UI shows it."
     NOTE = "mlflow.note.content", "Description of the run in Markdown: what it is, its result and how to use it."
     PARENT = "mlflow.parentRunId", "Id of the run that this run is a child of."
@@ -167,7 +173,9 @@ class VersionTag(Name):
     TRIAL = "trial", "Number of the trial that found the model."
     REFIT_OF = "refit_of", "Id of the trial's run whose setting was fitted again on all images."
     VAL_ACCURACY = "val_accuracy", "Accuracy of the network on the validation images; of the trial, if refitted."
-    TEST_ACCURACY = "test_accuracy", "Accuracy on the test images."
+    TEST_ACCURACY = "test_accuracy", "Accuracy on the test images; missing until the version is scored on them."
+    TEST_SCORED = "test_scored", "Its last 20 scorings on the test set: time (UTC), kind of the run, user and run."
+    TEST_SCORINGS = "test_scorings", "Number of times that the version was scored on the test set."
     DATA_DIGEST = "data_digest", "Digest of the training images and labels."
     GIT_COMMIT = "git_commit", "Git commit of the code that trained the model."
     SHA256 = "sha256", "Digest of checksums.json, which lists the model's files; verified before they are loaded."

@@ -44,8 +44,13 @@ class Run:
         found = client.get_run(run_id)
         self.experiment_id = str(found.info.experiment_id)
         self.kind = found.data.tags.get(Tag.KIND, "")
+        self.user = found.data.tags.get(Tag.USER, "unknown")
         self.git_commit = found.data.tags.get(Tag.GIT_COMMIT, "")  # empty if unknown
         self._known_params = set(found.data.params)  # `mlflow run` has logged some
+
+    def tag(self, name: Tag) -> str:
+        """Return the value of a tag as the store has it, or an empty text."""
+        return str(self.client.get_run(self.id).data.tags.get(name, ""))
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags. Users and passwords in addresses are removed from their values."""

@@ -18,7 +18,6 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
-from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.export import signing
 from fmnist_exp.registry import champions
 from fmnist_exp.registry.versions import Registration
@@ -26,7 +25,7 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.redact import shell_command
-from fmnist_exp.tuning import objectives, recovery, refit, retention
+from fmnist_exp.tuning import objectives, recovery, refit, retention, score
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
 from fmnist_exp.tuning.driver import Driver, Search
@@ -84,7 +83,7 @@ class SearchResult:
     ranked: tuple[TrialSummary, ...]  # trials with a model, the best one first
     states: Mapping[str, int]  # number of trials for each of COMPLETE, PRUNED and FAIL
     front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with a single objective
-    test_accuracy: float | None = None  # of the winner; None if it was not registered
+    test_accuracy: float | None = None  # of the winner; None if it was not registered, or not scored
     registration: Registration | None = None
     retention: Retention | None = None  # None without `search.keep`
 
@@ -227,8 +226,7 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
     """
     keep, parent = search.space.search.keep, search.parent
     try:
-        test_accuracy, registration = _register(search, callback)
-        result = replace(result, test_accuracy=test_accuracy, registration=registration)
+        result = _register(search, result, callback)
         if keep is not None:
             kept = retention.apply(search.study, keep, parent.client)
             parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
@@ -240,7 +238,7 @@ def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> S
     return replace(result, status="interrupted")
 
 
-def _register(search: Search, callback: SearchCallback) -> tuple[float, Registration]:
+def _register(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
     """Score the winner on the test set, register it, and send it to the gate."""
     parent, data, best = search.parent, search.data, studies.ranked(search.study)[0]
     record = TrialRecord.of(best)
@@ -252,9 +250,9 @@ def _register(search: Search, callback: SearchCallback) -> tuple[float, Registra
         tags[VersionTag.REFIT_OF] = run_id
         run_id, model_id, data = again.run_id, again.model_id, again.data
     winner = runs.Run(parent.client, run_id)
-    test_accuracy = experiment_run.score_winner(winner, parent, model_id, data)
-    tags |= {VersionTag.TEST_ACCURACY: test_accuracy, VersionTag.DATA_DIGEST: data.train.digest}
-    tags[VersionTag.GIT_COMMIT] = winner.git_commit
+    test_accuracy, scored = score.score(search, best, winner, model_id, data, callback.on_notice)
+    tags |= {**scored, VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: winner.git_commit}
     parent.log_output_model(model_id)
     interrupts.check()
-    return test_accuracy, champions.register(model_id, run_id, tags, parent, search.space.config.gate, data)
+    registration = champions.register(model_id, run_id, tags, parent, search.space.config.gate, data)
+    return replace(result, test_accuracy=test_accuracy, registration=registration)

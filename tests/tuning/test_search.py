@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import typing
 from collections.abc import Mapping
 
@@ -90,12 +91,14 @@ def test_every_trial_is_a_child_run_with_the_status_of_its_state(found):
         conditions = ("threads", "processor", "backend", "libraries", "code", "dirty", "weights_sha256")
         tags = {name: value for name, value in run.data.tags.items() if name.startswith("fmnist.")}
         assert all(tags.pop(f"fmnist.{name}") for name in conditions)
+        assert (tags.pop("fmnist.test_scored", None) is not None) == (number == found.result.ranked[0].number)
         assert tags == {
             "fmnist.kind": "trial",
             "fmnist.experiment": "tiny_search",
             "fmnist.study": "first",
             "fmnist.trial": str(number),
             "fmnist.trial_state": states[number],
+            "fmnist.score_test": "false",
         }
         assert run.data.metrics["trial"] == number
         assert run.data.params.keys() >= flatten(configure().model_copy(update={"search": None})).keys()
@@ -197,6 +200,10 @@ def test_the_winner_is_registered_and_the_first_champion(found, small):
     assert {name: version.tags[name] for name in expected} == expected
     assert float(version.tags["test_accuracy"]) == pytest.approx(found.result.test_accuracy)
     assert "git_commit" in version.tags
+    record = re.fullmatch(r"\S+\+00:00 tune by \S+, run (\w+)", version.tags["test_scored"])
+    assert (version.tags["test_scorings"], record[1]) == ("1", found.result.run_id)
+    scored = [found.client.get_run(run_id).data.tags["fmnist.test_scored"] for run_id in (best.run_id, record[1])]
+    assert scored == [version.tags["test_scored"]] * 2
 
 
 # going on
@@ -220,11 +227,40 @@ def test_a_study_goes_on_where_it_stopped(found, continued):
 def test_a_winner_is_scored_and_registered_once(found, continued):
     more, _ = continued
     best = more.result.ranked[0].number
-    assert sum("test_accuracy" in run.data.metrics for run in more.children()) == (1 if best < 4 else 2)
-    assert len(more.client.get_metric_history(more.result.ranked[0].run_id, "test_accuracy")) == 1
+    scored = [run.info.run_id for run in more.children() if "test_accuracy" in run.data.metrics]
+    assert scored == [found.result.ranked[0].run_id]
+    assert len(more.client.get_metric_history(scored[0], "test_accuracy")) == 1
     if best < 4:
         assert more.result.registration.version == found.result.registration.version
         assert more.result.test_accuracy == pytest.approx(found.result.test_accuracy)
+
+
+class Notices(SearchCallback):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def on_notice(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def test_a_study_is_scored_once_also_if_another_trial_wins_later(shared_store, small):
+    """Finding F3: a second score would let the test set choose between the winners."""
+    slow = {"training__learning_rate": 3e-4, "training__epochs": 1}
+    first = search(configure(**slow, search__n_trials=1), "late winner", data=small)
+    notices = Notices()
+    more = search(configure(**slow, search__n_trials=4), "late winner", data=small, callback=notices)
+    early, late = first.result, more.result
+    assert (early.ranked[0].number, early.test_accuracy is None) == (0, False)
+    assert (late.ranked[0].number > 0, late.test_accuracy) == (True, None)
+    told = [text for text in notices.sentences if "scored on the test set" in text]
+    assert len(told) == 1
+    assert early.ranked[0].run_id in told[0]
+    runs = [*more.children(), more.parent]
+    assert [run.info.run_id for run in runs if "test_accuracy" in run.data.metrics] == [early.ranked[0].run_id]
+    assert "test accuracy" not in more.parent.data.tags["mlflow.note.content"]
+    assert late.registration.version != early.registration.version
+    tags = more.client.get_model_version("fashion-mnist", late.registration.version).tags
+    assert tags.keys().isdisjoint({"test_accuracy", "test_scored", "test_scorings"})
 
 
 def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
