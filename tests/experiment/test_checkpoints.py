@@ -177,6 +177,7 @@ def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
 COMMAND = [sys.executable, "-m", "fmnist_exp", "train"]
 OPTIONS = "--experiment mlp --training.checkpoint true --training.epochs 6 --training.schedule constant"
 OPTIONS += " --model.widths [16] --data.validation_fraction 0.5 --training.batch_size 500 --model.dropout 0.2"
+OPTIONS += " --score_test true"
 
 
 class User:
@@ -229,6 +230,7 @@ def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeyp
     (whole,) = patient.client.search_runs(["0"])
     assert (hasty.client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")
     assert hasty.measured(new) == patient.measured(whole)
+    assert "test_accuracy" in whole.data.metrics  # and in that which resumes, without being asked for again
     kept = hasty.folder / "mlruns" / "0" / new.info.run_id / "artifacts" / "checkpoint"
     assert [file.name for file in kept.iterdir()] == ["best.keras"]
     assert keras.saving.load_model(kept / "best.keras").count_params() == new.data.metrics["parameters"]

@@ -98,7 +98,7 @@ def test_status_and_tags(finished):
     for words in (finished.outcome.test.text, f"runs:/{finished.run.info.run_id}/experiment.yaml", uri):
         assert words in tags["mlflow.note.content"]
     own = {name: value for name, value in tags.items() if name.startswith("fmnist.")}
-    assert own.keys() - CONDITIONS == {"fmnist.kind", "fmnist.experiment"}
+    assert own.keys() - CONDITIONS == {"fmnist.kind", "fmnist.experiment", "fmnist.score_test", "fmnist.test_scored"}
     assert (own["fmnist.kind"], own["fmnist.experiment"]) == ("train", "tiny")
     assert all(own[name] for name in CONDITIONS)
     assert {"mlflow.source.name", "mlflow.source.type", "mlflow.user"} <= set(tags)

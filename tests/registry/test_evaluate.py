@@ -85,6 +85,16 @@ def test_it_is_linked_with_model_and_data(client, version, evaluated, small):
     assert {"noise_accuracy", "corrupted_ece", "temperature"} <= mine.keys()
 
 
+def test_each_scoring_is_recorded_and_counted(client, version, evaluated):
+    """Finding F3: the version says when, by whom and in which run the test set was looked at."""
+    tags = client.get_model_version("fashion-mnist", version.version).tags
+    *_, last = scorings = tags["test_scored"].split("; ")
+    assert last == client.get_run(evaluated[1].id).data.tags["fmnist.test_scored"]
+    assert last.endswith(f", run {evaluated[1].id}")
+    # this version was registered with a test accuracy, but without a record, as earlier releases did
+    assert int(tags["test_scorings"]) == len(scorings) + 1
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_corruption_has_its_numbers_by_severity(name, client, evaluated):
     found, run = evaluated
