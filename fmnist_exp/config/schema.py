@@ -205,9 +205,9 @@ class GateConfig(Section):
     """The conditions under which a challenger becomes champion."""
 
     level: float = Field(0.05, gt=0, le=0.5)
-    """Significance level of the one-sided McNemar test against the champion."""
+    """Probability that a champion is replaced by chance, by any of its challengers: the level of all tests together."""
     min_images: int = Field(500, ge=1, le=60_000)
-    """Smallest number of validation images, not trained on by either model, on which the two are compared."""
+    """Smallest number of images, not trained or chosen on by either model, on which the two are compared."""
 
 
 class ExperimentConfig(Section):

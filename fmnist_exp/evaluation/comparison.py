@@ -1,17 +1,41 @@
-"""The comparison of two models on the same images, and a test of whether the difference is more than chance."""
+"""The comparison of two models on the same images, and a test of whether the difference is more than chance.
+
+The level of the test is spent over all challenges that one champion meets: `level_of` gives each of them its share.
+"""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.special import zeta
+from scipy.stats import binom
 
 from fmnist_exp.data.dataset import Split
 from fmnist_exp.data.formats import CLASS_NAMES
 from fmnist_exp.evaluation.calibration import Labels
+
+DECAY: Final = 1.6  # of the levels; docs/gate.md compares the power of some sequences
+
+
+def level_of(challenge: int, level: float) -> float:
+    """Return the level at which the gate tests the challenge with this number, counted from 1 for each champion.
+
+    The levels of all challenges sum to `level`, so that the probability that any of them promotes a version that is no
+    better than the champion is at most `level`, however many there are (Bonferroni's inequality).
+    """
+    return float(level * challenge**-DECAY / zeta(DECAY))
+
+
+def p_values(won: NDArray[Any] | int, lost: NDArray[Any] | int) -> NDArray[np.float64]:
+    """Return the p-values of comparisons with these numbers of images that only one of the two models has right.
+
+    This is the exact McNemar test. It is one-sided, because the challenger must be better, not just different.
+    """
+    wins, losses = np.asarray(won), np.asarray(lost)
+    return np.asarray(binom.sf(wins - 1, wins + losses, 0.5), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +43,9 @@ class Comparison:
     """The predictions of a challenger and a champion for the N images of one split."""
 
     split: Split
-    indices: NDArray[np.intp]  # (N,) of the images in the challenger's own validation set
+    indices: NDArray[np.intp]  # (N,) of the images in the challenger's own gate split
     challenger: Labels  # (N,) predicted
-    champion: Labels  # (N,) predicted
+    champion: Labels  # (N,) predicted; for the first champion, by the logistic regression
 
     @property
     def won(self) -> NDArray[np.bool_]:
@@ -35,13 +59,8 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """The probability that a challenger no better than the champion wins at least this many images by chance.
-
-        This is the exact McNemar test on the images that exactly one model predicts correctly. It is one-sided, because
-        the challenger must be better, not just different.
-        """
-        wins, losses = int(self.won.sum()), int(self.lost.sum())
-        return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue) if wins + losses else 1.0
+        """The probability that a challenger no better than the champion wins at least this many images by chance."""
+        return float(p_values(self.won.sum(), self.lost.sum()))
 
     def numbers(self) -> dict[str, Any]:
         """Return the counts, the accuracies (overall and by class) and the p-value, ready for JSON."""
@@ -63,17 +82,17 @@ class Comparison:
         """Write a CSV file with a line for each image that exactly one of the two models predicts correctly."""
         with file.open("w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream)
-            table.writerow(("validation_image", "true", "challenger", "champion", "won_by"))
+            table.writerow(("gate_image", "true", "challenger", "champion", "won_by"))
             for i in np.flatnonzero(self.won | self.lost):
                 names = (CLASS_NAMES[labels[i]] for labels in (self.split.labels, self.challenger, self.champion))
                 table.writerow((self.indices[i], *names, "challenger" if self.won[i] else "champion"))
 
 
-def seen_by_neither(held_out: Split, *trained_on: Split) -> NDArray[np.intp]:
-    """Return the indices of the images in `held_out` that occur in no training set.
+def seen_by_neither(held_out: Split, *used: Split) -> NDArray[np.intp]:
+    """Return the indices of the images in `held_out` that are in none of the splits that the two models used.
 
     Images are compared by their pixels, not by their indices. The result is therefore correct for models whose data was
     split with different seeds or read from different files, and for images that occur twice.
     """
-    seen = {image.tobytes() for split in trained_on for image in split.images}
+    seen = {image.tobytes() for split in used for image in split.images}
     return np.array([i for i, image in enumerate(held_out.images) if image.tobytes() not in seen], np.intp)

@@ -1,13 +1,9 @@
 """The baselines that every model must beat: the naive guess, logistic regression and the smallest network."""
 
 import time
-import warnings
 from collections.abc import Sequence
 
 import keras
-import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.config.files import override
@@ -17,14 +13,11 @@ from fmnist_exp.experiment import resolve
 from fmnist_exp.experiment.outcome import baselines_note
 from fmnist_exp.experiment.run import FitFunction, run_experiment
 from fmnist_exp.experiment.train import TrainRequest, TrainResult
-from fmnist_exp.models.blocks import PIXEL_DEVIATION, PIXEL_MEAN
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric, Tag
+from fmnist_exp.training import logistic_regression
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.training.fit import Fit, fit
-
-PENALTY = 0.01  # scikit-learn's C, the inverse of the L2 penalty's weight
-ITERATIONS = 100
 
 
 def run_baselines(request: TrainRequest) -> TrainResult:
@@ -65,12 +58,8 @@ def fit_logistic_regression(
     Both models compute the same function. The fit counts as one epoch.
     """
     start = time.perf_counter()
-    estimator = LogisticRegression(C=PENALTY, max_iter=ITERATIONS)
-    images = data.train.images.reshape(len(data.train.images), -1).astype(np.float32) / 255  # (N, 784)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # accuracy no longer rises after this many iterations
-        estimator.fit((images - PIXEL_MEAN) / PIXEL_DEVIATION, data.train.labels)  # as the Keras model scales them
-    model.layers[-1].set_weights([estimator.coef_.T, estimator.intercept_])
+    fitted = logistic_regression.fit(data.train)
+    model.layers[-1].set_weights([fitted.weights, fitted.bias])
     seconds = time.perf_counter() - start
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     metrics: dict[str, float] = {Metric.LEARNING_RATE: 0.0, Metric.EPOCH_SECONDS: seconds}
@@ -81,4 +70,4 @@ def fit_logistic_regression(
     epoch = Epoch(1, metrics)
     for callback in callbacks:
         callback.on_epoch(epoch)
-    return Fit((epoch,), epoch, seconds, len(images) * int(estimator.n_iter_.max()) / seconds, False)
+    return Fit((epoch,), epoch, seconds, len(data.train.images) * fitted.iterations / seconds, False)

@@ -25,7 +25,7 @@ def comparison(compared: Comparison, title: str) -> Figure:
     _pictures(lost, compared, compared.lost, "only the champion is right", WRONG)
     accuracies = [intervals.text(numbers[f"{who}_accuracy"], numbers["images"]) for who in ("challenger", "champion")]
     figure.suptitle(
-        f"{title} on {numbers['images']:,} validation images:"
+        f"{title} on {numbers['images']:,} images of the gate:"
         f" {accuracies[0]} and {accuracies[1]}, p = {numbers['p_value']:.2g}"
     )
     return figure

@@ -58,11 +58,11 @@ def promote(
     if versions.aliases(client).get(CHAMPION) == number:
         return Promotion(number, "already", None)
     loading.load_keras()
-    from fmnist_exp.registry import gate  # late: it imports Keras, which the way back does not need
+    from fmnist_exp.registry import gate, pairing  # late: they import Keras, which the way back does not need
 
-    pairing = gate.pair(client, challenger, config.gate, dataset.load(config.data, seed=0), force=force)
+    pair = pairing.pair(client, challenger, config.gate, dataset.load(config.data, seed=0), force=force)
     with runs.closing(runs.start_run(client, KIND, f"promote version {number}", "", run_id=run_id)) as run:
-        verdict = gate.decide(pairing, run, config.gate, force=force)
+        verdict = gate.decide(pair, run, config.gate, force=force)
         if verdict.promoted:
             set_champion(client, challenger, verdict.sentence)
         run.set_tags({Tag.NOTE: f"Version {number} before the gate: {escape.markdown(verdict.sentence)}\n"})
@@ -91,9 +91,9 @@ def challenge(version: ModelVersion, run: runs.Run, config: GateConfig, data: da
     number = str(version.version)
     if versions.aliases(run.client).get(CHAMPION) == number:
         return Registration(number, True, "it was the champion before")
-    from fmnist_exp.registry import gate  # late: see above
+    from fmnist_exp.registry import gate, pairing  # late: see above
 
-    verdict = gate.decide(gate.pair(run.client, version, config, data, force=True), run, config)
+    verdict = gate.decide(pairing.pair(run.client, version, config, data, force=True), run, config)
     if verdict.promoted:
         set_champion(run.client, version, verdict.sentence)
     return Registration(number, verdict.promoted, verdict.sentence)

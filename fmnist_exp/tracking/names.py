@@ -188,17 +188,25 @@ class VersionTag(Name):
     TEMPERATURE = "temperature", "Temperature that was fitted on the validation images."
     GATE_VERDICT = "gate_verdict", "Verdict of the gate, in one sentence."
     GATE_RUN = "gate_run", "Id of the run that holds the comparison."
-    GATE_CHAMPION = "gate_champion", "Number of the champion that the version was compared with, or none."
-    GATE_LEVEL = "gate_level", "Significance level of the paired test."
+    GATE_CHAMPION = (
+        "gate_champion",
+        "Number of the champion that the version was compared with, or none.",
+    )
+    CHALLENGES = "challenges", "Challenges of the version as champion:number; each champion counts them from 1."
+    GATE_CHALLENGE = "gate_challenge", "Number of the challenge, counted from 1 for each champion."
+    GATE_LEVEL = "gate_level", "Significance level of the paired test; it falls with the number of the challenge."
     GATE_EXPORT_DIFFERENCE = "gate_export_difference", "Largest difference of a probability between Keras and ONNX."
     GATE_AGREEMENT = (
         "gate_agreement",
         "Share of unseen images on which a refit answers as the network judged in its place, or correctly.",
     )
     GATE_SMOKE = "gate_smoke", "Result of one request to MLflow's scoring server."
-    GATE_IMAGES = "gate_images", "Number of validation images that neither model was trained on."
+    GATE_IMAGES = "gate_images", "Number of images in the gate split that neither model was trained or chosen on."
     GATE_CHALLENGER_ACCURACY = "gate_challenger_accuracy", "Accuracy of the challenger on those images."
-    GATE_CHAMPION_ACCURACY = "gate_champion_accuracy", "Accuracy of the champion on those images."
+    GATE_CHAMPION_ACCURACY = (
+        "gate_champion_accuracy",
+        "Accuracy of the champion (the first: logistic regression) on those.",
+    )
     GATE_WON = "gate_won", "Number of those images that only the challenger classifies correctly."
     GATE_LOST = "gate_lost", "Number of those images that only the champion classifies correctly."
     GATE_P_VALUE = "gate_p_value", "P-value of the one-sided exact McNemar test."

@@ -44,13 +44,13 @@ def test_numbers_and_classes_add_up():
 def test_the_table_has_the_images_that_one_of_them_wins(tmp_path):
     compared(2, 1).write_images(tmp_path / "images.csv")
     rows = list(csv.DictReader((tmp_path / "images.csv").read_text(encoding="utf-8").splitlines()))
-    assert [(row["validation_image"], row["won_by"]) for row in rows] == [
+    assert [(row["gate_image"], row["won_by"]) for row in rows] == [
         ("100", "challenger"),
         ("101", "challenger"),
         ("102", "champion"),
     ]
     assert rows[0] == {
-        "validation_image": "100",
+        "gate_image": "100",
         "true": "T-shirt/top",
         "challenger": "T-shirt/top",
         "champion": "Trouser",

@@ -17,6 +17,7 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import Split
 from fmnist_exp.experiment import baseline
 from fmnist_exp.experiment.train import TrainRequest
+from fmnist_exp.training import logistic_regression
 from fmnist_exp.training.events import Epoch, FitCallback
 
 CONFIG = files.override(
@@ -40,7 +41,7 @@ def test_the_keras_model_is_scikit_learns_model(small):
         scaled = (split.images.reshape(len(split.images), 784).astype(np.float32) / 255 - 0.286) / 0.353
         return scaled.astype(np.float32)
 
-    estimator = LogisticRegression(C=baseline.PENALTY, max_iter=baseline.ITERATIONS)
+    estimator = LogisticRegression(C=logistic_regression.PENALTY, max_iter=logistic_regression.ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the baseline stops early on purpose
         estimator.fit(pixels(small.train), small.train.labels)

@@ -10,13 +10,14 @@ import pytest
 
 from fmnist_exp import cli
 from fmnist_exp.config.files import override
-from fmnist_exp.config.schema import ExperimentConfig, GateConfig
+from fmnist_exp.config.schema import DataConfig, ExperimentConfig, GateConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.evaluation.comparison import level_of
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.export import checksums
-from fmnist_exp.registry import champions, gate, lineage, smoke, versions
+from fmnist_exp.registry import champions, gate, lineage, pairing, smoke, versions
 from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -69,6 +70,12 @@ def answered(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def low_floor(monkeypatch):
+    """Stop the logistic regression early: it then costs a second, and the weak model is better."""
+    monkeypatch.setattr(gate, "FLOOR_ITERATIONS", 3)
+
+
+@pytest.fixture(autouse=True)
 def no_champion(client):
     yield
     if client.search_registered_models():
@@ -78,9 +85,9 @@ def no_champion(client):
 
 def decide(client, version, data, config=None, **how):
     config = config or GateConfig()
-    pairing = gate.pair(client, version, config, data, **how)
+    pair = pairing.pair(client, version, config, data, **how)
     with runs.closing(runs.start_run(client, "evaluate", "gate", "")) as run:
-        verdict = gate.decide(pairing, run, config, **how)
+        verdict = gate.decide(pair, run, config, **how)
         if verdict.promoted:
             champions.set_champion(client, version, verdict.sentence)
     return verdict, run
@@ -100,16 +107,17 @@ def promote(*arguments):
     return end.value.code
 
 
-def test_the_first_version_needs_no_opponent_but_a_real_request(client, weak, data):
+def test_the_first_version_must_beat_the_logistic_regression_and_answer_a_real_request(client, weak, data):
     verdict, run = decide(client, weak, data)
     assert verdict.passed
     assert verdict.smoke == "answered"
-    assert verdict.comparison is None
     assert champion(client) == "1"
     found = versions.find(client, "champion")
-    assert found.tags["gate_verdict"] == "passed: there was no champion"
+    assert found.tags["gate_verdict"].startswith("passed: better than the logistic regression, which the first")
+    assert (found.tags["gate_images"], found.tags["gate_level"]) == ("6000", "0.05")
     assert found.tags["champion_after"] == "none"
-    assert json.loads(artifact(client, run, "gate/verdict.json"))["comparison"] is None
+    assert "gate_challenge" not in found.tags
+    assert json.loads(artifact(client, run, "gate/verdict.json"))["comparison"]["won"] > 0
     listed = subprocess.run(["ps", "-o", "args", "--ppid", str(os.getpid())], capture_output=True, text=True)
     assert "scoring_server" not in listed.stdout  # the code that the server runs is among its arguments
 
@@ -133,6 +141,63 @@ def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong,
     table = artifact(client, run, "gate/images.csv").splitlines()
     assert len(table) == 1 + report["comparison"]["won"] + report["comparison"]["lost"]
     assert {item.path for item in client.list_artifacts(run.id, "gate")} >= {"gate/comparison.png"}
+
+
+def test_a_first_version_below_the_floor_is_crowned_by_force_only(client, weak, answered, data, monkeypatch):
+    monkeypatch.setattr(gate, "FLOOR_ITERATIONS", 50)
+    verdict, _ = decide(client, weak, data)
+    assert not verdict.promoted
+    assert verdict.sentence.startswith("refused: not shown to be better than the logistic regression")
+    assert champion(client) is None
+    forced, _ = decide(client, weak, data, force=True)
+    assert forced.promoted
+    assert versions.find(client, "champion").tags["champion_why"].startswith("forced, although not shown to be better")
+
+
+def test_the_level_falls_with_each_challenge_of_a_champion(client, weak, strong, answered, data):
+    """The same version keeps its number, whatever it challenged meanwhile, and a new champion counts from one."""
+    champions.set_champion(client, strong, "test")
+    first, second = again(client, weak), again(client, weak)
+    found = [decide(client, version, data)[0] for version in (first, second, first)]
+    numbers = [verdict.challenge for verdict in found]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0]]
+    assert [verdict.level for verdict in found] == [level_of(number, 0.05) for number in numbers]
+    assert f"challenge {numbers[1]} of this champion" in found[1].sentence
+    tags = versions.find(client, str(second.version)).tags
+    assert tags["gate_challenge"] == str(numbers[1])
+    assert tags["challenges"] == f"{strong.version}:{numbers[1]}"
+    champions.set_champion(client, first, "another champion")
+    assert decide(client, second, data)[0].challenge == 1
+    assert versions.find(client, str(second.version)).tags["challenges"].split()[1] == f"{first.version}:1"
+    champions.set_champion(client, strong, "back again")
+    third = again(client, weak)
+    assert decide(client, third, data)[0].challenge == numbers[1] + 1
+
+
+def test_a_version_without_images_of_the_gate_is_not_judged(client, weak, data):
+    other = again(client, weak, run_id=logged_split(client, {"data.gate_fraction": 0}).id)
+    with pytest.raises(RequestError, match=r"trained with data\.gate_fraction=0.*promote with --force"):
+        pairing.pair(client, other, GateConfig(), data)
+
+
+def logged_split(client, changes):
+    """Return a run that says that its model was trained on images that are split in this way."""
+    config = override(ExperimentConfig(), changes)
+    with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
+        runs.log_start(run, config, dataset.load(config.data, config.seed))
+    return run
+
+
+def test_an_old_champion_is_judged_on_images_that_chose_it(client, weak, strong, data):
+    """A champion of a release without the gate's images: those of its validation set that nobody was trained on."""
+    run = logged_split(client, {"data.gate_fraction": 0})
+    old = again(client, weak, run_id=run.id)
+    champions.set_champion(client, old, "test")
+    match = pairing.pair(client, strong, GateConfig(), data)
+    assert isinstance(match, pairing.Match)
+    chose = {image.tobytes() for image in data.resplit(DataConfig(gate_fraction=0), 0).validation.images}
+    assert 500 <= len(match.unseen.images) <= 700
+    assert all(image.tobytes() in chose for image in match.unseen.images)
 
 
 @pytest.mark.parametrize("case", ["equal", "worse"])
@@ -210,22 +275,21 @@ def test_a_server_with_another_answer_refuses(client, weak, monkeypatch, data):
 
 
 def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data):
-    config = override(ExperimentConfig(), {"seed": 1, "data.validation_fraction": 0.02})
-    with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
-        runs.log_start(run, config, dataset.load(config.data, config.seed))
+    run = logged_split(client, {"seed": 1, "data.gate_fraction": 0.01})
     other = again(client, weak, run_id=run.id)
     champions.set_champion(client, weak, "test")
-    with pytest.raises(RequestError, match=r"validation images that neither was trained on"):
-        gate.pair(client, other, GateConfig(), data)
-    match = gate.pair(client, other, GateConfig(min_images=50), data)
-    seen = {image.tobytes() for image in data.train.images}
-    assert isinstance(match, gate.Match)
-    assert 50 <= len(match.unseen.images) < 500
+    with pytest.raises(RequestError, match=r"share 600 images of the gate that neither was trained or chosen on"):
+        pairing.pair(client, other, GateConfig(min_images=1000), data)
+    match = pairing.pair(client, other, GateConfig(min_images=500), data)
+    seen = {image.tobytes() for split in (data.train, data.validation) for image in split.images}
+    assert isinstance(match, pairing.Match)
+    assert len(match.unseen.images) == 600
     assert not any(image.tobytes() in seen for image in match.unseen.images)
     count = len(client.search_runs(["0"]))
-    assert promote("--version", str(other.version)) == cli.WRONG_REQUEST
+    strict = ["--gate.min_images", "1000"]
+    assert promote("--version", str(other.version), *strict) == cli.WRONG_REQUEST
     assert len(client.search_runs(["0"])) == count
-    forced, _ = decide(client, other, data, force=True)
+    forced, _ = decide(client, other, data, GateConfig(min_images=1000), force=True)
     assert forced.promoted
     assert forced.comparison is None
 

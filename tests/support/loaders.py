@@ -1,12 +1,15 @@
 """Every entry point that loads a registered or logged model, as a function that takes a forged one."""
 
+import numpy as np
+
 from fmnist_exp.cli import serve
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import GateConfig
+from fmnist_exp.data.dataset import Split
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.resolve import resolve
-from fmnist_exp.registry import evaluate, gate, lineage
+from fmnist_exp.registry import evaluate, gate, lineage, pairing
 from fmnist_exp.tracking import run as runs
 from support.forgeries import CONFIG
 
@@ -15,9 +18,13 @@ ALL = "serve, evaluate, promote, promote --force, warm start, ensemble, scoring 
 
 def try_promote(hostile, force=False):
     client = hostile.victim.client
-    pairing = gate.NoChampion(hostile.fresh(), hostile.victim.data.validation.images[:20])
+    version, data, few = hostile.fresh(), hostile.victim.data, hostile.victim.few
+    model = lineage.TrainedModel(hostile.uri, client.get_run(hostile.run_id), version)
+    easy = Split("train", few.train.images[:50], few.train.labels[:50])  # for the logistic regression
+    unseen = Split("gate", data.gate.images[:500], data.gate.labels[:500])
+    pair = pairing.NoChampion(version, unseen.images[:20], model, unseen, np.arange(500), easy)
     with runs.closing(runs.start_run(client, "evaluate", "promote", "")) as run:
-        verdict = gate.decide(pairing, run, GateConfig(), force=force)
+        verdict = gate.decide(pair, run, GateConfig(), force=force)
     if not verdict.promoted:
         raise WorkError(verdict.sentence)
     return verdict
