@@ -1,4 +1,4 @@
-"""Simulate the gate on drawn answers, and compute its power: `python -m benchmarks.gate` writes the tables of docs/gate.md.
+"""Simulate the gate on drawn answers, and compute its power; `python -m benchmarks.gate` updates docs/gate.md.
 
 The decisions are those of the package: `comparison.p_values` and `comparison.level_of`. It takes ten seconds.
 """
