@@ -110,15 +110,16 @@ def show_outcomes(outcomes: Mapping[str, Outcome]) -> None:
         texts = [found.text if found else "" for found in evaluations]
         table.add_row(name, f"{outcome.parameters:,}", f"{outcome.fit.seconds:.0f} s", *texts)
     console.print(table)
-    console.print(f"accuracies, {intervals.EXPLANATION}: models whose intervals overlap may be equally good")
+    caution = "; models whose intervals overlap may be equally good" if len(outcomes) > 1 else ""
+    console.print(f"accuracies, {intervals.EXPLANATION}{caution}")
     if not scored:
         console.print("not scored on the test set; --score_test true does so for a finished recipe")
 
 
-def show_registration(registration: Registration, test_accuracy: float | None = None) -> None:
-    """Print the version, the verdict of the gate, and how to serve the version."""
+def show_registration(registration: Registration, test_accuracy: str = "") -> None:
+    """Print the version, its test accuracy if there is one, the verdict of the gate, and how to serve the version."""
     aliases = "challenger and champion" if registration.champion else "challenger; the champion stays"
-    score = "" if test_accuracy is None else f"; test accuracy {test_accuracy:.2%}"
+    score = f"; test accuracy {test_accuracy}" if test_accuracy else ""
     console.print(f"registered {NAME} version {registration.version} ({aliases}){score}")
     console.print(f"gate:  {registration.reason}")
     model = f"models:/{NAME}/{registration.version}"

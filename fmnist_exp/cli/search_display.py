@@ -12,11 +12,11 @@ from rich.table import Table
 
 from fmnist_exp.cli.display import PlainColumn, console, progress_bar
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
-from fmnist_exp.tuning.search import SearchResult
+from fmnist_exp.tuning.result import SearchResult
 
 
 class SearchDisplay(SearchCallback):
-    """Show a search: its best accuracy, pruned trials, time left, a bar per running trial, a line per finished one."""
+    """Show a search: highest accuracy, pruned trials, time left, a bar per running trial, a line per finished one."""
 
     def __init__(self) -> None:
         self.bar = progress_bar(PlainColumn("{task.description}"), BarColumn(), PlainColumn("{task.fields[left]}"))
@@ -63,11 +63,10 @@ class SearchDisplay(SearchCallback):
         self.done += 1
         self.ended += 1
         self.pruned += trial.state == "PRUNED"
-        accuracy = trial.val_accuracy or 0.0
-        if trial.state == "COMPLETE" and (self.best is None or accuracy > (self.best.val_accuracy or 0.0)):
+        if trial.state == "COMPLETE" and (self.best is None or trial.val_accuracy > self.best.val_accuracy):
             self.best = trial
         outcome = (
-            f"{accuracy:.2%} after {trial.epochs} {'epoch' if trial.epochs == 1 else 'epochs'}"
+            f"{trial.accuracy} after {trial.epochs} {'epoch' if trial.epochs == 1 else 'epochs'}"
             if trial.val_accuracy
             else trial.reason
         )
@@ -84,7 +83,7 @@ class SearchDisplay(SearchCallback):
         console.print(text)
 
     def _show(self) -> None:
-        best = f"best {self.best.val_accuracy:.2%} (trial {self.best.number})" if self.best else "no trial complete yet"
+        best = f"highest {self.best.accuracy}, trial {self.best.number}" if self.best else "no trial complete yet"
         text = f"{self.done}/{self.n_trials} trials  {best}  {self.pruned} pruned"
         part = sum(task.percentage / 100 for task in self.bar.tasks if task.id != self.task)
         self.bar.update(self.task, description=text, completed=self.done + part, left=self._left(part))
@@ -101,16 +100,19 @@ class SearchDisplay(SearchCallback):
 
 
 def show_search(result: SearchResult) -> None:
-    """Print the best five trials of a search, the Pareto front, and which weights were deleted."""
-    title = f"Study {result.study}: the best of {sum(result.states.values())} trials"
+    """Print the five most accurate trials of a search, the Pareto front, and which weights were deleted."""
+    count = sum(result.states.values())
+    title = f"Study {result.study}: {count} trials, those with the highest accuracies first, and 95% intervals"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("trial", "state", "validation", "epochs", "parameters", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("setting", overflow="fold")
     for trial in result.ranked[:5]:
-        row = [str(trial.number), trial.state.lower(), f"{trial.val_accuracy:.2%}", str(trial.epochs)]
+        row = [str(trial.number), trial.state.lower(), trial.accuracy, str(trial.epochs)]
         table.add_row(*row, f"{trial.parameters:,}", f"{trial.seconds:.0f}", _settings(trial.settings))
     console.print(table)
+    if result.lead:
+        console.print(result.lead)
     console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
     if result.front:
         console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")

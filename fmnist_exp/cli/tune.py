@@ -79,7 +79,7 @@ def tune(
             raise
     search_display.show_search(result)
     if result.registration is not None:
-        display.show_registration(result.registration, result.test_accuracy)
+        display.show_registration(result.registration, result.tested)
     if result.status == "interrupted":
         click.echo(f"to continue: {_resume_command(ctx, result.study)}")
         raise click.Abort

@@ -1,6 +1,6 @@
 """Confidence intervals of accuracies, and their one form in every text that people read: 93.05% (92.53 to 93.53)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -38,6 +38,24 @@ def bounds(accuracy: float, count: int) -> tuple[float, float]:
     at least as wide as it must be, because such a mean varies less from image to image than a single answer.
     """
     return wilson(round(accuracy * count), count)
+
+
+def lead(accuracies: Sequence[float], count: int) -> str:
+    """Return a sentence on how many trials may be as good as the one with the highest accuracy; empty for one trial.
+
+    Args:
+        accuracies: those of all trials, in any order.
+        count: the number of images that each was measured on; 0 if it is unknown, for which there is no sentence.
+    """
+    if len(accuracies) < 2 or not count:
+        return ""
+    low, _ = bounds(max(accuracies), count)
+    level = sum(accuracy >= low for accuracy in accuracies) - 1  # without the highest one
+    interval = "the 95% interval of the highest accuracy"
+    if not level:
+        return f"No other trial lies within {interval}."
+    are, them = ("trial lies", "it") if level == 1 else ("trials lie", "them")
+    return f"{level} other {are} within {interval}, so the search does not show a difference to {them}."
 
 
 def largest_half(measured: Iterable[tuple[float, int]]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.evaluation.metrics import Evaluation
 from fmnist_exp.registry.versions import NAME
 from fmnist_exp.tracking import escape, scorings
@@ -47,7 +48,9 @@ class Outcome:
             uri = f"models:/{self.model_id}"
             commands["Load its model in Python"] = f'mlflow.keras.load_model("{uri}")'
             commands["Serve its model"] = f"mlflow models serve --env-manager local -m {uri}"
-        return _note(f"{what} of the experiment **{escape.markdown(config.name)}**: {', '.join(shown)}.", commands)
+        explained = f"; {intervals.EXPLANATION}" if self.validation or self.test else ""
+        first = f"{what} of the experiment **{escape.markdown(config.name)}**: {', '.join(shown)}{explained}."
+        return _note(first, commands)
 
 
 def search_note(config: ExperimentConfig, study: str, result: str, resume: str, version: str | None) -> str:
@@ -69,7 +72,8 @@ def baselines_note(config: ExperimentConfig, outcomes: Mapping[str, Outcome]) ->
     if any(outcome.test for outcome in outcomes.values()):
         what, scored = "test", {each: outcome.test for each, outcome in outcomes.items()}
     scores = [f"{each} {found.text}" for each, found in scored.items() if found]
-    first = f"Baselines of the experiment **{name}**. Their {what} accuracies: {', '.join(scores)}."
+    result = f"Their {what} accuracies, {intervals.EXPLANATION}: {', '.join(scores)}."
+    first = f"Baselines of the experiment **{name}**. {result}"
     return _note(first, {"Run them again": "fmnist-exp baseline"})
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.space import SearchSpace
@@ -22,9 +23,15 @@ class TrialSummary:
     run_id: str
     epochs: int = 0
     val_accuracy: float = 0.0
+    images: int = 0  # that val_accuracy was measured on
     parameters: int | None = None
     seconds: float = 0.0
     reason: str = ""
+
+    @property
+    def accuracy(self) -> str:
+        """The validation accuracy with its 95% interval."""
+        return intervals.text(self.val_accuracy, self.images)
 
 
 class SearchCallback:
@@ -58,8 +65,8 @@ class SearchCallback:
         """Handle the end of a trial, whatever its state."""
 
 
-def summary(space: SearchSpace, trial: FrozenTrial) -> TrialSummary:
-    """Return the summary of a trial of the study."""
+def summary(space: SearchSpace, trial: FrozenTrial, images: int) -> TrialSummary:
+    """Return the summary of a trial of the study, which was measured on this number of validation images."""
     record = TrialRecord.of(trial)
     return TrialSummary(
         number=trial.number,
@@ -68,6 +75,7 @@ def summary(space: SearchSpace, trial: FrozenTrial) -> TrialSummary:
         run_id=record.run_id,
         epochs=len(objectives.curve(trial)),
         val_accuracy=record.val_accuracy,
+        images=images,
         parameters=record.parameters,
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
         reason=record.error,

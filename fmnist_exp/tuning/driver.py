@@ -234,7 +234,7 @@ class Driver:
         if state != TrialState.FAIL:
             self.failures = 0
         entry.close_run(recovery.STATUS[state], reason, {Tag.TRIAL_STATE: state.name})
-        self.callback.on_trial_end(summary(self.space, told))
+        self.callback.on_trial_end(summary(self.space, told, len(self.search.data.validation.labels)))
 
     def _retry(self, entry: RunningTrial, lost: bool) -> None:
         """Retry a trial whose worker died or gave it up."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from mlflow import MlflowClient
 from optuna import Study
@@ -20,26 +18,23 @@ from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.export import signing
 from fmnist_exp.registry import champions
-from fmnist_exp.registry.versions import Registration
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.redact import shell_command
 from fmnist_exp.tuning import objectives, recovery, refit, retention, score
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.callback import SearchCallback, TrialSummary, summary
+from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.driver import Driver, Search
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import write as report
-from fmnist_exp.tuning.retention import Retention
+from fmnist_exp.tuning.result import SearchResult, Status
 from fmnist_exp.tuning.sampling import warm_start
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import pool, study_lock, trial
 from fmnist_exp.tuning.workers.pool import WorkerPool
 from fmnist_exp.tuning.workers.study_lock import StudyLock
 from fmnist_exp.tuning.workers.trial import Objective
-
-Status = Literal["completed", "interrupted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +66,6 @@ class SearchRequest:
     objective: Objective | None = None
     trials_only: bool = False
     callback: SearchCallback = field(default_factory=SearchCallback)
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A search that ended. `status` is "interrupted" after Ctrl-C; the same request resumes the search then."""
-
-    status: Status
-    study: str
-    run_id: str  # of the parent run
-    ranked: tuple[TrialSummary, ...]  # trials with a model, the best one first
-    states: Mapping[str, int]  # number of trials for each of COMPLETE, PRUNED and FAIL
-    front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with a single objective
-    test_accuracy: float | None = None  # of the winner; None if it was not registered, or not scored
-    registration: Registration | None = None
-    retention: Retention | None = None  # None without `search.keep`
 
 
 def run(request: SearchRequest) -> SearchResult:
@@ -164,20 +144,22 @@ def _begin(
 
 def _run(driver: Driver, request: SearchRequest) -> SearchResult:
     search, status = driver.search, _run_trials(driver)
+    images = len(search.data.validation.labels)
     states = [finished.state.name for finished in studies.finished(search.study)]
     result = SearchResult(
         status=status,
         study=search.study.study_name,
         run_id=search.parent.id,
-        ranked=tuple(summary(search.space, ranked) for ranked in studies.ranked(search.study)),
+        ranked=tuple(summary(search.space, ranked, images) for ranked in studies.ranked(search.study)),
         states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         front=tuple(best.number for best in objectives.front(search.study)),
+        test_images=len(search.data.test.labels),
     )
     if request.trials_only:
         return result
     if not result.ranked and status == "completed":
         raise WorkError(f"no trial came to a model within search.timeout={search.space.search.timeout:g} minutes")
-    report.log(search.study, search.space, search.parent)
+    report.log(search.study, search.space, search.parent, images)
     if status == "completed":
         result = _finish(search, result, request.callback)
     _describe(result, search, request)
@@ -206,15 +188,10 @@ def _run_trials(driver: Driver) -> Status:
 
 def _describe(result: SearchResult, search: Search, request: SearchRequest) -> None:
     """Write the note of the parent run."""
-    states = ", ".join(f"{count} {state.lower()}" for state, count in result.states.items())
-    best = f"; best validation accuracy {result.ranked[0].val_accuracy:.2%}" if result.ranked else ""
-    tested = "" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.2%}"
-    ended = "It was interrupted. " if result.status == "interrupted" else ""
     resume = ["fmnist-exp", "tune", "--experiment", f"runs:/{result.run_id}/{Artifact.EXPERIMENT}"]
     resume += ["--study", result.study, "--storage", request.storage]
     version = result.registration.version if result.registration else None
-    text = f"{ended}Trials: {states}{best}{tested}."
-    note = outcome.search_note(search.space.config, result.study, text, shell_command(resume), version)
+    note = outcome.search_note(search.space.config, result.study, result.text, shell_command(resume), version)
     search.parent.set_tags({Tag.NOTE: note})
 
 

@@ -26,3 +26,20 @@ def test_the_interval_covers_the_accuracy_as_often_as_it_claims(accuracy):
 def test_an_accuracy_is_written_with_its_interval():
     assert intervals.text(0.9305, 10000) == "93.05% (92.53 to 93.53)"
     assert intervals.text(1.0, 20) == "100.00% (83.89 to 100.00)"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "count", "words"),
+    [
+        ([0.9], 6000, ""),
+        ([0.9, 0.8], 0, ""),
+        ([0.8, 0.9], 6000, "No other trial lies within the 95% interval of the highest accuracy."),
+        ([0.895, 0.9, 0.8], 6000, "1 other trial lies within"),
+        ([0.9, 0.9, 0.895, 0.88], 6000, "2 other trials lie within"),
+    ],
+)
+def test_a_lead_within_the_interval_is_not_called_better(accuracies, count, words):
+    found = intervals.lead(accuracies, count)
+    assert found.startswith(words)
+    assert "better" not in found
+    assert bool(found) == bool(words)

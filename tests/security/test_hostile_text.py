@@ -95,7 +95,7 @@ def study() -> optuna.Study:
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     search = SearchConfig.model_validate({"space": {"model.dropout": {"low": 0, "high": 1}}, "pruner": "none"})
-    report.write(study(), search, folder)
+    report.write(study(), search, folder, images=1000)
     return folder / "study"
 
 

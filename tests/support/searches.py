@@ -13,7 +13,8 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import search as searching
-from fmnist_exp.tuning.search import SearchRequest, SearchResult
+from fmnist_exp.tuning.result import SearchResult
+from fmnist_exp.tuning.search import SearchRequest
 
 NOON = datetime.datetime(2026, 1, 1, 12)
 STORAGE = "sqlite:///studies.db"  # in the store's folder, where the tests work

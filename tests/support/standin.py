@@ -15,7 +15,8 @@ from fmnist_exp.tracking.run import Run
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
-from fmnist_exp.tuning.search import SearchRequest, SearchResult
+from fmnist_exp.tuning.result import SearchResult
+from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.workers.messages import TrialResult
 from support import searches
 

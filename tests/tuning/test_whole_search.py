@@ -17,7 +17,7 @@ from fmnist_exp.backend import interrupts
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
-from fmnist_exp.tuning.search import SearchResult
+from fmnist_exp.tuning.result import SearchResult
 
 # Ctrl-C may come between open() and its `with`: then Python says that nobody closed the file
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -22,12 +22,23 @@ HOVER = "%{y:.2%}<br>%{text}<extra></extra>"
 
 
 def history(trials: Trials) -> Figure:
-    """Draw the best validation accuracy of each trial in order, and the best so far."""
+    """Draw the validation accuracy of each trial in order, and the highest so far."""
     figure = Figure()
     numbers, best = trials.best_so_far
     _add_markers(figure, trials, numbers)
-    figure.add_scatter(x=numbers, y=best, name="best so far", mode="lines", line={"color": VALIDATION, "shape": "hv"})
+    line = {"color": VALIDATION, "shape": "hv"}
+    figure.add_scatter(x=numbers, y=best, name="highest so far", mode="lines", line=line)
+    _add_interval(figure, trials)
     return figure.update_layout(xaxis_title="trial", yaxis_title=ACCURACY)
+
+
+def _add_interval(figure: Figure, trials: Trials) -> None:
+    """Add the 95% interval of the highest accuracy as a band."""
+    if trials.interval:
+        low, high = trials.interval
+        band = {"fillcolor": VALIDATION, "opacity": 0.12, "line_width": 0, "layer": "below"}
+        label = {"text": f"95% interval of trial {trials.best.number}", "font_size": 11}
+        figure.add_hrect(low, high, annotation=label, annotation_position="top left", **band)
 
 
 def slices(trials: Trials) -> Figure:
@@ -82,8 +93,9 @@ def learning_curves(trials: Trials) -> Figure:
         epochs, accuracies = zip(*ends, strict=True)
         figure.add_scatter(x=epochs, y=accuracies, name="stopped here", mode="markers", marker=cross, hoverinfo="skip")
     best = trials.points.index(trials.best)
-    name = f"best: trial {trials.best.number}"
+    name = f"highest: trial {trials.best.number}"
     _add_lines(figure, trials, [best], [curves[best]], name=name, line_color=VALIDATION)
+    _add_interval(figure, trials)
     step = 1 if max(map(max, curves)) <= 20 else None
     return figure.update_layout(xaxis_title="epoch", xaxis_dtick=step, yaxis_title=ACCURACY, showlegend=True)
 

@@ -19,8 +19,10 @@ for (const [id, figure] of Object.entries(JSON.parse(document.getElementById("fi
   Plotly.newPlot(id, figure.data, figure.layout, options);"""
 
 
-def render(title: str, figures: Mapping[str, Figure], notes: Sequence[str] = ()) -> str:
-    """Return the page as HTML. Each figure is drawn in an element whose id is its key in `figures`; `notes` follow.
+def render(title: str, lead: str, figures: Mapping[str, Figure], notes: Sequence[str] = ()) -> str:
+    """Return the page as HTML: the paragraph `lead`, the figures, and a paragraph per note.
+
+    Each figure is drawn in an element whose id is its key in `figures`.
 
     The figures are data for a script that is the same on every page. The policy of the page can therefore name its
     scripts and styles by their digests, and a script from anywhere else does not run.
@@ -35,6 +37,7 @@ def render(title: str, figures: Mapping[str, Figure], notes: Sequence[str] = ())
         f"<title>{html.escape(title)}</title>",
         f'<style>{STYLE}</style><style id="{MAP_STYLE}"></style>',
         f"<h1>{html.escape(title)}</h1>",
+        f"<p>{html.escape(lead)}</p>",
         *(f'<div id="{html.escape(name)}"></div>' for name in figures),
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         f'<script id="figures" type="application/json">{content}</script>',

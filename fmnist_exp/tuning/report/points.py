@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.figures.canvas import TRAIN, WRONG
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.record import TrialRecord
@@ -22,10 +23,10 @@ from fmnist_exp.tuning.record import TrialRecord
 STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", "#b9b9b9"), "FAIL": ("failed", WRONG)}
 LABELS = {"val_accuracy": "validation accuracy", "prediction_seconds": "seconds per prediction, one image"}
 TITLES = {
-    "history": "Validation accuracy by trial, and the best so far",
+    "history": "Validation accuracy by trial, and the highest so far",
     "learning_curves": "Learning curves of all trials",
     "slices": "Validation accuracy by parameter (× pruned)",
-    "parallel_coordinates": "Trials through their parameters; yellow is best",
+    "parallel_coordinates": "Trials through their parameters; yellow is the highest accuracy",
     "importances": "Importance of each parameter for the validation accuracy",
     "timeline": "Trials by worker",
     "pareto_front": "Pareto front, with the trials' numbers",
@@ -93,6 +94,27 @@ class Trials:
 
     points: Sequence[TrialPoint]  # at least one, in order of their numbers
     parameters: Sequence[Parameter]  # in alphabetical order
+    images: int = 0  # that the accuracies were measured on; 0 if it is unknown
+
+    @property
+    def lead(self) -> str:
+        """The highest accuracy and how much of its lead may be chance, in whole sentences."""
+        highest = f"Trial {self.best.number} has the highest validation accuracy, {self.best_text}."
+        if len(self.points) == 1:
+            return highest
+        others = intervals.lead([trial.best for trial in self.points], self.images)
+        chosen = "It was chosen by these images, so its accuracy on others is likely to be a little lower."
+        return " ".join(filter(None, (highest, others, chosen)))
+
+    @property
+    def best_text(self) -> str:
+        """The highest accuracy with its 95% interval."""
+        return intervals.text(self.best.best, self.images)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The bounds of the 95% interval of the highest accuracy; None if the number of images is unknown."""
+        return intervals.bounds(self.best.best, self.images) if self.images else None
 
     @cached_property
     def best(self) -> TrialPoint:
@@ -151,8 +173,12 @@ class ParetoFront:
 Content = Trials | Timeline | ParetoFront | Mapping[str, float]  # of a figure; the last are the importances
 
 
-def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
-    """Return the content of every figure that a study has enough trials for; `names` are its objectives in order."""
+def prepare(study: Study, names: Sequence[str], images: int) -> dict[str, Content]:
+    """Return the content of every figure that a study has enough trials for.
+
+    `names` are its objectives in order, and `images` is the number of validation images that its trials were measured
+    on.
+    """
     figures: dict[str, Content] = {}
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -162,7 +188,7 @@ def prepare(study: Study, names: Sequence[str]) -> dict[str, Content]:
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     if shown := [trial for trial in trials if trial.state in ended and objectives.curve(trial)]:
         points = [_point(trial) for trial in shown]
-        content = Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)])
+        content = Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)], images)
         figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), content)
     if len(complete) >= ENOUGH:
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that lower targets count as better

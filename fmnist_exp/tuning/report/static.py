@@ -25,27 +25,29 @@ def learning_curves(trials: points.Trials) -> Figure:
         if trial.pruned:
             axes.plot(epochs[-1], accuracies[-1], "x", color=WRONG)
     axes.set(xlabel="epoch", title=TITLES["learning_curves"])
-    _finish(axes, trials.best, WRONG)
+    _finish(axes, trials, WRONG)
     return figure
 
 
 def history(trials: points.Trials) -> Figure:
-    """Draw the best validation accuracy of each trial in order, and the best so far."""
+    """Draw the validation accuracy of each trial in order, and the highest so far."""
     figure, axes = blank(8, 5, left=0.85)
     for trial in trials.points:
         axes.plot(trial.number, trial.best, "x" if trial.pruned else "o", color=trial.color)
     axes.step(*trials.best_so_far, where="post", color=VALIDATION)
     axes.set(xlabel="trial", title=TITLES["history"])
-    _finish(axes, trials.best, STATES["PRUNED"][1])
+    _finish(axes, trials, STATES["PRUNED"][1])
     return figure
 
 
-def _finish(axes: Axes, best: points.TrialPoint, cross: str) -> None:
+def _finish(axes: Axes, trials: points.Trials, cross: str) -> None:
     """Finish the learning curves and the history: whole numbers on the lower axis, the legend and the grid."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.plot([], [], "o", color=TRAIN, label="complete")
     axes.plot([], [], "x", color=cross, label="pruned")
-    axes.plot([], [], color=VALIDATION, label=f"best: trial {best.number}, {best.best:.2%}")
+    axes.plot([], [], color=VALIDATION, label=f"highest: trial {trials.best.number}, {trials.best_text}")
+    if trials.interval:
+        axes.axhspan(*trials.interval, color=VALIDATION, alpha=0.12, linewidth=0, label="its 95% interval")
     axes.set_ylabel(LABELS["val_accuracy"])
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)

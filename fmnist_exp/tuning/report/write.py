@@ -1,4 +1,4 @@
-"""Write the files that a study logs to its parent run: tables of its trials, its figures and the best trial."""
+"""Write the files that a study logs to its parent run: tables of its trials, its figures and the winner."""
 
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from fmnist_exp.tuning.space import SearchSpace
 COLUMNS = ("number", "state", "value", "datetime_start", "duration", "params", "user_attrs")
 
 
-def log(study: Study, space: SearchSpace, parent: Run) -> None:
-    """Log the experiment, the study's files and the best trial on the parent run."""
+def log(study: Study, space: SearchSpace, parent: Run, images: int) -> None:
+    """Log the experiment, the study's files and the winner on the parent run.
+
+    `images` is the number of validation images that the trials were measured on.
+    """
     with parent.artifacts() as folder:
         (folder / Artifact.EXPERIMENT).write_text(space.config.to_yaml(), encoding="utf-8")
-        write(study, space.search, folder)
+        write(study, space.search, folder, images)
     if not (ranked := studies.ranked(study)):
         return
     best, record = ranked[0], TrialRecord.of(ranked[0])
@@ -35,10 +38,11 @@ def log(study: Study, space: SearchSpace, parent: Run) -> None:
     parent.log_params({Param.BEST.format(field=name): value for name, value in settings.items()})
 
 
-def write(study: Study, search: SearchConfig, folder: Path) -> None:
+def write(study: Study, search: SearchConfig, folder: Path, images: int) -> None:
     """Write study/trials.csv, study/figures.html and a PNG per figure below `folder`.
 
-    For several objectives there are also study/pareto_front.csv and a column `value_NAME` for each objective.
+    For several objectives there are also study/pareto_front.csv and a column `value_NAME` for each objective. `images`
+    is the number of validation images that the trials were measured on.
     """
     target = folder / "study"
     target.mkdir()
@@ -48,7 +52,7 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
     table.to_csv(target / "trials.csv", index=False)
     if front := [trial.number for trial in objectives.front(study)]:
         table.set_index("number").loc[front].to_csv(target / "pareto_front.csv")
-    contents = points.prepare(study, search.objectives)
+    contents = points.prepare(study, search.objectives, images)
     with rc_context({"text.parse_math": False}):  # a dollar sign in a name is no formula
         for name, content in contents.items():
             getattr(static, name)(content).savefig(target / f"{name}.png", dpi=canvas.DPI)
@@ -56,5 +60,7 @@ def write(study: Study, search: SearchConfig, folder: Path) -> None:
         name: getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
         for name, content in contents.items()
     }
-    title, notes = f"Study {study.study_name}", points.notes(contents, study)
-    (target / "figures.html").write_text(page.render(title, figures, notes), encoding="utf-8")
+    history = contents.get("history")
+    lead = history.lead if isinstance(history, points.Trials) else "No trial has ended with a model."
+    text = page.render(f"Study {study.study_name}", lead, figures, points.notes(contents, study))
+    (target / "figures.html").write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from support.figures import words
 
+from fmnist_exp.evaluation import intervals
 from fmnist_exp.tuning.report import static
 from fmnist_exp.tuning.report.points import Parameter, ParetoFront, Stretch, Timeline, TrialPoint, Trials
 
@@ -19,7 +20,7 @@ def trial(number: int, state: str = "COMPLETE", epochs: int = 3) -> TrialPoint:
 def study(*points: TrialPoint, rates: list[float] | None = None) -> Trials:
     rates = rates or [10.0 ** -(point.number + 1) for point in points]
     dropout = Parameter("model.dropout", [point.number / 10 for point in points])
-    return Trials(points, [dropout, Parameter(RATE, rates, logarithmic=True)])
+    return Trials(points, [dropout, Parameter(RATE, rates, logarithmic=True)], images=500)
 
 
 STUDIES = {
@@ -36,7 +37,7 @@ EVERY = pytest.mark.parametrize("trials", STUDIES.values(), ids=STUDIES)
 def test_learning_curves(trials):
     figure = static.learning_curves(trials)
     best = max(trials.points, key=lambda t: t.best)
-    assert f"best: trial {best.number}, {best.best:.2%}" in words(figure)
+    assert f"highest: trial {best.number}, {intervals.text(best.best, 500)}" in words(figure)
     drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
     for each in trials.points:
         assert list(each.accuracies.values()) in drawn
@@ -47,7 +48,7 @@ def test_learning_curves(trials):
 @EVERY
 def test_history(trials):
     figure = static.history(trials)
-    assert "the best so far" in words(figure)
+    assert "the highest so far" in words(figure)
     points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
     assert {t.number: points[t.number] for t in trials.points} == {t.number: t.best for t in trials.points}
     (so_far,) = [line for line in figure.axes[0].get_lines() if line.get_drawstyle() == "steps-post"]

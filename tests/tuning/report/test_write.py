@@ -65,7 +65,7 @@ ROUNDS = {("val_accuracy",): 1, ("val_accuracy", "parameters"): 6}  # 8 complete
 @pytest.fixture(scope="module", params=ROUNDS, ids=["one", "two"])
 def written(request, tmp_path_factory) -> tuple[tuple[str, ...], Path]:
     folder = tmp_path_factory.mktemp("study")
-    report.write(study_of(request.param, ROUNDS[request.param]), search(request.param), folder)
+    report.write(study_of(request.param, ROUNDS[request.param]), search(request.param), folder, images=1000)
     return request.param, folder / "study"
 
 
@@ -114,7 +114,7 @@ def test_the_page_draws_every_figure_without_a_network(written):
         page.wait_for_selector(".js-plotly-plot .main-svg")
         titles = [text.text_content() for text in page.query_selector_all(".gtitle")]
         assert page.text_content("h1") == "Study <b>told</b>"
-        notes = page.locator("p").all_text_contents()
+        lead, *notes = page.locator("p").all_text_contents()
         curves = page.evaluate(
             "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.layout.title.text.startsWith('Learning'))"
             ".data.map(d => [d.name, d.x.filter(x => x !== null).length])"
@@ -132,8 +132,12 @@ def test_the_page_draws_every_figure_without_a_network(written):
         assert "it needs 41 complete trials, and the study has 8." in notes[0]
     assert titles == [points.TITLES[name] for name in [*expected, "timeline"]]
     rounds = ROUNDS[names]
-    assert curves == [["pruned", rounds], ["complete", 16 * rounds], ["stopped here", rounds], ["best: trial 7", 2]]
+    assert curves == [["pruned", rounds], ["complete", 16 * rounds], ["stopped here", rounds], ["highest: trial 7", 2]]
     assert rows == [["complete", 8 * rounds], ["pruned", rounds], ["failed", rounds]]
+    highest, others, chosen = lead.split(". ")
+    assert highest == "Trial 7 has the highest validation accuracy, 89.00% (86.91 to 90.79)"
+    assert others.startswith(f"{3 * rounds - 1} other trials lie within the 95% interval of the highest accuracy, ")
+    assert "a little lower" in chosen
 
 
 def test_a_png_of_each_figure_and_the_table(written):
@@ -167,7 +171,7 @@ def test_a_trial_without_a_worker_ran_in_the_driver():
 
 
 def test_accuracy_is_one_objective_among_several():
-    one, two = (points.prepare(study_of(names, 6), names) for names in ROUNDS)
+    one, two = (points.prepare(study_of(names, 6), names, images=1000) for names in ROUNDS)
     assert two["history"] == one["history"]
     assert two["importances"] == one["importances"]
     assert one.keys() | {"pareto_front"} == two.keys()
@@ -184,7 +188,7 @@ def test_a_height_is_on_the_scale_of_the_search():
 
 def test_a_study_without_a_finished_trial_has_a_page(tmp_path):
     study = optuna.create_study(direction="maximize")
-    report.write(study, search(("val_accuracy",)), tmp_path)
+    report.write(study, search(("val_accuracy",)), tmp_path, images=1000)
     assert {file.name for file in (tmp_path / "study").iterdir()} == {"figures.html", "trials.csv"}
 
 
@@ -194,6 +198,6 @@ def test_importances_need_five_trials_among_the_best_tenth(trials, drawn):
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
         study.add_trial(ended(number, {"model.dropout": number / trials}, DROPOUT, [number / 100], curve={1: 0.5}))
-    figures = points.prepare(study, ["val_accuracy"])
+    figures = points.prepare(study, ["val_accuracy"], images=1000)
     assert ("importances" in figures) == drawn
     assert bool(points.notes(figures, study)) != drawn
