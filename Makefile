@@ -54,7 +54,7 @@ lcbench: $(READY) ## judge searches on the LCBench surrogate in ../shared/lcbenc
 	$(ACTIVATE) uv pip install --python $(VENV)-lcbench --require-hashes -r requirements-lcbench.txt
 	$(ACTIVATE) python -m benchmarks.lcbench
 
-race: $(READY) ## compare this platform's search with four others (2.5 hours; can be resumed)
+race: $(READY) ## compare this platform's search with four others (5 hours; can be resumed)
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
 	$(ACTIVATE) python -m benchmarks.tuning.race --publish
 

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +80,13 @@ class Version:
         return content.hexdigest()[:12]
 
     def describe(self) -> str:
-        """Return the code, the libraries and the machine that computed the numbers, in three sentences."""
+        """Return the code, the libraries and the machine that computed the numbers, as a paragraph."""
         libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-        return (
+        return textwrap.fill(
             f"Code: commit {self.commit[:9]}, digest {self.code} of the modules that determine a network. Libraries:"
             f" {libraries}; digest of all versions {self.conditions[Tag.LIBRARIES]}. Machine:"
-            f" {self.conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}."
+            f" {self.conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}.",
+            width=120,
         )
 
 

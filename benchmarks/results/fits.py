@@ -108,11 +108,14 @@ def incomplete(store: Results) -> list[str]:
     """Return descriptions of the results that are missing."""
     lines = []
     for name in (*PUBLISHED, *OURS):
-        for found, what in ((store.one_split(name), "on one split"), (store.own_splits(name), "with a split per seed")):
-            if seeds := [str(seed) for seed in SEEDS if seed not in found]:
-                lines.append(f"`{name}` {what}, seed {', '.join(seeds)}")
-        if name in PLAIN and (seeds := [str(seed) for seed in SEEDS if seed not in store.plain(name)]):
-            lines.append(f"`{name}` in plain Keras, seed {', '.join(seeds)}")
+        kinds: dict[str, Mapping[int, object]] = {"on one split": store.one_split(name)}
+        kinds["with a split per seed"] = store.own_splits(name)
+        kinds |= {"in plain Keras": store.plain(name)} if name in PLAIN else {}
+        absent = {what: [str(seed) for seed in SEEDS if seed not in found] for what, found in kinds.items()}
+        if all(len(seeds) == len(SEEDS) for seeds in absent.values()):
+            lines.append(f"all of `{name}`")
+        else:
+            lines += [f"`{name}` {what}, seed {', '.join(seeds)}" for what, seeds in absent.items() if seeds]
     return lines if store.ensemble() else [*lines, f"`{ENSEMBLE}`"]
 
 

@@ -58,7 +58,7 @@ def test_runs_of_other_versions_are_not_shown(shown, capsys):
     rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     assert rows["naive"] == "| `naive` | 7 | 1 | 10.00 ± 0.00 | 10.00 (n = 1) | 10.00 ± 0.00 | 10.00 (n = 1) |  | 10 |"
     assert rows["mlp"] == "| `mlp` | – | – | – | – | – | – |  | 91.0 wanted |"
-    assert "`naive` with a split per seed, seed 1, 2; `l2_mlp` on one split, seed 0, 1, 2;" in text
+    assert "`naive` with a split per seed, seed 1, 2; all of `l2_mlp`; all of `funnel_mlp`;" in text
     assert shown.runs.version.code in text
     assert "90.00" not in text
 
