@@ -142,7 +142,8 @@ def curves(attempts: Sequence[Attempt], minutes: float) -> Figure:
         axes.set_title(f"the peers' recipe: {recipe}")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
     if bests := [100 * attempt.best for attempt in attempts if attempt.points]:
         panels[0].set_ylim(max(0, min(bests) - 5), max(bests) + 0.5)
     panels[0].set_ylabel("best validation accuracy so far, %")
