@@ -5,7 +5,7 @@ The first champion must be better than the logistic regression.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from fmnist_exp.errors import WorkError
 from fmnist_exp.evaluation.comparison import Comparison
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import comparison as comparison_figures
-from fmnist_exp.registry import challenges, pairing, readiness, versions
+from fmnist_exp.registry import agreement, challenges, lineage, pairing, readiness, versions
+from fmnist_exp.registry.agreement import Agreement
 from fmnist_exp.registry.pairing import Match, NoChampion, Pairing
+from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import logistic_regression
@@ -36,6 +38,7 @@ class Verdict:
     level: float  # of the test
     challenge: int | None  # number of the challenge, counted from 1 for each champion
     comparison: Comparison | None
+    agreement: Agreement | None  # of a refit with the network that was judged in its place
     difference: float  # largest of a probability between the Keras model and its export; NaN if it is unknown
     smoke: str  # result of the request to MLflow's scoring server
     test_accuracy: Mapping[str, str]  # by version, where known; shown, but no part of the decision
@@ -54,6 +57,8 @@ class Verdict:
             tags[VersionTag.GATE_CHALLENGE] = self.challenge
         if self.champion:
             tags[VersionTag.GATE_CHAMPION_TEST_ACCURACY] = self.test_accuracy[self.champion]
+        if self.agreement:
+            tags[VersionTag.GATE_AGREEMENT] = round(self.agreement.share, 6)
         if self.comparison:
             numbers = self.comparison.numbers()
             tags |= {f"gate_{name}": value for name, value in numbers.items() if name != "classes"}
@@ -68,6 +73,7 @@ class Verdict:
             "export_difference": self.difference if np.isfinite(self.difference) else None,
             "smoke_request": self.smoke,
             "comparison": self.comparison.numbers() if self.comparison else None,
+            "agreement_of_the_refit": asdict(self.agreement) if self.agreement else None,
             "test_accuracy_shown_but_not_used": self.test_accuracy,
         }
 
@@ -94,6 +100,21 @@ def decide(pair: Pairing, run: Run, config: GateConfig, *, force: bool = False) 
     return verdict
 
 
+def _agreement(pair: Pairing, reasons: list[str]) -> Agreement | None:
+    """Measure how far a refit agrees with the network that is judged in its place; add what speaks against it."""
+    if isinstance(pair, pairing.Incomparable):
+        return None  # there are no images on which to compare the two
+    try:
+        found = agreement.measure(lineage.trace(store.client(), pair.challenger), pair.unseen)
+    except WorkError as error:
+        if str(error) not in reasons:
+            reasons.append(str(error))
+        return None
+    if found and found.reason:
+        reasons.append(found.reason)
+    return found
+
+
 def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
     reasons, comparison, level = [], None, pairing.level(pair, config)
     numbers = ""
@@ -109,9 +130,10 @@ def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
                 reasons.append(f"not shown to be better than {_opponent(champion)}: {numbers}")
         except WorkError as error:  # the champion may be the damaged one
             reasons.append(str(error))
+    agreed = _agreement(pair, reasons)
     found = readiness.examine(pair.challenger, pair.samples, reasons, force=force)
     promoted = not found.reasons or (force and found.usable)
-    sentence = f"passed: better than {_opponent(champion)}, {numbers}"
+    sentence = f"passed: better than {_opponent(champion)}, {numbers}" + (f"; {agreed.sentence}" if agreed else "")
     if found.reasons:
         sentence = ("forced, although " if promoted else "refused: ") + "; ".join(found.reasons)
     return Verdict(
@@ -124,6 +146,7 @@ def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
         level=level,
         challenge=pair.challenge if isinstance(pair, Match) else None,
         comparison=comparison,
+        agreement=agreed,
         difference=found.difference,
         smoke=found.smoke,
         test_accuracy={

@@ -295,14 +295,28 @@ def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data
 
 
 def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered, data):
-    """The version itself is the weak model; the run that it names was won by the strong one."""
     champions.set_champion(client, weak, "test")
-    refitted = again(client, weak, refit_of=strong.run_id)
+    refitted = again(client, strong, refit_of=strong.run_id)
     subject = lineage.trace(client, refitted)
     assert subject.refit
     assert subject.held_out.uri == f"runs:/{strong.run_id}"
-    assert decide(client, refitted, data)[0].passed
-    assert answered == [weak.tags["sha256"]]
+    verdict, run = decide(client, refitted, data)
+    assert verdict.passed
+    assert "; the refit answers as the judged network on 100.0% of 6,000 gate images" in verdict.sentence
+    assert versions.find(client, str(refitted.version)).tags["gate_agreement"] == "1.0"
+    assert json.loads(artifact(client, run, "gate/verdict.json"))["agreement_of_the_refit"]["images"] == 6000
+    assert answered == [strong.tags["sha256"]]
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["champion", "no champion"])
+def test_a_refit_that_is_not_the_network_that_was_judged_is_refused(first, client, weak, strong, answered, data):
+    """F4: the run that the version names has the strong network, but the weak one would serve."""
+    if not first:
+        champions.set_champion(client, weak, "test")
+    verdict, _ = decide(client, again(client, weak, refit_of=strong.run_id), data)
+    assert not verdict.promoted
+    assert verdict.sentence.startswith("refused: not the network that was judged: the refit answers as")
+    assert answered == []
 
 
 def test_images_other_than_the_run_s_are_refused(client, weak, small):
