@@ -2,16 +2,19 @@
 
 A number belongs to the code that computed it. A run is therefore found only if the modules that determine a network
 were the same at its commit as they are now, and if libraries, backend, processor and number of threads are the same.
-Other modules, such as those that serve models, may differ.
+Comments, docstrings and other modules, such as those that serve models, may differ.
 """
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import subprocess
+import tarfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +43,7 @@ DETERMINING = (
     "models",
     "training",
 )
+OTHERS = ("training/logistic_regression.py",)  # modules of these folders that are no part of a network
 # the conditions that must be equal; the code has a rule of its own, see `Version.includes`
 EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
 NOT_OF_THE_FIT = ("gate.",)  # sections whose fields change no network
@@ -146,16 +150,43 @@ class Runs:
 
 @functools.cache
 def code_digest(commit: str) -> str:
-    """Return a digest of the modules that determine a network, as a commit has them; empty if Git does not know it."""
+    """Return a digest of the modules that determine a network, as a commit has them; empty if Git does not know it.
+
+    Comments, docstrings and the layout of the text do not count.
+    """
     paths = [f"fmnist_exp/{part}" for part in DETERMINING]
-    content = git("ls-tree", commit, "--", *paths) if commit else ""
-    return hashlib.sha256(content.encode()).hexdigest()[:12] if content else ""
+    packed = _git("archive", commit, "--", *paths) if commit else b""
+    if not packed:
+        return ""
+    content = hashlib.sha256()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        for member in sorted(archive.getmembers(), key=lambda member: member.name):
+            file = archive.extractfile(member)
+            if file and member.name.endswith(".py") and not member.name.endswith(OTHERS):
+                content.update(member.name.encode() + _without_docstrings(file.read()).encode())
+    return content.hexdigest()[:12]
+
+
+def _without_docstrings(source: bytes) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [part for part in node.body if not _is_text(part)]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def git(*arguments: str) -> str:
     """Return what a Git command prints, empty if it fails."""
-    done = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True)
-    return "" if done.returncode else done.stdout.strip()
+    return _git(*arguments).decode().strip()
+
+
+def _git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True)
+    return b"" if done.returncode else done.stdout
 
 
 def accuracy(run: Run, split: str) -> float:

@@ -3,6 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks import runs
 from benchmarks.peers import augmented_cnn_keras, l2_mlp_keras, simple_cnn_keras
 from benchmarks.results import fits, page
 from benchmarks.results.fits import Results
@@ -101,3 +102,9 @@ def test_the_recipes_in_plain_keras_have_the_size_of_ours(small, recipe, paramet
 def test_the_code_of_an_unknown_commit_is_no_version():
     assert code_digest("") == code_digest("0" * 40) == ""
     assert len(code_digest("HEAD")) == 12
+
+
+def test_comments_and_docstrings_are_no_other_version():
+    one = b'"""Text."""\n\n\ndef f(x):\n    """Return it."""\n    return x  # so\n'
+    assert runs._without_docstrings(one) == runs._without_docstrings(b"def f( x ):\n    return x\n")
+    assert runs._without_docstrings(one) != runs._without_docstrings(b"def f(x):\n    return -x\n")
