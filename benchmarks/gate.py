@@ -1,8 +1,12 @@
 """Simulate the gate on drawn answers, and compute its power; `python -m benchmarks.gate` updates docs/gate.md.
 
-The decisions are those of the package: `comparison.p_values` and `comparison.level_of`. It takes ten seconds.
+The decisions are those of the package: `comparison.p_values` and `comparison.level_of`. It takes ten seconds. With
+`--disagreement`, the command prints on how many of the gate's images the networks disagree that
+`benchmarks.training.precision` has fitted, instead.
 """
 
+import argparse
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,13 +17,14 @@ from numpy.typing import NDArray
 from scipy.special import zeta
 from scipy.stats import binom
 
-from fmnist_exp.config.schema import GateConfig
+from fmnist_exp.config.schema import DataConfig, GateConfig
 from fmnist_exp.evaluation.comparison import level_of, p_values
 
 LEVEL: Final = GateConfig().level
 REPETITIONS = 2000
 IMAGES = 6000  # of validation, and of the gate
 DISCORDANCE = 0.05  # share of images that exactly one of two models has right
+CLOSE = 0.03  # the same share for two fits of one experiment, by `--disagreement`
 TRIALS = (1, 5, 12, 50)
 CHALLENGES = (1, 5, 12, 20)
 SIZES = (3000, 6000, 10_000, 12_000)
@@ -115,14 +120,15 @@ def simulation_table() -> str:
 
 def power_table() -> str:
     """Return the power by size, lead and challenge, in Markdown."""
-    head = ["images", "lead", *(f"k = {k} (level {level_of(k, LEVEL):.2g})" for k in CHALLENGES)]
+    head = ["disagreement", "images", "lead", *(f"k = {k} (level {level_of(k, LEVEL):.2g})" for k in CHALLENGES)]
     rows = [
         [
+            f"{share:.0%}",
             f"{images:,}",
             f"{100 * lead:.1f} points",
-            *(f"{power(images, lead, level_of(k, LEVEL)):.0%}" for k in CHALLENGES),
+            *(f"{power(images, lead, level_of(k, LEVEL), share):.0%}" for k in CHALLENGES),
         ]
-        for images in SIZES
+        for share, images in [*((DISCORDANCE, size) for size in SIZES), (CLOSE, IMAGES)]
         for lead in DIFFERENCES
     ]
     return _table(head, rows)
@@ -138,12 +144,38 @@ def sequence_table() -> str:
     return _table(["share of the level", *(f"k = {k}" for k in CHALLENGES), "mean"], rows)
 
 
+def disagreement() -> str:
+    """Return on how many of the gate's images exactly one of two fitted networks is right, over all pairs."""
+    from benchmarks.runs import Runs, here  # late: they import Keras, which the page does not need
+    from benchmarks.training import precision
+    from fmnist_exp.data import dataset
+    from fmnist_exp.registry import lineage
+
+    runs = Runs(precision.STORE, here())
+    gate = dataset.load(DataConfig(), seed=0).gate
+    right = []
+    for run in runs.finished(precision.EXPERIMENT):
+        model = lineage.find(runs.client, f"runs:/{run.info.run_id}").load_predictor()
+        right.append(model.probabilities(gate.images).argmax(axis=1) == gate.labels)
+    shares = [np.mean(one != other) for one, other in itertools.combinations(right, 2)]
+    if not shares:
+        return "There are no two fits yet; `python -m benchmarks.training.precision` makes them."
+    limits = f"{min(shares):.1%} to {max(shares):.1%} of {len(gate.labels):,} images, mean {np.mean(shares):.1%}"
+    found = f"{len(right)} networks, {len(shares)} pairs: exactly one of two is right on {limits}."
+    return f"{found}\n\n{runs.version.describe()}"
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---:"] * len(head), *rows])
 
 
 def main() -> None:
-    """Write the page and its figure."""
+    """Write the page and its figure, or print the disagreement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--disagreement", action="store_true", help="print how often two fitted networks disagree")
+    if parser.parse_args().disagreement:
+        print(disagreement())
+        return
     curves().savefig(PAGE.parent / "pictures" / PICTURE)
     text = PAGE.read_text(encoding="utf-8")
     for name, table in {"simulation": simulation_table, "power": power_table, "sequences": sequence_table}.items():

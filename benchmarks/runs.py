@@ -110,7 +110,7 @@ class Runs:
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
         os.environ["MLFLOW_EXPERIMENT_NAME"] = name
         self.version = version
-        self._client, self._name = store.connect(), name
+        self.client, self._name = store.connect(), name
 
     def find(self, wanted: Wanted) -> Run | None:
         """Return the newest finished run of `wanted`, or None."""
@@ -127,9 +127,9 @@ class Runs:
 
     def finished(self, experiment: str) -> list[Run]:
         """Return the finished runs of an experiment that belong to this version, the newest first."""
-        kept = self._client.get_experiment_by_name(self._name)
+        kept = self.client.get_experiment_by_name(self._name)
         query = f"tags.`{Tag.EXPERIMENT}` = '{experiment}' and attributes.status = 'FINISHED'"
-        found = self._client.search_runs([kept.experiment_id], query) if kept else []
+        found = self.client.search_runs([kept.experiment_id], query) if kept else []
         return [run for run in found if self.version.includes(run.data.tags)]
 
     def train(self, wanted: Wanted) -> None:
@@ -145,7 +145,7 @@ class Runs:
 
     def curve(self, run: Run, metric: str) -> list[float]:
         """Return the values of a metric by epoch."""
-        return [float(point.value) for point in self._client.get_metric_history(run.info.run_id, metric)]
+        return [float(point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from benchmarks.reporting import spread
 from benchmarks.runs import Runs, Wanted, accuracy, here
 
 EXPERIMENT = "cnn_fast"
+STORE = "precision"  # MLflow experiment of the fits
 PRECISIONS = ("bfloat16", "float32")
 SEEDS = range(10)
 MARGIN = 0.2  # percentage points
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Make the fits that are missing, and print the test."""
     given = parser().parse_args()
-    runs = Runs("precision", here())
+    runs = Runs(STORE, here())
     for seed in () if given.table_only else SEEDS:  # both fits of a seed follow each other
         for precision in PRECISIONS:
             if not runs.find(wanted(precision, seed)):
