@@ -169,11 +169,16 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---:"] * len(head), *rows])
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--disagreement", action="store_true", help="print how often two fitted networks disagree")
+    return options
+
+
 def main() -> None:
     """Write the page and its figure, or print the disagreement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disagreement", action="store_true", help="print how often two fitted networks disagree")
-    if parser.parse_args().disagreement:
+    if parser().parse_args().disagreement:
         print(disagreement())
         return
     curves().savefig(PAGE.parent / "pictures" / PICTURE)

@@ -34,13 +34,18 @@ RESUMED = "CNN, float32, interrupted after its first epoch and resumed"
 TRIAL = "trial of a search, MLP, float32"
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="numbers of threads, one after another")
+    return options
+
+
 def main() -> None:
     """Train and reproduce with each number of threads, and print the table."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     print(f"Machine: {processor()}, bfloat16 by {bfloat16_unit()}\n")
     print("| kind of run | threads | result of `reproduce` |\n|---|---:|---|")
-    for threads in arguments.parse_args().threads:
+    for threads in parser().parse_args().threads:
         with tempfile.TemporaryDirectory() as folder:
             ids: dict[str, str] = child(Path(folder), "make", threads)
             results: dict[str, str] = child(Path(folder), "repeat", *ids.values())
