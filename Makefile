@@ -46,7 +46,7 @@ ui: $(READY) ## show the runs in a browser, at http://127.0.0.1:5000
 serve: $(READY) ## serve the champion, at http://127.0.0.1:8080
 	$(ACTIVATE) fmnist-exp serve --port 8080
 
-results: $(READY) ## train the published systems and ours with three seeds, write docs/results.md (hours; can be resumed)
+results: $(READY) ## train the published systems and ours with three seeds, write docs/results.md (half a day; can be resumed)
 	$(ACTIVATE) python -m benchmarks.systems
 
 lcbench: $(READY) ## judge searches on the LCBench surrogate in ../shared/lcbench (hours; can be resumed)
