@@ -35,7 +35,8 @@ set is a sample of 10,000 images, and a validation score one of 0.33 points, wit
 seed and the same splits. What a published description leaves open is stated at the top of the script. "Headline" is the
 accuracy that a system's own README claims, or that the project had set itself as a goal. The comment at the top of each
 file in [experiments/](../experiments) lists what was added to a published recipe. Training times are in
-[performance.md](performance.md); this page states none, because other work shared the cores.
+[performance.md](performance.md); this page states none, because other work shared the cores. The table of an earlier
+version, with 54,000 training images, is in the [lab notes](log/2026-11-22-results.md).
 
 | experiment | parameters | epochs | validation, one split | validation, split per seed | test, one split | \
 test, split per seed | plain Keras, test | headline |
