@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 from mlflow.entities import Run
 
 from benchmarks import processes
@@ -107,8 +108,8 @@ class Runs:
 
     def __init__(self, name: str, version: Version) -> None:
         """Connect to the store that MLFLOW_TRACKING_URI names, by default the repository's own."""
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{PROJECT}/mlflow.db")
-        os.environ["MLFLOW_EXPERIMENT_NAME"] = name
+        if not mlflow.is_tracking_uri_set():
+            mlflow.set_tracking_uri(f"sqlite:///{PROJECT}/mlflow.db")
         self.version = version
         self.client, self._name = store.connect(), name
 
@@ -141,7 +142,8 @@ class Runs:
         """Run a command of fmnist-exp. Raises CalledProcessError if it fails."""
         arguments = processes.python("fmnist_exp", name, *processes.options(options))
         print(*arguments[2:], flush=True)
-        subprocess.run(arguments, check=True, cwd=PROJECT)
+        environment = {"MLFLOW_TRACKING_URI": self.client.tracking_uri, "MLFLOW_EXPERIMENT_NAME": self._name}
+        subprocess.run(arguments, check=True, cwd=PROJECT, env=os.environ | environment)
 
     def curve(self, run: Run, metric: str) -> list[float]:
         """Return the values of a metric by epoch."""

@@ -60,7 +60,7 @@ def test_the_fast_networks_learn_what_the_stock_ones_learn(small, tmp_path):
     assert len(found) == len(NETWORKS)
     for config, (moved, differs) in zip(NETWORKS, found, strict=True):  # moving statistics are among the weights
         # MobileNet's depthwise convolutions make more of the last bits
-        assert differs <= (3e-4 if config.family == "mobilenet" else 1e-6) < 0.1 < moved
+        assert differs <= (3e-4 if config.family == "mobilenet" else 1e-5) < 0.1 < moved
 
 
 def test_in_bfloat16_only_the_activations_are_short(small):

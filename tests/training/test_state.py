@@ -124,10 +124,11 @@ def test_a_resumed_fit_equals_an_unbroken_one(small, tmp_path, name, cuts):
 
 
 def test_the_best_weights_from_before_the_cut_are_restored(small, tmp_path):
-    """At this rate the first epoch is the best, and the others are worse."""
-    config = configure({"training.optimizer": "sgd", "training.learning_rate": 2.0, "training.momentum": 0.99})
+    """At this rate the weights change, but no answer does: of equally good epochs, the first one is the best."""
+    config = configure({"training.optimizer": "sgd", "training.learning_rate": 1e-6})
     model, unbroken = fit(config, small, [StateWriter(tmp_path)])
     assert unbroken.best.number == 1
+    assert len({numbers([epoch])[0]["val_loss"] for epoch in unbroken.epochs}) > 1
     for cut in (2, 4):  # in the middle, and after the last epoch
         writer = StateWriter(tmp_path / "again")
         writer.folder.mkdir(exist_ok=True)

@@ -78,10 +78,13 @@ def begun_before(stored: dict[str, Any]) -> optuna.Study:
 
 def test_a_study_of_an_earlier_version_is_resumed(folder):
     begun_before(FLAT)
-    resumed = studies.open_study(configure(search__n_trials=9, gate__level=0.01), "old", STORAGE)
+    with pytest.raises(RequestError, match=r"data\.gate_fraction is 0\.0 there and 0\.1 here"):
+        studies.open_study(configure(), "old", STORAGE)
+    then: dict[str, Any] = {"data__gate_fraction": 0}  # that release kept no images back for the gate
+    resumed = studies.open_study(configure(search__n_trials=9, gate__level=0.01, **then), "old", STORAGE)
     assert [trial.value for trial in resumed.get_trials()] == [0.5]  # and nothing was queued again
     with pytest.raises(RequestError, match=r"another search: training\.epochs is 2 there and 3 here"):
-        studies.open_study(configure(training__epochs=3), "old", STORAGE)
+        studies.open_study(configure(training__epochs=3, **then), "old", STORAGE)
 
 
 @pytest.mark.parametrize("stored", [{**FLAT, "model.magic": 1}, "model: {magic: 1}"])
