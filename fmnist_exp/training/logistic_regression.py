@@ -29,7 +29,7 @@ class Logistic:
 
 
 def fit(train: Split, iterations: int = ITERATIONS) -> Logistic:
-    """Fit the logistic regression by L-BFGS, for at most so many iterations."""
+    """Fit the logistic regression by L-BFGS, and stop after `iterations` of its steps if it has not converged."""
     estimator = LogisticRegression(C=PENALTY, max_iter=iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # accuracy no longer rises after this many iterations
