@@ -64,6 +64,11 @@ VARIABLES = (
     ("`MLFLOW_EXPERIMENT_NAME`", "MLflow experiment of the runs. Default: `Default`."),
     ("`FMNIST_EXP_STORAGE`", "Database of the studies, the same as `tune --storage`."),
     ("`FMNIST_EXP_CACHE`", "Folder of the cached images. Default: `fmnist_exp` in the user's cache folder."),
+    ("`FMNIST_EXP_SPOOL`", "Folder of what is not in the tracking store yet. Default: `spool` in the current folder."),
+    (
+        "`FMNIST_EXP_SEND_SECONDS`",
+        "Seconds after the last success for which a command waits at its end for a store that is away. Default: 60.",
+    ),
     ("`FMNIST_EXP_SIGNING_KEY`", "PEM file with the Ed25519 private key that signs the models that are logged."),
     ("`FMNIST_EXP_TRUSTED_KEYS`", "PEM file with public keys; models that none of them has signed are not loaded."),
     ("`DASK_CONFIG`", "Dask's settings: for `tls://` schedulers, the file that `fmnist-exp certificates` wrote."),
@@ -86,7 +91,8 @@ def entry_points() -> list[str]:
     return [
         "## Entry points",
         "Each entry point is `mlflow run . -e NAME`, `fmnist-exp NAME` and `python -m fmnist_exp NAME`. An option"
-        " `--a value` is `-P a=value` in `mlflow run`. `certificates` makes no run, so it is a command only.",
+        " `--a value` is `-P a=value` in `mlflow run`. `certificates`, `clean` and `sync` make no runs, so"
+        " they are commands only.",
         table(("entry point", "what it does"), rows),
         table(("entry point", "option", "default", "meaning"), options),
     ]
@@ -152,6 +158,8 @@ def runs() -> list[str]:
         named(names.Metric),
         "### Artifacts",
         named(names.Artifact),
+        "### Models that a run logs",
+        named(names.ModelName),
         "### Tags of the MLflow experiment and of logged models",
         named(names.ExperimentTag),
         named(names.LoggedModelTag),

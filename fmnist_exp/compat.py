@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import operator
 import platform
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -22,10 +24,13 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import h11
     import keras
+    import sqlalchemy
     from distributed import Client
     from mlflow.models import ModelSignature
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
+
+    States = Container[TrialState] | None
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -107,6 +112,44 @@ def mlflow_request(uri: str, endpoint: str, body: Mapping[str, Any], seconds: fl
     return int(request(credentials, endpoint, "POST", **options).status_code)
 
 
+@contextmanager
+def impatient(connect: float, read: float) -> Iterator[None]:
+    """Let MLflow send each request of this thread once, and wait these seconds for a connection and for an answer.
+
+    Without this, MLflow retries for minutes. Other threads are not affected, whatever the environment says.
+    """
+    _patch_requests()
+    token = _patience.set((connect, read))
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+_patience: ContextVar[tuple[float, float] | None] = ContextVar("patience", default=None)
+
+
+@functools.cache
+def _patch_requests() -> None:
+    module, name = importlib.import_module("mlflow.utils.rest_utils"), "_get_http_response_with_retries"
+    send = _attribute("mlflow", module, name)
+    describe = inspect.signature(send)
+    for option in ("max_retries", "raise_on_status"):
+        if option not in describe.parameters:
+            raise MissingAPIError("mlflow", f"{name}({option}=…)")
+
+    @functools.wraps(send)
+    def send_once(*words: Any, **options: Any) -> Any:
+        patience = _patience.get()
+        if patience is None:
+            return send(*words, **options)
+        call = describe.bind(*words, **options)
+        call.arguments |= {"max_retries": 0, "raise_on_status": False}
+        return send(*call.args, **(call.kwargs | {"timeout": patience}))
+
+    setattr(module, name, send_once)
+
+
 def local_folder(repository: Any) -> Path | None:
     """Return the folder of an ArtifactRepository that keeps its artifacts on this machine, or None."""
     module = "mlflow.store.artifact.local_artifact_repo"
@@ -115,21 +158,29 @@ def local_folder(repository: Any) -> Path | None:
     return Path(repository.artifact_dir) if isinstance(repository, local) else None
 
 
+def create_mlflow_tables(engine: sqlalchemy.Engine) -> None:
+    """Create the tables of MLflow's newest schema in an empty database."""
+    _find("mlflow", "mlflow.store.db.utils", "_initialize_tables")(engine)
+
+
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return `tags` and the tags by which MLflow describes this process: user, source and git commit."""
     return cast("dict[str, str]", _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))
 
 
-def select_trials(study: Study, select: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:
-    """Return a view of the study in which a sampler reads only the trials that `select` returns."""
+def select_trials(study: Study, select: Callable[[list[FrozenTrial], States], list[FrozenTrial]]) -> Study:
+    """Return a view of the study in which a sampler reads only the trials that `select` returns.
+
+    It gets all trials, which are read once per new trial, and the states that the sampler asks for.
+    """
     read = _attribute("optuna", study, "_get_trials")
 
     class Selection:
         def __getattr__(self, name: str) -> Any:
             return getattr(study, name)
 
-        def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-            return select(read(*args, **options))
+        def _get_trials(self, deepcopy: bool, states: States = None, use_cache: bool = False) -> list[FrozenTrial]:
+            return select(read(deepcopy=False, use_cache=True), states)
 
     return Selection()  # type: ignore[return-value]
 

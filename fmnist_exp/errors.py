@@ -19,7 +19,7 @@ def is_full_disk(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in FULL_DISK):
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in FULL_DISK):
             return True
         error = error.__cause__ or error.__context__
     return False

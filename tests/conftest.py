@@ -155,7 +155,7 @@ def registered(tmp_path_factory, new_database, small) -> Store:
     from fmnist_exp.backend import seeds
     from fmnist_exp.config.schema import ModelConfig
     from fmnist_exp.export import packaging
-    from fmnist_exp.registry import versions
+    from fmnist_exp.registry import deliveries, versions  # noqa: F401 — models are delivered by it
     from fmnist_exp.tracking import models as logged_models
     from fmnist_exp.tracking import run as runs
     from fmnist_exp.tracking import store

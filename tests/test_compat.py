@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+import time
 import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -11,10 +13,12 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from fmnist_exp import compat
+from fmnist_exp.tracking.spool import attempt
 
 
 def test_seed_keras_makes_initial_weights_independent_of_pythons_generator():
@@ -111,6 +115,50 @@ def test_mlflow_request_uses_mlflows_credentials(monkeypatch):
     assert (status, seen) == (418, [("/api", "Bearer abc", b'{"a": 1}')])
 
 
+def test_one_thread_is_impatient_while_another_waits(monkeypatch):
+    """Without patience, a busy server is asked once; with MLflow's own settings, again and again."""
+    asked: list[str] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b"busy")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        client = mlflow.MlflowClient(f"http://127.0.0.1:{server.server_port}")
+
+        def patient() -> None:
+            with pytest.raises(mlflow.MlflowException, match="503"):
+                client.get_run("patient")
+
+        with compat.impatient(1, 1):
+            thread = Thread(target=patient)
+            thread.start()
+            thread.join()
+            with pytest.raises(mlflow.MlflowException, match="busy"):
+                client.get_run("impatient")
+        server.shutdown()
+    assert [sum(name in path for path in asked) for name in ("run_id=impatient", "run_id=patient")] == [1, 3]
+
+
+def test_an_impatient_request_ends_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = mlflow.MlflowClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with compat.impatient(1, 0.2), pytest.raises(mlflow.MlflowException) as error:
+            client.get_run("run")
+    assert time.monotonic() < began + 10  # MLflow would wait for two minutes, eight times
+    assert attempt.is_timeout(error.value)
+
+
 def test_context_tags_name_the_user_and_the_source():
     tags = compat.context_tags({"own": "1"})
     assert tags["own"] == "1"
@@ -122,8 +170,9 @@ def test_select_trials_decides_what_a_sampler_reads():
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     offered = []
 
-    def select(trials: list) -> list:
+    def select(trials: list, states: tuple) -> list:
         offered.append(len(trials))
+        assert optuna.trial.TrialState.COMPLETE in states
         return trials[:1]
 
     class Sampler(optuna.samplers.TPESampler):
@@ -187,3 +236,13 @@ def test_an_api_that_is_gone_is_named_with_library_and_version(monkeypatch):
         compat.seed_keras(0)
     with pytest.raises(compat.MissingAPIError, match=r"optuna .* has no SimpleNamespace\._get_trials"):
         compat.select_trials(types.SimpleNamespace(), list)
+
+
+def test_mlflows_tables_are_those_of_its_own_store(tmp_path):
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/made.db")
+    compat.create_mlflow_tables(engine)
+    made = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/made.db")  # refuses tables of another schema
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+    assert {"experiments", "runs", "metrics", "alembic_version"} <= made

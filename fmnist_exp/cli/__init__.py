@@ -10,12 +10,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from fmnist_exp.backend import interrupts
-from fmnist_exp.cli import serve, train, tune, versions
+from fmnist_exp.cli import clean, serve, sync, train, tune, versions
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking import escape, failures, redact
 
@@ -26,6 +27,7 @@ EXIT_CODES = {
     WRONG_REQUEST: "The request was wrong. Nothing was written.",
     INTERRUPTED: "The command was interrupted. Runs are closed as KILLED, and a search can be resumed.",
 }
+AFTER_INTERRUPT = 5.0  # seconds without a success after which an interrupted command no longer waits for the store
 VISIBLE = (
     "an option has a password, which other users of this machine can read in the list of its processes; give the"
     " address in an environment variable instead, for example FMNIST_EXP_STORAGE"
@@ -56,34 +58,71 @@ _DEBUG = click.Option(
     help="Show the traceback of an error; FMNIST_EXP_DEBUG=true does the same.",
 )
 
-for command in (*train.COMMANDS, *tune.COMMANDS, *versions.COMMANDS, *serve.COMMANDS):
+for command in (*train.COMMANDS, *tune.COMMANDS, *versions.COMMANDS, *serve.COMMANDS, *sync.COMMANDS, *clean.COMMANDS):
     command.params = [*command.params, _DEBUG]
     main.add_command(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    interrupts.install()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        if code != WRONG_REQUEST and "fmnist_exp.tracking.spool.process" in sys.modules:
+            code = _send(code)
+    except KeyboardInterrupt:  # while an error was reported, or the store got the rest
+        code = INTERRUPTED
+    interrupts.leave_at_once(code)
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """Run the command line, report how it ended unless the work is done, and return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     failures.install()
-    interrupts.install()
     if any([redact.remember(word) for word in words]):
         log.warning(VISIBLE)
     try:
         main.main(args=words, standalone_mode=False)
-        code = DONE
+        return DONE
     except click.exceptions.Exit as done:
-        code = done.exit_code
+        return done.exit_code
     except click.ClickException as error:
-        code = _fail(error.format_message(), WRONG_REQUEST)
+        return _fail(error.format_message(), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted", INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if failures.debugging():
             click.echo(failures.trace(error), err=True, nl=False)
+        if interrupts.pending():  # a library has replaced the interrupt by an error of its own
+            return _fail("interrupted", INTERRUPTED)
         sentence = failures.explain(error) or _unexpected(error)
-        code = _fail(sentence, WRONG_REQUEST if isinstance(error, RequestError) else WORK_FAILED)
-    sys.exit(code)
+        return _fail(sentence, WRONG_REQUEST if isinstance(error, RequestError) else WORK_FAILED)
+
+
+def _send(code: int) -> int:
+    """Wait until the tracking store has everything that was logged, or say what waits for `fmnist-exp sync`.
+
+    Returns the exit code of the command, which is that of failed work if records are lost.
+    """
+    from fmnist_exp.tracking import store
+    from fmnist_exp.tracking.spool import left, process, sync
+
+    sender = process.sender()
+    found = sender.drain(AFTER_INTERRUPT if code == INTERRUPTED else None)
+    if not found and sender.is_up and not sender.offline and left.on_disk(sender.address):
+        with suppress(Exception):  # the work is done, and the next command tries again
+            sync.adopt(store.client())  # of processes of this command that are gone
+        return code
+    if waiting := left.on_disk(sender.address):
+        reason = "of --offline" if sender.offline else f"{sender.address} does not answer ({sender.left().reason})"
+        folders = "1 folder" if waiting.folders == 1 else f"{waiting.folders} folders"
+        send = "send them with: fmnist-exp sync"
+        _fail(f"{waiting.records} records wait in {folders} of {waiting.where} because {reason}; {send}", code)
+    if not found.unsaved:
+        return code
+    lost = f"the disk is full, so that {found.unsaved} records were kept nowhere; make room, then run the command again"
+    return _fail(lost, code or WORK_FAILED)
 
 
 def _unexpected(error: Exception) -> str:

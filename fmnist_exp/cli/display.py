@@ -21,6 +21,7 @@ from fmnist_exp.evaluation.corruptions import SEVERITIES
 from fmnist_exp.registry.versions import NAME, Registration
 from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import without_secrets
+from fmnist_exp.tracking.spool import ids
 from fmnist_exp.training.events import Epoch, FitCallback
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class RunDisplay(FitCallback):
 
     def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
         m = epoch.metrics
-        held_out = f"  validation {m['val_loss']:.4f} {m['val_accuracy']:.2%}" if "val_loss" in m else ""
+        accuracy = intervals.text(m["val_accuracy"], epoch.images) if "val_loss" in m else ""
+        held_out = f"  validation {m['val_loss']:.4f} {accuracy}" if accuracy else ""
         console.print(
             f"{self.name}: epoch {epoch.number:>{len(str(self.epochs))}}/{self.epochs}"
             f"  train {m['train_loss']:.4f} {m['train_accuracy']:.2%}"
@@ -139,8 +141,7 @@ def show_verdict(verdict: Verdict) -> None:
             table.add_row(name, f"{row['images']:,}", *accuracies, f"{row['won']}", f"{row['lost']}")
         console.print(table)
     console.print(f"export differs by {verdict.difference:.1g} in a probability; smoke request: {verdict.smoke}")
-    measured = {version: value for version, value in verdict.test_accuracy.items() if value != "unknown"}
-    if known := [f"version {version} {float(value):.2%}" for version, value in measured.items()]:
+    if known := [f"version {version} {text}" for version, text in verdict.test_accuracy_texts.items() if text]:
         console.print(f"test accuracy, which decides nothing: {', '.join(known)}")
     if verdict.promoted:  # else the command ends with it
         console.print(verdict.sentence)
@@ -189,6 +190,9 @@ def show_promotion(promotion: Promotion) -> None:
 
 def show_run(run_id: str, what: str = "") -> None:
     """Print a run's id, and how to view the tracking store: with a command, or at the address of its server."""
+    if ids.is_local(run_id):
+        console.print(f"run {run_id}{what}; it waits for: fmnist-exp sync")
+        return
     uri = without_secrets(mlflow.get_tracking_uri())
     address = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     console.print(f"run {run_id}{what}; look at it with: {address}")

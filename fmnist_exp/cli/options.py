@@ -69,8 +69,15 @@ def switch(name: str, text: str, default: str | None = "false") -> Callable[[Cal
     return click.option(name, is_flag=False, flag_value="true", default=default, type=kind, metavar="[BOOL]", help=text)
 
 
+offline = switch(
+    "--offline",
+    "Send nothing to the tracking store and ask it nothing: runs, models and versions stay in the folder spool/, or"
+    " FMNIST_EXP_SPOOL, until `fmnist-exp sync` sends them.",
+)
+
+
 def load_experiment(
-    reference: str, arguments: Sequence[str], short: Mapping[str, str | None] | None = None
+    reference: str, arguments: Sequence[str], short: Mapping[str, str | None] | None = None, *, offline: bool = False
 ) -> ExperimentConfig:
     """Return the experiment of a request, after all checks that need neither data nor a heavy library.
 
@@ -78,12 +85,15 @@ def load_experiment(
         reference: a path, a name in experiments/, or runs:/RUN_ID/experiment.yaml.
         arguments: fields as `--a.b value` or `--a.b=value`.
         short: fields that have an option of their own, with None for those that were not given.
+        offline: refuse an experiment that only the tracking store has.
 
     Raises:
         RequestError: the experiment does not exist, or a field is unknown or has a wrong value.
     """
     overrides = {**parse_fields(arguments), **given(short or {})}
     if reference.startswith("runs:/"):
+        if offline:
+            raise RequestError(f"--offline cannot read {reference} from the tracking store; name a file")
         from fmnist_exp.tracking.store import download_text  # imports MLflow, which most requests need later
 
         config = files.parse_logged(download_text(reference), reference, overrides)

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from fmnist_exp.backend import loading
-from fmnist_exp.cli.options import FieldsCommand, load_experiment, parse_fields, switch
+from fmnist_exp.cli.options import FieldsCommand, load_experiment, offline, parse_fields, switch
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError, WorkError
@@ -43,12 +43,17 @@ _score_registered = switch(
 @_resume
 @_register
 @_score_registered
+@offline
 @click.pass_context
-def train(ctx: click.Context, experiment: str, resume: str | None, register: bool, score_test: bool | None) -> None:
+def train(
+    ctx: click.Context, experiment: str, resume: str | None, register: bool, score_test: bool | None, offline: bool
+) -> None:
     """Run one experiment, or resume a killed run."""
     if resume is None:
-        _run("train", load_experiment(experiment, ctx.args), register, score_test)
+        _run("train", load_experiment(experiment, ctx.args, offline=offline), register, score_test, offline=offline)
         return
+    if offline:
+        raise RequestError("--resume reads the interrupted run from the tracking store; leave --offline out")
     if experiment != DEFAULT:  # `mlflow run` passes the default on, so that it does not differ from a missing option
         raise RequestError("--resume continues the run's own experiment; leave --experiment out")
     _run("train", parse_fields(ctx.args), register, score_test, resume)
@@ -61,19 +66,21 @@ main = FieldsCommand("main", params=train.params, callback=train.callback, help=
 @click.command("mlp", cls=FieldsCommand)
 @_register
 @_score_finished
+@offline
 @click.pass_context
-def mlp(ctx: click.Context, register: bool, score_test: bool) -> None:
+def mlp(ctx: click.Context, register: bool, score_test: bool, offline: bool) -> None:
     """Run experiments/mlp.yaml, the best MLP."""
-    _run("train", load_experiment("mlp", ctx.args), register, score_test)
+    _run("train", load_experiment("mlp", ctx.args), register, score_test, offline=offline)
 
 
 @click.command("cnn", cls=FieldsCommand)
 @_register
 @_score_finished
+@offline
 @click.pass_context
-def cnn(ctx: click.Context, register: bool, score_test: bool) -> None:
+def cnn(ctx: click.Context, register: bool, score_test: bool, offline: bool) -> None:
     """Run experiments/cnn.yaml, the best CNN that trains in minutes."""
-    _run("train", load_experiment("cnn", ctx.args), register, score_test)
+    _run("train", load_experiment("cnn", ctx.args), register, score_test, offline=offline)
 
 
 @click.command("ensemble", cls=FieldsCommand)
@@ -93,10 +100,11 @@ def ensemble(ctx: click.Context, members: str, register: bool, score_test: bool 
 
 @click.command("baseline", cls=FieldsCommand)
 @_score_finished
+@offline
 @click.pass_context
-def baseline(ctx: click.Context, score_test: bool) -> None:
+def baseline(ctx: click.Context, score_test: bool, offline: bool) -> None:
     """Run the naive guess, logistic regression and the smallest network."""
-    _run("baseline", load_experiment("baseline", ctx.args), score_test=score_test)
+    _run("baseline", load_experiment("baseline", ctx.args), score_test=score_test, offline=offline)
 
 
 @click.command("reproduce")
@@ -122,6 +130,7 @@ def _run(
     register: bool = False,
     score_test: bool | None = None,
     resume: str = "",
+    offline: bool = False,
 ) -> None:
     """Run an experiment, or resume the run `resume`, for which `experiment` has the overrides; print the result."""
     loading.load_keras()
@@ -133,6 +142,7 @@ def _run(
         experiment=experiment if isinstance(experiment, ExperimentConfig) else library.Resume(resume, experiment),
         register=register,
         score_test=score_test,
+        offline=offline,
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
         display=display.RunDisplay,
     )

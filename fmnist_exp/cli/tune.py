@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from fmnist_exp.backend import loading
-from fmnist_exp.cli.options import FieldsCommand, load_experiment
+from fmnist_exp.cli.options import FieldsCommand, load_experiment, offline
 from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import shell_command
 
@@ -44,6 +44,7 @@ from fmnist_exp.tracking.redact import shell_command
 @click.option(
     "--scheduler", help="Address of a running Dask scheduler, tls://… or tcp://…, whose workers run the trials."
 )
+@offline
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -54,9 +55,11 @@ def tune(
     storage: str,
     workers: int | None,
     scheduler: str | None,
+    offline: bool,
 ) -> None:
     """Search dropout, L2, learning rate and layer widths; register the best model."""
-    config = load_experiment(experiment, ctx.args, {"search.n_trials": n_trials, "search.timeout": timeout})
+    budget = {"search.n_trials": n_trials, "search.timeout": timeout}
+    config = load_experiment(experiment, ctx.args, budget, offline=offline)
     loading.load_keras()
     from fmnist_exp.cli import display, search_display
     from fmnist_exp.tuning import search
@@ -68,12 +71,13 @@ def tune(
             storage=storage,
             workers=workers,
             scheduler=scheduler,
+            offline=offline,
             run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
             callback=shown,
         )
         try:
             result = search.run(request)
-        except Exception:  # whatever ends a search, the study can be resumed
+        except (Exception, KeyboardInterrupt):  # whatever ends a search, the study can be resumed
             if shown.study:
                 click.echo(f"to continue: {_resume_command(ctx, shown.study)}")
             raise

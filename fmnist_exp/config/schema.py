@@ -184,7 +184,8 @@ class TrainingConfig(Section):
     ema: float = Field(0.0, ge=0, le=0.9999)
     """Momentum of the exponential moving average that replaces the weights after training; 0 turns it off."""
     checkpoint: bool = False
-    """Save the best epoch's model, and after every epoch the state from which a killed run can be resumed."""
+    """Log the best epoch's network as the model `checkpoint`, and after every epoch keep the state from which a killed
+    run can be resumed."""
     precision: Literal["auto", "measure", "float32", "bfloat16"] = "auto"
     """Precision of the computation; weights stay float32. auto takes bfloat16 if the processor or GPU computes faster
     in it and the network has batch normalization, otherwise float32; measure times a few steps in both, once per

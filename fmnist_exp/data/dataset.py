@@ -156,9 +156,8 @@ def _found(sources: Sequence[Source]) -> Parsed:
                 continue
         write_cache("official", "", parsed)
         return parsed
-    reasons = "".join(f"\n  {line}" for line in tried)
     names = ", ".join(f"{file.name}.gz" for file in IDX_FILES.values())
     raise WorkError(
-        f"Fashion-MNIST was not found; tried{reasons}\n"
-        f"Put {names} into a folder and run\n  mlflow run . -P data.source=FOLDER"
+        f"Fashion-MNIST was not found (tried {'; '.join(tried)}); put {names} into a folder, and name the folder with"
+        " --data.source"
     )

@@ -27,7 +27,7 @@ def run_baselines(request: TrainRequest) -> TrainResult:
     """
     assert isinstance(request.experiment, ExperimentConfig)
     data = request.data or load(request.experiment.data, request.experiment.seed)
-    resolved = resolve.resolve(request.experiment, data)
+    resolved = resolve.resolve(request.experiment, data, offline=request.offline)
     config, client, outcomes = resolved.config, resolved.client, {}
     plan: dict[str, tuple[ExperimentConfig, FitFunction, int]] = {  # with the number of epochs
         "naive guess": (override(config, {"model.family": "naive"}), fit, 1),
@@ -67,7 +67,7 @@ def fit_logistic_regression(
         if len(split.images):
             measured = model.evaluate(split.images, split.labels, batch_size=1000, verbose=0, return_dict=True)
             metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
-    epoch = Epoch(1, metrics)
+    epoch = Epoch(1, metrics, len(data.validation.images))
     for callback in callbacks:
         callback.on_epoch(epoch)
     return Fit((epoch,), epoch, seconds, len(data.train.images) * fitted.iterations / seconds, False)

@@ -19,10 +19,11 @@ from fmnist_exp.experiment import conditions, resolve
 from fmnist_exp.experiment.run import run_experiment
 from fmnist_exp.experiment.train import Display
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import redact, store
+from fmnist_exp.tracking import access, redact, store
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Metric, Tag
 from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.training.fit import Fit
 
 COMPARED = (Metric.TRAIN_LOSS, Metric.TRAIN_ACCURACY, Metric.VAL_LOSS, Metric.VAL_ACCURACY, Metric.LEARNING_RATE)
 Curves = Mapping[str, Mapping[int, float]]  # metric → epoch → value
@@ -67,7 +68,7 @@ def reproduce(run_id: str, display: Display, *, force: bool = False, new_run_id:
     Raises:
         RequestError: The run cannot be run again here; the message names each condition that cannot be met.
     """
-    client = store.connect()
+    client = access.connect()
     original = _find(client, run_id)
     setup.start(int(original.data.tags[Tag.THREADS]))
     config, data = _experiment(client, original)
@@ -81,8 +82,8 @@ def reproduce(run_id: str, display: Display, *, force: bool = False, new_run_id:
     run = runs.start_run(client, "train", name, config.name, run_id=new_run_id, more_tags=tags)
     with runs.closing(run):
         with display(config.name, epochs, 0) as callback:
-            run_experiment(config, data, run, [_StopAfter(epochs), callback], score_test=False)
-        result = _compare(client, original, run.id, expected)
+            outcome = run_experiment(config, data, run, [_StopAfter(epochs), callback], score_test=False)
+        result = _compare(original, run, outcome.fit, expected)
         run.set_tags({Tag.REPRODUCED: result.sentence(run_id)})
     return result
 
@@ -132,7 +133,9 @@ def _unmet(client: MlflowClient, original: StoredRun, data: FashionMNIST) -> lis
         unmet.append(f"its Git commit was {original.data.tags.get(Tag.GIT_COMMIT, 'not recorded')}{dirty}")
     if lineage.digests(original).get("training") != data.train.digest:
         unmet.append(f"its training images were others than those from {data.source}")
-    if earlier := original.data.tags.get(Tag.RESUMES):
+    if different := original.data.tags.get(Tag.RESUMED_UNDER):
+        unmet.append(f"it was resumed under other conditions: {different}")
+    if earlier := original.data.tags.get(Tag.RESUMES):  # of an earlier release, which resumed a run in a new one
         begun = client.get_run(earlier).data.tags
         phrases = conditions.differences(begun, original.data.tags)
         unmet += [f"it resumed run {earlier}: {phrase}" for phrase in phrases]
@@ -146,17 +149,16 @@ def _curves(client: MlflowClient, run_id: str) -> Curves:
     }
 
 
-def _compare(client: MlflowClient, original: StoredRun, run_id: str, expected: Curves) -> Reproduction:
-    found = _curves(client, run_id)
+def _compare(original: StoredRun, run: runs.Run, fit: Fit, expected: Curves) -> Reproduction:
+    found = {str(name): {e.number: e.metrics[name] for e in fit.epochs if name in e.metrics} for name in COMPARED}
     differences = [
         (_distance(values.get(epoch), found[name].get(epoch)), f"{name} of epoch {epoch}")
         for name, values in expected.items()
         for epoch in values.keys() | found[name].keys()
     ]
     difference, where = max(differences, default=(0.0, ""))
-    digest = client.get_run(run_id).data.tags[Tag.WEIGHTS_DIGEST]
-    same = digest == original.data.tags[Tag.WEIGHTS_DIGEST]
-    return Reproduction(run_id, len(expected[Metric.TRAIN_LOSS]), difference, where if difference else "", same)
+    same = run.tag(Tag.WEIGHTS_DIGEST) == original.data.tags[Tag.WEIGHTS_DIGEST]
+    return Reproduction(run.id, len(expected[Metric.TRAIN_LOSS]), difference, where if difference else "", same)
 
 
 def _distance(one: Any, other: Any) -> float:

@@ -18,7 +18,7 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.export import signing
 from fmnist_exp.models import transfer
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import access
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import precision
@@ -39,20 +39,25 @@ class Resolved:
 
 
 def resolve(
-    config: ExperimentConfig, data: FashionMNIST, client: MlflowClient | None = None, *, keep_auto: bool = False
+    config: ExperimentConfig,
+    data: FashionMNIST,
+    client: MlflowClient | None = None,
+    *,
+    offline: bool = False,
+    keep_auto: bool = False,
 ) -> Resolved:
     """Check whether an experiment can be run on these images and with this tracking store, and complete it.
 
     Without `client` it connects to the store in use, but only after the checks that do not need it, because an embedded
-    store is created when it is first used. With `keep_auto`, a precision that is left open stays open: a search calls
-    `choose_precision` itself, and its study remembers the choice.
+    store is created when it is first used. With `offline`, no store is asked. With `keep_auto`, a precision that is
+    left open stays open: a search calls `choose_precision` itself, and its study remembers the choice.
 
     Raises RequestError if the experiment cannot be run, and WorkError if a model that it names cannot be loaded.
     """
     models.check(config.model)
     signing.check()
     check_batch_size(config.training.batch_size, data)
-    client = client or store.connect()
+    client = client or access.connect(offline=offline)
     config = _find_origins(config, data, client)
     _check_transfer(config.model, config.seed, client)
     config, choice = (config, None) if keep_auto else choose_precision(config, data)

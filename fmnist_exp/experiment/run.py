@@ -15,15 +15,16 @@ from fmnist_exp.experiment import artifacts, checkpoints, conditions
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.export import packaging
 from fmnist_exp.models import ensemble, transfer, tta
-from fmnist_exp.registry import lineage, private_copy
+from fmnist_exp.registry import deliveries, lineage, private_copy  # noqa: F401 — it delivers models
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import scorings, system_metrics
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.tracking.run import Run, log_start
+from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import FitCallback
 
-FitFunction = Callable[[keras.Model, ExperimentConfig, FashionMNIST, Sequence[FitCallback]], fitting.Fit]
+# the model, the experiment, the images and the callbacks; by the name `start`, the state from which a run is resumed
+FitFunction = Callable[..., fitting.Fit]
 
 EXAMPLES = 64  # images, from the validation set if there is one, on which the Keras model and its export are compared
 
@@ -39,19 +40,19 @@ def run_experiment(
 ) -> Outcome:
     """Train the network that a resolved `config` describes, and log everything about it to `run`, which stays open.
 
-    The test set is scored with `score_test`, which is for finished recipes, never for trials. `fit` can be another
-    function, for models that are not fitted by gradient descent. Raises WorkError if the fit fails, for example because
-    the loss diverges.
+    A run that was reopened continues from its newest state. The test set is scored with `score_test`, which is for
+    finished recipes, never for trials. `fit` can be another function, for models that are not fitted by gradient
+    descent. Raises WorkError if the fit fails, for example because the loss diverges.
     """
     with system_metrics.monitoring(run):
         seeds.prepare(config.seed, config.training.precision)
-        log_start(run, config, data)
-        run.set_tags({**conditions.current(), Tag.SCORE_TEST: str(score_test).lower()})
+        state = checkpoints.begin(run, config, data)
+        run.set_tags({Tag.SCORE_TEST: str(score_test).lower()})
         trained = _build(config, run)
-        log: list[FitCallback] = [checkpoints.EpochLog(run)]
-        if config.training.checkpoint:
-            log.append(checkpoints.CheckpointLog(run, partial(_to_log, config=config)))
-        fitted = fit(trained, config, data, [*log, *callbacks])
+        log = checkpoints.callbacks(run, config, partial(_to_log, config=config))
+        resumed = {"start": state} if state else {}
+        # the log comes last: an execution of a trial that is no longer wanted learns it before it logs an epoch
+        fitted = fit(trained, config, data, [*callbacks, *log], **resumed)
 
         setup.set_precision("float32")
         network = _to_log(trained, config)
@@ -68,8 +69,7 @@ def run_experiment(
         _log_result(run, outcome, data)
         digest = conditions.weights_digest(network.get_weights())
         run.set_tags({Tag.NOTE: outcome.note(config, run.kind), Tag.WEIGHTS_DIGEST: digest})
-        if config.training.checkpoint:
-            checkpoints.delete_states(run)
+        checkpoints.finish(run, log)
         return outcome
 
 

@@ -40,7 +40,12 @@ def check(*, own_models: bool = False) -> None:
 
 def signer() -> str:
     """Return the public key in hexadecimal that models must be signed with here, or an empty text if there is none."""
-    own = _signing_key() if _trusted() else None
+    return public_key() if _trusted() else ""
+
+
+def public_key() -> str:
+    """Return the public key in hexadecimal of the key that this process signs with, or an empty text without one."""
+    own = _signing_key()
     return own.public_key().public_bytes_raw().hex() if own else ""
 
 

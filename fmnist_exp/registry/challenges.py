@@ -24,9 +24,29 @@ def number(client: MlflowClient, challenger: ModelVersion, champion: ModelVersio
     return own.get(key) or 1 + max((others.get(key, 0) for others in made.values()), default=0)
 
 
-def note(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion, challenge: int) -> None:
-    """Write the challenge to the challenger's version, so that it counts even if the comparison is interrupted."""
-    made = _made(versions.find(client, str(challenger.version))) | {str(champion.version): challenge}
+def claim(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion) -> int:
+    """Write the challenge's number to the challenger's version, and return it.
+
+    It is written before the comparison, so that it counts even if the comparison is interrupted. If another version
+    has claimed the same number at the same moment, the version that was registered later takes the next one.
+    """
+    while True:
+        claimed = number(client, challenger, champion)
+        _write(client, challenger, champion, claimed)
+        others = versions.by_number(client)
+        others.pop(str(challenger.version), None)
+        rivals = [number for number, other in others.items() if _made(other).get(str(champion.version)) == claimed]
+        if not any(int(rival) < int(challenger.version) for rival in rivals):
+            return claimed
+        _write(client, challenger, champion, None)
+
+
+def _write(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion, challenge: int | None) -> None:
+    """Write the number of the challenge to the challenger's version, or remove it from there."""
+    made = _made(versions.find(client, str(challenger.version)))
+    made.pop(str(champion.version), None)
+    if challenge:
+        made[str(champion.version)] = challenge
     texts = [f"{champion}:{count}" for champion, count in list(made.items())[-REMEMBERED:]]
     versions.tag(client, challenger, {VersionTag.CHALLENGES: " ".join(texts)})
 

@@ -15,9 +15,11 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.export import signing
 from fmnist_exp.registry import versions
 from fmnist_exp.registry.versions import CHAMPION, NAME, Registration
-from fmnist_exp.tracking import escape, store
+from fmnist_exp.tracking import access, escape
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import ModelTag, Tag, VersionTag
+from fmnist_exp.tracking.spool import ids
+from fmnist_exp.tracking.writing import texts
 
 if TYPE_CHECKING:
     from fmnist_exp.registry.gate import Verdict
@@ -52,7 +54,7 @@ def promote(
         WorkError: the version did not pass; the run says why.
     """
     signing.check()
-    client = store.connect()
+    client = access.connect()
     challenger = versions.find(client, reference)
     number = str(challenger.version)
     if versions.aliases(client).get(CHAMPION) == number:
@@ -86,6 +88,12 @@ def register(
     return challenge(version, run, config, data)
 
 
+def register_later(model_id: str, run_id: str, tags: Mapping[str, object], run: runs.Run) -> None:
+    """Register the logged model of run `run_id` when the store gets what `run` has written. The gate is not asked."""
+    found = texts({VersionTag.RUN_ID: run_id, **tags})
+    run.write_about(run_id, "register", {"id": ids.new(), "model_id": model_id, "tags": found})
+
+
 def challenge(version: ModelVersion, run: runs.Run, config: GateConfig, data: dataset.FashionMNIST) -> Registration:
     """Send a version that was just registered to the gate. If the gate refuses it, it stays a challenger."""
     number = str(version.version)
@@ -104,7 +112,7 @@ def go_back(run_id: str | None = None) -> Promotion:
 
     Raises RequestError if there was no other champion, or all of them were deleted.
     """
-    client = store.connect()
+    client = access.connect()
     numbers, version = _previous(client)  # before a run is started
     with runs.closing(runs.start_run(client, KIND, "promote: back", "", run_id=run_id)) as run:
         reason = f"back from version {history(client)[-1]}"

@@ -17,8 +17,8 @@ from fmnist_exp.figures import canvas
 from fmnist_exp.figures import robustness as robustness_figures
 from fmnist_exp.figures import run as run_figures
 from fmnist_exp.registry import lineage, model_card, versions
+from fmnist_exp.tracking import access, scorings, store
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import scorings, store
 from fmnist_exp.tracking.names import Artifact, Metric, Param, Tag, VersionTag
 
 
@@ -42,7 +42,7 @@ def evaluate(
         WorkError: the model cannot be loaded or fails.
     """
     signing.check()
-    client = store.connect()
+    client = access.connect()
     subject = lineage.trace(client, versions.find_uri(client, model))
     data = subject.served.split(dataset.load(config.data, config.seed))
     if temperature and not len(data.validation.images):

@@ -5,7 +5,7 @@ The first champion must be better than the logistic regression.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class Verdict:
     agreement: Agreement | None  # of a refit with the network that was judged in its place
     difference: float  # largest of a probability between the Keras model and its export; NaN if it is unknown
     smoke: str  # result of the request to MLflow's scoring server
-    test_accuracy: Mapping[str, str]  # by version, where known; shown, but no part of the decision
+    test_accuracy: Mapping[str, str]  # by version, or "unknown"; shown, but no part of the decision
+    test_accuracy_texts: Mapping[str, str]  # by version, with intervals; empty where unknown
 
     def tags(self) -> dict[str, object]:
         """Return the tags of the challenger's version."""
@@ -85,7 +86,7 @@ def decide(pair: Pairing, run: Run, config: GateConfig, *, force: bool = False) 
     cannot be loaded. The reasons against it are still recorded.
     """
     if isinstance(pair, Match):
-        challenges.note(run.client, pair.challenger, pair.champion, pair.challenge)
+        pair = replace(pair, challenge=challenges.claim(run.client, pair.challenger, pair.champion))
     verdict = _judge(pair, config, force)
     with run.artifacts() as folder:
         (folder / "gate").mkdir()
@@ -151,6 +152,9 @@ def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
         smoke=found.smoke,
         test_accuracy={
             str(one.version): one.tags.get(VersionTag.TEST_ACCURACY, "unknown") for one in (pair.challenger, *opponents)
+        },
+        test_accuracy_texts={
+            str(one.version): versions.test_accuracy(store.client(), one) for one in (pair.challenger, *opponents)
         },
     )
 

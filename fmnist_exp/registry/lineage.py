@@ -52,7 +52,7 @@ class TrainedModel:
         """Return a context manager that yields a verified copy of the model's files. Raises WorkError when entered."""
         if self.version:
             return versions.opened(store.client(), self.version)
-        return private_copy.opened(store.client(), _model_ids(self.run)[-1], self.uri)
+        return private_copy.opened(store.client(), model_ids(self.run)[-1], self.uri)
 
     def load_keras(self) -> keras.Model:
         """Load the Keras model in safe mode. Raises WorkError."""
@@ -143,13 +143,15 @@ def digests(run: Run) -> dict[str, str]:
 
 
 def _model_of(run: Run) -> TrainedModel:
-    if not _model_ids(run):
+    if not model_ids(run):
         raise RequestError(f"run {run.info.run_id} has no model")
     return TrainedModel(f"{RUNS}{run.info.run_id}", run)
 
 
-def _model_ids(run: Run) -> list[str]:
-    return [str(output.model_id) for output in run.outputs.model_outputs] if run.outputs else []
+def model_ids(run: Run) -> list[str]:
+    """Return the ids of the models that a run ended with; a model of a later step is a checkpoint."""
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return [str(output.model_id) for output in outputs if output.step == 0]
 
 
 def _run(client: MlflowClient, run_id: str, owner: str) -> Run:

@@ -22,7 +22,7 @@ from fmnist_exp.registry.rendering import Syntax, render
 from fmnist_exp.tracking import names
 from fmnist_exp.tracking.inputs import image_counts
 from fmnist_exp.tracking.names import Artifact, Metric, VersionTag
-from fmnist_exp.tracking.run import param_text
+from fmnist_exp.tracking.writing import param_text
 
 Rows = list[tuple[str, ...]]
 

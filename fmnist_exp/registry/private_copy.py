@@ -5,9 +5,10 @@ Nothing that travels with a model is run: no copied code, no loader that MLmodel
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from fmnist_exp.export import checksums, inspection, layout, signing
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tracking.redact import first_line
+from fmnist_exp.tracking.spool import folder as spool
+from fmnist_exp.tracking.spool import ids
 
 if TYPE_CHECKING:
     import keras
@@ -111,6 +114,11 @@ def opened(
 
 def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | None) -> None:
     """Copy the files into `folder`, and check that they are exactly those that were written by this package."""
+    if ids.is_local(model_id):
+        if _copy_unsent(model_id, folder):
+            layout.check(folder)
+            return
+        model_id = ids.resolve(client, model_id) or model_id
     try:
         model = client.get_logged_model(model_id)
     except MlflowException as error:
@@ -125,6 +133,14 @@ def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | 
     if voucher.digest is not None:
         checksums.verify(folder, voucher.digest)
     signing.verify(voucher.owner, voucher.digest or "", voucher.signature)
+
+
+def _copy_unsent(model_id: str, folder: Path) -> bool:
+    """Copy the files of a model that this machine has not sent to the store yet; False if there is none."""
+    files = spool.model_files(model_id)
+    with suppress(OSError):  # it is being sent at this moment
+        return files is not None and shutil.copytree(files, folder, dirs_exist_ok=True) == folder
+    return False
 
 
 def _inspect(folder: Path, name: str) -> None:

@@ -43,6 +43,8 @@ def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str
     """Register a logged model as a version with the alias `challenger`, unless it is a version already."""
     known = (version for version in by_number(client).values() if logged_model(version) == model_id)
     version = next(known, None) or _create(client, model_id, run_id, tags)
+    if not version.description:  # also if the answer to an earlier call was lost
+        describe(client, version, _accuracies(client, run_id, version.tags))
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
     return version
 
@@ -176,8 +178,14 @@ def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[st
         return
     named = [f"{name} {accuracy}" for name, accuracy in accuracies.items()]
     text = render("version", "markdown", uri=uri(version), accuracies=named, run_id=version.run_id, card=card)
+    tag(client, version, {VersionTag.DESCRIPTION_SHA256: _digest(text)})  # first: without it, a person wrote the text
     client.update_model_version(NAME, version.version, description=text)
-    tag(client, version, {VersionTag.DESCRIPTION_SHA256: _digest(text)})
+
+
+def test_accuracy(client: MlflowClient, version: ModelVersion) -> str:
+    """Return the test accuracy of a version with its interval, or an empty text if it has not been scored."""
+    known = version.tags.get(VersionTag.TEST_ACCURACY)
+    return _text(client, float(known), str(version.run_id), "test") if known else ""
 
 
 def existing(client: MlflowClient) -> str:
@@ -199,9 +207,7 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     texts[VersionTag.SHA256] = digest
     if signature := signing.sign(NAME, digest):
         texts[VersionTag.SIGNATURE] = signature
-    version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
-    describe(client, version, _accuracies(client, run_id, texts))
-    return version
+    return client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
 
 
 def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -216,10 +222,15 @@ def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> d
         ),
     }
     return {
-        name: intervals.text(float(tags[tag]), image_counts(client.get_run(run)).get(purpose, 0))
+        name: _text(client, float(tags[tag]), run, purpose)
         for name, (tag, run, purpose) in measured.items()
         if tag in tags
     }
+
+
+def _text(client: MlflowClient, accuracy: float, run_id: str, purpose: str) -> str:
+    """Return an accuracy with its interval, for which the run knows the number of images."""
+    return intervals.text(accuracy, image_counts(client.get_run(run_id)).get(purpose, 0))
 
 
 def _upload_checksums(client: MlflowClient, copy: PrivateCopy) -> None:

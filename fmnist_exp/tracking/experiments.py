@@ -15,11 +15,19 @@ TAGS = {
 }
 
 
+def wanted() -> tuple[str, str]:
+    """Return the id, or an empty text, and the name of the experiment that MLflow's environment variables name."""
+    return os.environ.get("MLFLOW_EXPERIMENT_ID", ""), os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+
+
 def current(client: MlflowClient) -> str:
     """Return the experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME names, after creating it if needed."""
-    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return experiment_id
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    experiment_id, name = wanted()
+    return experiment_id or find(client, name)
+
+
+def find(client: MlflowClient, name: str) -> str:
+    """Return the id of the experiment with this name, after creating it if needed."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:

@@ -1,13 +1,15 @@
-"""Let one process at a time make first use of a SQLite database.
+"""Let one process at a time make first use of a SQLite database, and create MLflow's database whole or not at all.
 
 MLflow and Optuna create and upgrade their tables when a process opens a database. If several processes do so at the
-same moment, most of them fail, and MLflow's database may stay unusable.
+same moment, most of them fail. MLflow's database stays unusable if its creation is cut short, by a kill or a full disk.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy
 from filelock import FileLock
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -24,6 +26,29 @@ def alone(address: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def create(address: str, make_tables: Callable[[sqlalchemy.Engine], None]) -> None:
+    """Create a SQLite database that does not exist yet: `make_tables` fills a draft, which then gets its name.
+
+    The caller must hold the lock of `alone`.
+    """
+    file = _file(address)
+    if file is None or (file.exists() and file.stat().st_size):
+        return
+    draft = file.absolute().with_name(f".{file.name}.draft")
+    journal = draft.with_name(f"{draft.name}-journal")
+    engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(draft)))
+    try:
+        for left in (draft, journal):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        make_tables(engine)
+        engine.dispose()
+        os.replace(draft, file)
+    finally:
+        engine.dispose()
+        for left in (draft, journal):
+            left.unlink(missing_ok=True)
 
 
 def _file(address: str) -> Path | None:

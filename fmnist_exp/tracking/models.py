@@ -3,50 +3,71 @@
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.models import Model
 
 from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import store
-from fmnist_exp.tracking.names import LoggedModelTag
+from fmnist_exp.tracking.access import StoreAwayError
+from fmnist_exp.tracking.names import LoggedModelTag, ModelName
 from fmnist_exp.tracking.redact import first_line, without_secrets
-from fmnist_exp.tracking.run import Run, param_text
+from fmnist_exp.tracking.spool import ids, sync
+from fmnist_exp.tracking.spool.left import patience
+from fmnist_exp.tracking.spool.process import sender
+from fmnist_exp.tracking.writing import Run, param_text
 
 LEFT_BY_MLFLOW = "registered_model_meta"  # beside MLmodel, when MLflow loads a version in place
 BYTE_CODE = "__pycache__"
+LOOK_SECONDS = 0.5  # between two looks whether the store has a model
 
 
-def log(run: Run, write: Callable[[Path, Model], tuple[str, str]], params: Mapping[str, object]) -> str:
+def log(run: Run, write: Callable[[Path, Model], str], params: Mapping[str, object]) -> str:
     """Log a model to a run under the name `model`, with these params, and return the model's id.
 
-    `write` writes the model into a folder that does not exist yet, completes MLflow's description of the model, and
-    returns the digest of its files and the signature of the digest, which may be empty.
+    `write` writes the model into a folder that does not exist yet, with MLflow's description of the model, and returns
+    the public key of the key that must sign it, or an empty text. The ids, the checksums and the signature are added
+    when the store gets the model. As long as the store does not answer, the returned id is a local one.
     """
-    client = run.client
     texts = {key: without_secrets(param_text(value)) for key, value in params.items()}
-    logged = client.create_logged_model(run.experiment_id, "model", run.id, params=texts, model_type="keras")
-    model_id = str(logged.model_id)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            location = logged.artifact_location
-            metadata = Model(artifact_path=location, model_uuid=model_id, run_id=run.id, model_id=model_id)
-            digest, signature = write(folder, metadata)
-            client.log_model_artifacts(model_id, str(folder))
-        tags = {LoggedModelTag.SHA256: digest, LoggedModelTag.SIGNATURE: signature}
-        client.set_logged_model_tags(model_id, {str(key): value for key, value in tags.items() if value})
-    except BaseException:
-        client.finalize_logged_model(model_id, "FAILED")
-        raise
-    client.finalize_logged_model(model_id, "READY")
-    run.log_output_model(model_id)
-    return model_id
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        about = {"name": ModelName.MODEL, "params": texts, "model_type": "keras", "step": 0}
+        about |= {"replaces": run.resumed}  # an earlier process may have been killed just after it logged the model
+        return run.log_model(folder, {**about, "signer": write(folder, Model())})
+
+
+def log_checkpoint(run: Run, write: Callable[[Path, Model], str], step: int) -> None:
+    """Log a model to a run under the name `checkpoint`, in place of that of an earlier step, without waiting for it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        about = {"name": ModelName.CHECKPOINT, "model_type": "keras", "step": step, "replaces": True}
+        run.log_model(folder, {**about, "signer": write(folder, Model())}, wait=False)
+
+
+def arrived(client: MlflowClient, model_id: str) -> str:
+    """Return the id of a logged model in the store, once the store has it and all that this process wrote.
+
+    Another process of this machine may be sending the model. Raises StoreAwayError if the store stops answering.
+    """
+    until = time.monotonic() + patience()
+    while not sender().offline and not sender().drain():
+        if not ids.is_local(model_id):
+            return model_id
+        sync.adopt(client)  # the process that wrote the model may be gone
+        found = ids.resolve(client, model_id)
+        if found and client.get_logged_model(found).status == LoggedModelStatus.READY:
+            return found
+        if time.monotonic() > until:
+            break
+        time.sleep(LOOK_SECONDS)
+    raise StoreAwayError(f"the tracking store does not have the model {model_id} yet")
 
 
 def copy_files(client: MlflowClient, model: LoggedModel, folder: Path, expected: Collection[str], limit: int) -> None:
@@ -118,3 +139,14 @@ def delete_files(client: MlflowClient, model_id: str, paths: Collection[str], re
         client.set_logged_model_tags(model_id, {str(LoggedModelTag.WEIGHTS): f"deleted: {reason}"})
     except Exception as error:  # each kind of artifact store has errors of its own
         raise WorkError(f"the files of model {model_id} cannot be deleted: {first_line(error)}") from error
+
+
+def delete(client: MlflowClient, model: LoggedModel) -> None:
+    """Delete a logged model and all of its files. Raises WorkError on failure."""
+    try:
+        repository = compat.artifact_repository(str(model.artifact_location), client.tracking_uri)
+        for entry in repository.list_artifacts():
+            repository.delete_artifacts(entry.path)
+        client.delete_logged_model(model.model_id)
+    except Exception as error:  # each kind of artifact store has errors of its own
+        raise WorkError(f"model {model.model_id} cannot be deleted: {first_line(error)}") from error

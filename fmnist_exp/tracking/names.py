@@ -31,7 +31,10 @@ class Tag(Name):
     TRIAL = "fmnist.trial", "Number of the trial in its study."
     TRIAL_STATE = "fmnist.trial_state", "How the trial ended: COMPLETE, PRUNED or FAIL."
     ERROR = "fmnist.error", "Why the run failed or was interrupted."
-    RESUMES = "fmnist.resumes", "Id of the interrupted run that this run resumes."
+    OWNER = "fmnist.owner", "Process that writes the run, with its machine and the time of its last sign of life."
+    RESUMPTIONS = "fmnist.resumptions", "Number of times that the run was resumed after an interruption."
+    RESUMED_UNDER = "fmnist.resumed_under", "Conditions of the fit that differed when the run was resumed, if any did."
+    RESUMES = "fmnist.resumes", "Id of an interrupted run that this run, or the command that made it, resumed."
     PRECISION = "fmnist.precision", "Precision that was chosen for training.precision=auto or measure."
     PRECISION_REASON = "fmnist.precision_reason", "Why that precision was chosen."
     THREADS = "fmnist.threads", "Number of threads that computed the fit."
@@ -52,6 +55,10 @@ class Tag(Name):
     REFIT_OF = "fmnist.refit_of", "Id of the trial's run whose setting this run fitted again on all images."
     BEST_TRIAL = "fmnist.best_trial", "Number of the best trial of a search."
     BEST_RUN = "fmnist.best_run", "Id of the run of the best trial of a search."
+    DAMAGED = (
+        "fmnist.damaged_trials",
+        "Numbers of better trials of a search that were passed over, because the files of their models are damaged.",
+    )
     FRONT = "fmnist.front", "Numbers of the trials on the Pareto front of a search with several objectives."
     WEIGHTS_KEPT = "fmnist.weights_kept", "Numbers of the trials whose weights search.keep did not delete."
     VERSION = "fmnist.version", "Number of the version that the run registered, evaluated or promoted."
@@ -61,6 +68,8 @@ class Tag(Name):
     NOTE = "mlflow.note.content", "Description of the run in Markdown: what it is, its result and how to use it."
     PARENT = "mlflow.parentRunId", "Id of the run that this run is a child of."
     GIT_COMMIT = "mlflow.source.git.commit", "Git commit of the code that made the run."
+    SPOOL_ID = "fmnist.spool_id", "Local id, by which the run is known until the store has given it an id."
+    SPOOL_DAMAGED = "fmnist.spool_damaged", "What the store never got because the disk had damaged the local spool."
 
 
 class ExperimentTag(Name):
@@ -129,7 +138,7 @@ class Artifact(Name):
     LOSS_CURVES = "curves/loss.png", "Loss per epoch."
     SAMPLES = "data/samples.png", "Training images of every class."
     AUGMENTED = "data/augmented.png", "Training images as augmentation changes them."
-    CHECKPOINT = "checkpoint/best.keras", "Keras model of the best epoch so far, with training.checkpoint."
+    CHECKPOINT = "checkpoint/best.keras", "Keras model of the best epoch, in runs of earlier releases."
     STATE = "checkpoint/state-{turn}.npz", "State from which an interrupted run resumes; deleted when it finishes."
     CONFUSION_MATRIX = "evaluation/confusion_matrix.png", "Confusion matrix."
     REPORT = "evaluation/report.json", "All numbers of the evaluation, per split and class."
@@ -154,6 +163,16 @@ class Artifact(Name):
     )
 
 
+class ModelName(Name):
+    """Names of the models that a run logs; `runs:/RUN_ID/NAME` is the address of one."""
+
+    MODEL = "model", "The network that the run ends with, at step 0."
+    CHECKPOINT = (
+        "checkpoint",
+        "The network of the best epoch so far, with training.checkpoint; its step is the epoch. The last one is kept.",
+    )
+
+
 class LoggedModelTag(Name):
     """Tags of a logged model."""
 
@@ -163,6 +182,7 @@ class LoggedModelTag(Name):
     )
     SIGNATURE = "fmnist.signature", "Ed25519 signature of that digest together with the model's id, in base64."
     WEIGHTS = "fmnist.weights", "Present if the model's weights were deleted: why."
+    SPOOL_ID = "fmnist.spool_id", "Local id, by which the model is known until the store has given it an id."
 
 
 class VersionTag(Name):
@@ -172,6 +192,7 @@ class VersionTag(Name):
     STUDY = "study", "Name of the study that found the model."
     TRIAL = "trial", "Number of the trial that found the model."
     REFIT_OF = "refit_of", "Id of the trial's run whose setting was fitted again on all images."
+    SPOOL_ID = "fmnist.spool_id", "Local id of the registration, if it waited in a spool while the store was away."
     VAL_ACCURACY = "val_accuracy", "Accuracy of the network on the validation images; of the trial, if refitted."
     TEST_ACCURACY = "test_accuracy", "Accuracy on the test images; missing until the version is scored on them."
     TEST_SCORED = "test_scored", "Its last 20 scorings on the test set: time (UTC), kind of the run, user and run."

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import unquote, unquote_plus
 
 MASK = "***"
+PREAMBLE = "(raised as a result of"  # SQLAlchemy says first in which of its own steps an error came
 SHORTEST = 4  # characters; a shorter secret is found in addresses only
 UNMISTAKABLE = 8  # characters from which on a secret that is no plain word is found within other words too
 TOKEN_LENGTH = 16  # characters from which on a user without a password is taken for a token
@@ -82,8 +83,8 @@ def shell_command(words: Sequence[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if it has none, without secrets."""
-    text = without_secrets(str(error).strip())
-    return text.splitlines()[0] if text else type(error).__name__
+    lines = [line for line in without_secrets(str(error).strip()).splitlines() if not line.startswith(PREAMBLE)]
+    return lines[0] if lines else type(error).__name__
 
 
 def _masked(text: str, known: re.Pattern[str] | None) -> str:

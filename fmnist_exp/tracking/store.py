@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fmnist_exp import compat
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, is_full_disk
 from fmnist_exp.tracking import first_use, redact
 from fmnist_exp.tracking.redact import first_line, public
 
@@ -30,12 +30,7 @@ def connect() -> MlflowClient:
 
     Raises RequestError if the server does not answer or refuses the credentials, or the store cannot be written.
     """
-    uri = mlflow.get_tracking_uri()
-    redact.remember(uri)
-    redact.remember(mlflow.get_registry_uri())
-    # MLflow's progress bars and addresses would break into the output of the commands
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    uri = configure()
     try:
         if uri.startswith(("http://", "https://")):
             _check_server(uri)
@@ -44,11 +39,25 @@ def connect() -> MlflowClient:
         elif uri.startswith(("postgresql", "mysql")):
             _check_database(uri)
         with first_use.alone(uri):
+            first_use.create(uri, compat.create_mlflow_tables)
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+        if is_full_disk(error):
+            raise
         raise RequestError(f"the tracking store {public(uri)} cannot be used: {first_line(error)}") from error
     return client
+
+
+def configure() -> str:
+    """Prepare MLflow's client in this process, and return the address of the store in use."""
+    uri = str(mlflow.get_tracking_uri())
+    redact.remember(uri)
+    redact.remember(mlflow.get_registry_uri())
+    # MLflow's progress bars and addresses would break into the output of the commands
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    return uri
 
 
 def client() -> MlflowClient:
@@ -64,7 +73,7 @@ def address() -> str:
 
 
 def use(uri: str) -> None:
-    """Make this process use the store that another process has named with `address`.
+    """Make this process use the store that another process has named with `address`. It need not answer now.
 
     If secrets are missing in the address, this process must know the same address with them. Raises RequestError if the
     store cannot be used from this machine.
@@ -80,7 +89,7 @@ def use(uri: str) -> None:
             f"the driver sends no secrets to workers; set MLFLOW_TRACKING_URI to {uri} here too, with the user and"
             f" password in the place of {redact.MASK}"
         )
-    connect()
+    configure()
 
 
 def engine(uri: str, **options: Any) -> sqlalchemy.Engine:
@@ -113,6 +122,23 @@ def delete_files(client: MlflowClient, location: str, paths: Collection[str]) ->
             repository.delete_artifacts(path)
 
 
+def size(client: MlflowClient, location: str, paths: Collection[str] | None = None) -> int:
+    """Return the bytes of the files at these paths below an artifact location, or of all its files.
+
+    The errors depend on the kind of store.
+    """
+    repository = compat.artifact_repository(location, client.tracking_uri)
+    total = 0
+    waiting = [""] if paths is None else sorted({path.rpartition("/")[0] for path in paths})
+    while waiting:
+        for entry in repository.list_artifacts(waiting.pop() or None):
+            if entry.is_dir and paths is None:
+                waiting.append(entry.path)
+            elif not entry.is_dir and (paths is None or entry.path in paths):
+                total += entry.file_size or 0
+    return total
+
+
 def _check_server(uri: str) -> None:
     """Raise RequestError unless the server answers and accepts the credentials."""
     server = f"the tracking server {public(uri)}"
@@ -135,7 +161,7 @@ def _check_server(uri: str) -> None:
             " MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise RequestError(silent)
+        raise RequestError(silent) from ConnectionError(f"HTTP status {status}")
 
 
 def _tls_reason(error: BaseException) -> str:

@@ -87,16 +87,17 @@ Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory i
 class Recorder(keras.callbacks.Callback):
     """Turn Keras' logs into epochs, report each epoch and its `steps` to `callbacks`, and measure the time.
 
-    The callbacks first receive the epochs of `start`, the state from which the fit is resumed.
+    The callbacks first receive the epochs of `start`, the state from which the fit is resumed. Each epoch is validated
+    on `images` images.
     """
 
-    def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State) -> None:
+    def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State, images: int) -> None:
         super().__init__()
-        self._steps, self._callbacks = steps, callbacks
+        self._steps, self._callbacks, self._images = steps, callbacks, images
         self._begin = time.perf_counter() - start.seconds
         self.step_seconds = start.step_seconds  # of training, without validation
         self.stopped = start.stopped_by_callback
-        self.epochs = [Epoch(number, metrics) for number, metrics in enumerate(start.epochs, 1)]
+        self.epochs = [Epoch(number, metrics, images) for number, metrics in enumerate(start.epochs, 1)]
         for epoch in self.epochs:
             self._report(epoch)
 
@@ -110,10 +111,11 @@ class Recorder(keras.callbacks.Callback):
 
     def record(self, metrics: Mapping[str, float]) -> None:
         """Add an epoch and report it; stop the fit if a callback asks for it. Raise WorkError if the loss diverged."""
-        epoch = Epoch(len(self.epochs) + 1, metrics)
+        epoch = Epoch(len(self.epochs) + 1, metrics, self._images)
         self.epochs.append(epoch)
         if not math.isfinite(metrics.get("val_loss", 0.0)):
-            raise WorkError(f"the validation loss became {metrics['val_loss']} in epoch {epoch.number}")
+            what = f"the validation loss became {metrics['val_loss']} in epoch {epoch.number}"
+            raise WorkError(f"{what}; lower training.learning_rate")
         if self._report(epoch):
             self.stopped = self.model.stop_training = True
 

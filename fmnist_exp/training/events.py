@@ -18,6 +18,7 @@ class Epoch:
 
     number: int
     metrics: Mapping[str, float]  # train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, epoch_seconds
+    images: int = 0  # that the epoch was validated on; 0 if that is unknown
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def fit(
     steps = len(feed)
     extra = _cross_entropy(model, training)
     _compile(model, training, steps, extra)
-    recorder = Recorder(steps, callbacks, start)
+    recorder = Recorder(steps, callbacks, start, len(data.validation.images))
     if model.trainable_weights:
         held_out = len(data.validation.images) > 0
         monitor = f"val_{CROSS_ENTROPY}" if extra and training.monitor == "val_loss" else training.monitor

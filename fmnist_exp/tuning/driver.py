@@ -1,7 +1,7 @@
 """The driver of a search: it asks the study for trials, keeps the workers busy, and reports results to the study.
 
-Only the driver touches the study. A trial may run more than once, when its worker dies; each execution gets a run of
-its own, and only the newest one counts.
+Only the driver touches the study. A trial may run more than once, when its worker or its driver dies; only the newest
+execution counts, and it continues the trial's run from the last state that an earlier one has kept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from optuna.trial import TrialState
 from fmnist_exp.backend import interrupts
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tracking import run as runs
+from fmnist_exp.experiment import checkpoints
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.tuning import objectives, recovery
+from fmnist_exp.tuning import continuation, objectives, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
@@ -90,6 +90,9 @@ class Driver:
                 self._start()
             if not self.running:
                 return
+            for entry in self.running.values():
+                if entry.ends_pause(self.search.clock()):
+                    self._submit(entry.number)
             self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.deadline - self.search.clock())))
             interrupts.check()
             if self.lock is not None:
@@ -144,6 +147,10 @@ class Driver:
             case messages.Died() | messages.Lost():
                 self._retry(entry, lost=isinstance(message, messages.Lost))
                 return None
+            case messages.Unreachable(reason) if entry.execution in ("", envelope.execution):
+                self.pool.drop(number)
+                entry.pause(self.search.clock(), reason)
+                return None
             case Started():
                 return self._begin(entry, envelope.execution, message)
         if envelope.execution != entry.execution:
@@ -163,7 +170,7 @@ class Driver:
         return None
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
-        """Let an execution of a trial begin, in a new run: the first execution, or the next one after a worker died."""
+        """Let an execution of a trial begin: the first one, or the next one after a worker died."""
         if self._is_late():
             self._cut(entry)
             return Verdict.ABANDON
@@ -175,31 +182,22 @@ class Driver:
             precision = entry.config.training.precision
             self.callback.on_notice(f"worker {message.worker} computes slowly in {precision}: {message.slow}")
         if entry.executions:
-            reason = "its worker lost touch with the driver" if entry.losses else "its worker died"
-            self.callback.on_retry(entry.number, reason)
+            self.callback.on_retry(entry.number, entry.interruption)
         entry.executions += 1
         entry.execution, entry.address, entry.heard = execution, message.address, self.search.clock()
-        before, entry.run = entry.run, self._start_run(entry.number)
-        TrialRecord.write(entry.trial, run_id=entry.run.id)
-        if before is not None:  # after that: a trial must not name a run that a kill left deleted
-            runs.discard(before.client, before.id)
+        entry.run, resumed = continuation.open_run(entry, self.search.parent, self.space.config.name)
         TrialRecord.write(entry.trial, worker=message.worker)
-        entry.run.log_metrics({Metric.TRIAL: entry.number})
         if entry.executions == 1:
+            entry.run.log_metrics({Metric.TRIAL: entry.number})
             settings = self.space.settings(entry.config)
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
-        return Begin(entry.run.id)
-
-    def _start_run(self, number: int) -> Run:
-        parent, name = self.search.parent, self.space.config.name
-        tags: dict[str, str] = {Tag.STUDY: self.study.study_name, Tag.TRIAL: str(number)}
-        return runs.start_run(parent.client, "trial", f"trial {number}", name, parent, more_tags=tags)
+        return Begin(entry.run.head, resumed)
 
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
         """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""
         pruned = False
         if epoch > entry.epochs:
-            entry.epochs = epoch
+            entry.epochs, entry.outages = epoch, 0
             pruned = objectives.report(entry.trial, epoch, val_accuracy)
         self.callback.on_progress(entry.number, float(epoch))
         last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
@@ -216,6 +214,8 @@ class Driver:
 
     def _fail(self, entry: RunningTrial, reason: str) -> None:
         TrialRecord.write(entry.trial, error=reason)
+        if entry.run is not None:
+            checkpoints.delete_states(entry.run)  # nothing continues the trial
         self._tell(entry, TrialState.FAIL, reason=reason)
         self.failures += 1
         if self.failures == FAILURES_IN_A_ROW:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config.search import SearchConfig
 from fmnist_exp.registry import private_copy
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import access
 from fmnist_exp.tuning.record import TrialRecord
 
 WARM_UP, TIMED = 20, 200  # predictions
@@ -31,7 +31,7 @@ def prediction_seconds(model_id: str, images: NDArray[np.uint8]) -> float:
     Raises:
         WorkError: the model cannot be loaded or fails.
     """
-    with private_copy.opened(store.client(), model_id) as copy:
+    with private_copy.opened(access.client(), model_id) as copy:
         loaded = copy.predictor(threads=1)
     seconds = []
     for turn in range(WARM_UP + TIMED):

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+from mlflow import MlflowClient
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run, Status
+from fmnist_exp.tracking.spool import ids
 
 EXPERIMENT = "search"  # user attribute of a study: the experiment that made it, in YAML
 EXECUTIONS = 3  # of one trial, when its workers die
 LOSSES = 20  # times that a trial's workers may lose touch with the driver
+OUTAGES = 20  # executions in a row of one trial that may end because a server does not answer: with pauses, 17 minutes
+PAUSE_SECONDS = 60.0  # at most, between two of these executions
 
 
 @dataclass(frozen=True)
 class TrialRecord:
     """The user attributes that a trial has in Optuna, under the names of these fields."""
 
-    run_id: str = ""  # of the execution that counts
+    run_id: str = ""  # of the execution that counts; a local id if the store was away when it began
+    resumes: str = ""  # id of the run that this trial continues: that of a trial that was cut off
     worker: str = ""  # that runs it
     error: str = ""  # why the trial failed
     val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
     outcome: Mapping[str, Any] | None = None  # state and values that the study gets next
-    model_id: str = ""  # of the logged model; empty until there is one
+    model_id: str = ""  # of the logged model, also local if the store was away; empty until there is one
     val_accuracy: float = 0.0  # of the logged model
     parameters: int | None = None
     prediction_seconds: float | None = None
@@ -40,6 +45,11 @@ class TrialRecord:
         """Return the record of a trial."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in trial.user_attrs.items() if name in names})
+
+    def in_store(self, client: MlflowClient) -> Self:
+        """Return the record with the store's ids in place of local ones, except of those that it does not have yet."""
+        run_id, model_id = (ids.resolve(client, each) or each for each in (self.run_id, self.model_id))
+        return replace(self, run_id=run_id, model_id=model_id)
 
     @classmethod
     def write(cls, trial: Trial, **values: object) -> None:
@@ -59,6 +69,9 @@ class RunningTrial:
     executions: int = 0  # that began
     losses: int = 0  # of those, given up by their worker, since the driver was silent for long
     early_deaths: int = 0  # of workers, before the trial began
+    outages: int = 0  # executions in a row, without an epoch between them, that ended because a server did not answer
+    excused: int = 0  # executions that began and ended for that reason
+    pause_until: float = 0.0  # by the search's clock; 0 unless the trial waits for a server
     execution: str = ""  # id of the one that counts; empty until it begins
     address: str = ""  # of its worker
     heard: float = 0.0  # time of its last message, by the search's clock
@@ -75,9 +88,33 @@ class RunningTrial:
         """The reason why the trial is not retried; empty if it may be retried."""
         if self.losses == LOSSES:
             return f"its workers lost touch with the driver {LOSSES} times"
-        if self.executions + self.early_deaths - self.losses >= EXECUTIONS:
+        if self.executions + self.early_deaths - self.losses - self.excused >= EXECUTIONS:
             return f"its worker died {EXECUTIONS} times: killed, or over its memory limit"
         return ""
+
+    @property
+    def interruption(self) -> str:
+        """The reason why the last execution did not come to its end."""
+        if self.outages:
+            return "a server did not answer"
+        return "its worker lost touch with the driver" if self.losses else "its worker died"
+
+    def pause(self, now: float, reason: str) -> None:
+        """Let the trial wait for a server that does not answer, longer each time, since its setting is not to blame.
+
+        Raises WorkError if the server has not answered for too long.
+        """
+        self.outages += 1
+        self.excused += bool(self.execution)
+        if self.outages == OUTAGES:
+            raise WorkError(f"a server did not answer {OUTAGES} executions of trial {self.number} in a row: {reason}")
+        self.execution, self.pause_until = "", now + min(PAUSE_SECONDS, 2**self.outages)
+
+    def ends_pause(self, now: float) -> bool:
+        """Return True once, when the pause of the trial is over."""
+        if over := 0 < self.pause_until <= now:
+            self.pause_until = 0
+        return over
 
     def close_run(self, status: Status, reason: str = "", tags: Mapping[str, object] | None = None) -> None:
         """Close the run, if the trial has one."""

@@ -16,6 +16,9 @@ from fmnist_exp.config.search import Choice
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.registry import lineage
+from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking import orphans
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning.driver import Search
@@ -86,21 +89,24 @@ def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> R
 def _run(config: ExperimentConfig, data: FashionMNIST, best: FrozenTrial, search: Search, name: str) -> Refitted:
     parent = search.parent
     if earlier := _earlier(config, data, best, search):
-        runs.reattach(parent.client, earlier.run_id, parent.id)
+        orphans.reattach(parent, earlier.run_id)
         return earlier
-    tags: dict[str, str] = {Tag.STUDY: search.study.study_name, Tag.REFIT_OF: TrialRecord.of(best).run_id}
+    winner = TrialRecord.of(best).in_store(parent.client)
+    tags: dict[str, str] = {Tag.STUDY: search.study.study_name, Tag.REFIT_OF: winner.run_id}
     run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
     with runs.closing(run):
         outcome = experiment_run.run_experiment(config, data, run, score_test=False)
-    return Refitted(run.id, outcome.model_id, data)
+    model_id = logged_models.arrived(parent.client, outcome.model_id)
+    return Refitted(run.id, model_id, data)
 
 
 def _earlier(config: ExperimentConfig, data: FashionMNIST, best: FrozenTrial, search: Search) -> Refitted | None:
     """Return the finished fit of an earlier session with this seed and these members, if there is one."""
     wanted = str(config.seed), str(list(config.model.members))
-    query = f"tags.`{Tag.REFIT_OF}` = '{TrialRecord.of(best).run_id}' and attributes.status = 'FINISHED'"
+    winner = TrialRecord.of(best).in_store(search.parent.client)
+    query = f"tags.`{Tag.REFIT_OF}` = '{winner.run_id}' and attributes.status = 'FINISHED'"
     for run in search.parent.client.search_runs([search.parent.experiment_id], query):
-        models = run.outputs.model_outputs if run.outputs else []
+        models = lineage.model_ids(run)
         if models and (run.data.params["seed"], run.data.params["model.members"]) == wanted:
-            return Refitted(run.info.run_id, models[-1].model_id, data)
+            return Refitted(run.info.run_id, models[-1], data)
     return None

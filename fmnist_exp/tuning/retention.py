@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -9,18 +10,20 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from optuna import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.export import packaging
 from fmnist_exp.registry import versions
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
+from fmnist_exp.tracking.spool import ids
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.record import TrialRecord
 
 DELETED = "weights_deleted"  # user attribute of the study: numbers of the trials whose weights are gone
+PATIENCE = 3  # models whose files the store refuses to delete, after which no others are tried
 
 
 @dataclass(frozen=True)
@@ -32,38 +35,71 @@ class Retention:
     reason: str = ""  # why not all were deleted, if so
 
 
-def apply(study: Study, keep: int, client: MlflowClient) -> Retention:
-    """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version needs.
+@dataclass(frozen=True)
+class Plan:
+    """The logged models whose weights a study does not need: those of trials by number, and of failed trials."""
 
-    After an interruption, the next call continues. If the artifact store refuses to delete, the reason is returned and
-    no error is raised, because the search itself has succeeded.
-    """
+    trials: Mapping[int, str]
+    strays: Sequence[str]
+
+    @property
+    def models(self) -> list[str]:
+        """The ids of all of them."""
+        return [*self.strays, *self.trials.values()]
+
+
+def plan(study: Study, keep: int, client: MlflowClient) -> Plan:
+    """Return the weights that `apply` would delete."""
     ranked = studies.ranked(study)
     models, runs = versions.needed(client)
-    kept = _kept(study, ranked, keep, models, runs)
-    gone = list(study.user_attrs.get(DELETED, []))
-    before, reason = len(gone), ""
+    records = {trial.number: TrialRecord.of(trial).in_store(client) for trial in ranked}
+    needed = {number for number, record in records.items() if record.model_id in models or record.run_id in runs}
+    done = needed.union(study.user_attrs.get(DELETED, []))
+    done |= {trial.number for trial in (*ranked[:keep], *objectives.front(study))}
+    trials = {number: record.model_id for number, record in records.items() if number not in done}
+    return Plan(trials, _strays(study, client, models, runs))
+
+
+def apply(study: Study, keep: int, client: MlflowClient, reason: str = "") -> Retention:
+    """Delete the weights of all trials but the best `keep`, the Pareto front and those that a version needs.
+
+    After an interruption, the next call continues. If the artifact store refuses to delete, the first problem is
+    returned and no error is raised, because the search itself has succeeded.
+
+    Args:
+        study: the study.
+        keep: number of the best trials whose weights stay.
+        client: the client of the store.
+        reason: why the weights are deleted, for the tags of the models; by default, `search.keep`.
+    """
+    planned = plan(study, keep, client)
+    before = study.user_attrs.get(DELETED, [])
+    gone, problems = [], []
+    owners = [*((None, model_id) for model_id in planned.strays), *planned.trials.items()]
     try:
-        for model_id in _strays(study, client, models, runs):
-            logged_models.delete_files(client, model_id, packaging.WEIGHTS, f"search.keep={keep}")
-        for trial in ranked:
-            if trial.number not in kept and trial.number not in gone:
-                model_id = TrialRecord.of(trial).model_id
-                logged_models.delete_files(client, model_id, packaging.WEIGHTS, f"search.keep={keep}")
-                gone.append(trial.number)
-    except WorkError as error:
-        reason = str(error)
+        for number, model_id in owners:
+            try:
+                logged_models.delete_files(client, model_id, packaging.WEIGHTS, reason or f"search.keep={keep}")
+            except WorkError as error:
+                problems.append(str(error))
+                if len(problems) == PATIENCE:
+                    break
+            else:
+                gone += [] if number is None else [number]
     finally:
-        study.set_user_attr(DELETED, gone)
-    stayed = tuple(trial.number for trial in ranked if trial.number not in gone)
-    return Retention(stayed, len(gone) - before, reason)
+        study.set_user_attr(DELETED, [*before, *gone])
+    deleted = {*before, *gone}
+    stayed = tuple(trial.number for trial in studies.ranked(study) if trial.number not in deleted)
+    return Retention(stayed, len(gone), problems[0] if problems else "")
 
 
 def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]) -> list[str]:
     """Return the models of trials that failed or were cut off, except the models that a version needs."""
     found: list[LoggedModel] = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        run_id = TrialRecord.of(trial).run_id
+    trials = study.get_trials(deepcopy=False)
+    continued = {TrialRecord.of(trial).run_id for trial in trials if trial.state != TrialState.FAIL}
+    for given_up in sorted({TrialRecord.of(trial).run_id for trial in trials} - continued):
+        run_id = ids.resolve(client, given_up)
         if run_id and run_id not in runs:
             with suppress(MlflowException):  # somebody deleted the run for good
                 experiment_id = client.get_run(run_id).info.experiment_id
@@ -71,9 +107,3 @@ def _strays(study: Study, client: MlflowClient, models: set[str], runs: set[str]
     return [
         model.model_id for model in found if model.model_id not in models and LoggedModelTag.WEIGHTS not in model.tags
     ]
-
-
-def _kept(study: Study, ranked: list[FrozenTrial], keep: int, models: set[str], runs: set[str]) -> set[int]:
-    records = {trial.number: TrialRecord.of(trial) for trial in ranked}
-    needed = {number for number, record in records.items() if record.model_id in models or record.run_id in runs}
-    return needed | {trial.number for trial in (*ranked[:keep], *objectives.front(study))}

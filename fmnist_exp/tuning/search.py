@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from mlflow import MlflowClient
@@ -17,12 +17,11 @@ from fmnist_exp.data import dataset
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
 from fmnist_exp.export import signing
-from fmnist_exp.registry import champions
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.failures import reason_of
-from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
+from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.redact import shell_command
-from fmnist_exp.tuning import objectives, recovery, refit, retention, score
+from fmnist_exp.tuning import finish, objectives, recovery, refit
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.driver import Driver, Search
@@ -53,6 +52,7 @@ class SearchRequest:
         run_id: id of an existing run that becomes the parent run; None starts a new one.
         objective: the function that runs a trial; None trains the experiment.
         trials_only: end after the trials, without a report and without registering the best model.
+        offline: send nothing to the tracking store; `fmnist-exp sync` does so later.
         callback: receives the events of the search.
     """
 
@@ -65,6 +65,7 @@ class SearchRequest:
     run_id: str | None = None
     objective: Objective | None = None
     trials_only: bool = False
+    offline: bool = False
     callback: SearchCallback = field(default_factory=SearchCallback)
 
 
@@ -80,7 +81,8 @@ def run(request: SearchRequest) -> SearchResult:
     with recovery.explaining_full_disk(name), ExitStack() as stack:
         workers, lock = _acquire(request, config, data, name, stack)
         study = studies.open_study(config, name, request.storage)
-        recovery.check(study, client)
+        if not request.offline:
+            recovery.check(study, client)
         _announce(request, study, workers.size)
         tags: dict[str, str] = {Tag.STUDY: name}
         started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
@@ -99,7 +101,7 @@ def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionM
     pool.check(request.scheduler)
     data = request.data or dataset.load(request.config.data, request.config.seed)
     space.validate_data(data)
-    resolved = resolve.resolve(request.config, data, keep_auto=True)
+    resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
     return resolved.config, data, resolved.client
 
 
@@ -158,12 +160,20 @@ def _run(driver: Driver, request: SearchRequest) -> SearchResult:
     if request.trials_only:
         return result
     if not result.ranked and status == "completed":
-        raise WorkError(f"no trial came to a model within search.timeout={search.space.search.timeout:g} minutes")
+        raise WorkError(_nothing_found(search))
     report.log(search.study, search.space, search.parent, images)
     if status == "completed":
-        result = _finish(search, result, request.callback)
+        result = finish.finish(search, result, request.callback)
     _describe(result, search, request)
     return result
+
+
+def _nothing_found(search: Search) -> str:
+    """Return a sentence about a search without a model."""
+    ended = studies.finished(search.study)
+    if ended and (reason := TrialRecord.of(ended[-1]).error):
+        return f"all {len(ended)} trials failed; the last one: {reason}"
+    return f"no trial came to a model within search.timeout={search.space.search.timeout:g} minutes"
 
 
 def _run_trials(driver: Driver) -> Status:
@@ -173,14 +183,15 @@ def _run_trials(driver: Driver) -> Status:
     try:
         driver.work()
     except KeyboardInterrupt as interrupt:
-        interrupts.clear(interrupt)
+        interrupts.release(interrupt)
         driver.stop()
         parent.mark_killed()
         recovery.finalise(study, parent, "interrupted")
+        interrupts.clear()  # not before: what follows the first signal must not leave a trial open
         return "interrupted"
     except Exception as error:  # whatever ends the search must leave no trial or run open
         driver.stop()
-        with suppress(Exception):  # what broke the search may break this too; the next session does it then
+        with suppress(Exception), interrupts.held():  # what broke the search may break this too; then the next one does
             recovery.finalise(study, parent, f"the search ended: {reason_of(error)}")
         raise
     return "completed"
@@ -193,43 +204,3 @@ def _describe(result: SearchResult, search: Search, request: SearchRequest) -> N
     version = result.registration.version if result.registration else None
     note = outcome.search_note(search.space.config, result.study, result.text, shell_command(resume), version)
     search.parent.set_tags({Tag.NOTE: note})
-
-
-def _finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
-    """Register the best trial and delete weights. After Ctrl-C, a resumed search does the steps that are left.
-
-    With `search.refit`, the refit of the winner is scored and registered, whatever its test accuracy. The gate compares
-    it through the winning trial, which was not fitted on the validation images.
-    """
-    keep, parent = search.space.search.keep, search.parent
-    try:
-        result = _register(search, result, callback)
-        if keep is not None:
-            kept = retention.apply(search.study, keep, parent.client)
-            parent.set_tags({Tag.WEIGHTS_KEPT: " ".join(map(str, kept.kept))})
-            result = replace(result, retention=kept)
-        return result
-    except KeyboardInterrupt as interrupt:
-        interrupts.clear(interrupt)
-        parent.mark_killed()
-    return replace(result, status="interrupted")
-
-
-def _register(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
-    """Score the winner on the test set, register it, and send it to the gate."""
-    parent, data, best = search.parent, search.data, studies.ranked(search.study)[0]
-    record = TrialRecord.of(best)
-    run_id, model_id = record.run_id, record.model_id
-    tags: dict[str, object] = {VersionTag.STUDY: search.study.study_name, VersionTag.TRIAL: best.number}
-    tags[VersionTag.VAL_ACCURACY] = record.val_accuracy
-    if search.space.search.refit:
-        again = refit.refit(search, best, callback.on_notice)
-        tags[VersionTag.REFIT_OF] = run_id
-        run_id, model_id, data = again.run_id, again.model_id, again.data
-    winner = runs.Run(parent.client, run_id)
-    test_accuracy, scored = score.score(search, best, winner, model_id, data, callback.on_notice)
-    tags |= {**scored, VersionTag.DATA_DIGEST: data.train.digest, VersionTag.GIT_COMMIT: winner.git_commit}
-    parent.log_output_model(model_id)
-    interrupts.check()
-    registration = champions.register(model_id, run_id, tags, parent, search.space.config.gate, data)
-    return replace(result, test_accuracy=test_accuracy, registration=registration)

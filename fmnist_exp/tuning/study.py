@@ -20,7 +20,7 @@ from fmnist_exp.tracking import first_use
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.training import precision
 from fmnist_exp.training.precision import Choice
-from fmnist_exp.tuning import objectives, record
+from fmnist_exp.tuning import database, objectives, record
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.sampling import build as samplers
 from fmnist_exp.tuning.sampling import warm_start
@@ -52,9 +52,9 @@ def open_study(config: ExperimentConfig, name: str, storage: str | BaseStorage) 
     try:
         with first_use.alone(storage) if isinstance(storage, str) else nullcontext():
             earlier = warm_start.find(config, storage) if _is_new(name, storage) else None
-            study = optuna.create_study(
-                storage=storage, study_name=name, directions=samplers.directions(space.search), load_if_exists=True
-            )
+            used = database.patient(storage) if isinstance(storage, str) else storage
+            directions = samplers.directions(space.search)
+            study = optuna.create_study(storage=used, study_name=name, directions=directions, load_if_exists=True)
     except (StorageInternalError, *study_lock.DATABASE_ERRORS) as error:
         raise study_lock.unusable(str(storage), error) from error
     _claim(study, space, earlier)
@@ -161,7 +161,7 @@ def running(study: Study) -> list[FrozenTrial]:
 
 
 def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
-    """End a running trial that nobody will finish, and put its setting back in the queue.
+    """End a running trial that nobody will finish, and put its setting back in the queue, to be continued in its run.
 
     The trial is ended last. After a kill before that, it still counts as running, and the next call does the rest.
     """
@@ -173,7 +173,9 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     setting = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
-        study.enqueue_trial(setting)
+        record = TrialRecord.of(frozen)
+        run_id = record.run_id or record.resumes
+        study.enqueue_trial(setting, {"resumes": run_id} if run_id else None)
     study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -6,11 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import mlflow
 import pytest
 from click.testing import CliRunner
@@ -25,9 +23,8 @@ from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment import train as train_library
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.train import TrainRequest
+from fmnist_exp.tracking import orphans, store
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
-from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import Checkpoint
 
 PROJECT = Path(__file__).parents[2]
@@ -44,6 +41,7 @@ CONFIG = files.override(
         "training.precision": "float32",
     },
 )
+LOAD = "system/cpu_utilization_percentage"
 PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -82,11 +80,25 @@ def cut(shared_store, small) -> str:
     return result.run_id
 
 
+def checkpoint_of(client: mlflow.MlflowClient, run_id: str, folder: Path = Path()) -> int:
+    """The step of the run's one checkpoint; the disk has the files of no other."""
+    query = f"source_run_id = '{run_id}' and name = 'checkpoint'"
+    (checkpoint,) = client.search_logged_models(["0"], filter_string=query)
+    assert str(checkpoint.status) == "READY"
+    outputs = client.get_run(run_id).outputs.model_outputs
+    steps = {output.model_id: output.step for output in outputs if output.step}
+    whole = [model for model in steps if any((folder / "mlruns/0/models" / model).rglob("*.keras"))]
+    assert whole == [checkpoint.model_id]
+    assert steps[checkpoint.model_id] == max(steps.values())
+    return steps[checkpoint.model_id]
+
+
 def test_a_run_that_is_cut_off_leaves_its_experiment_the_best_model_and_two_states(cut):
-    assert names(cut) == {"best.keras", "state-0.npz", "state-1.npz"}
+    assert {"state-0.npz", "state-1.npz"} <= names(cut)
+    assert checkpoint_of(store.connect(), cut) in (1, 2)
     found = checkpoints.find(store.connect(), cut)
     assert found.config == CONFIG
-    assert len(found.state.epochs) == 2
+    assert found.epochs == 2
     assert store.connect().get_run(cut).info.status == "KILLED"
 
 
@@ -95,7 +107,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(cut, damage):
     newest = file_of(cut, "state-0.npz")  # after two epochs
     content = newest.read_bytes()
     newest.write_bytes(content[:-100] if damage is None else damage)
-    assert len(checkpoints.find(store.connect(), cut).state.epochs) == 1
+    assert checkpoints.find(store.connect(), cut).epochs == 1
     other = file_of(cut, "state-1.npz")
     kept = other.read_bytes()
     other.unlink()
@@ -103,6 +115,17 @@ def test_a_damaged_state_gives_way_to_the_one_before(cut, damage):
         checkpoints.find(store.connect(), cut)
     other.write_bytes(kept)
     newest.write_bytes(content)
+
+
+@pytest.mark.parametrize(("pause", "kept"), [(0.0, {"state-0.npz", "state-1.npz"}), (1000.0, set())])
+def test_a_trial_keeps_a_state_now_and_then(shared_store, small, monkeypatch, pause, kept):
+    monkeypatch.setattr(checkpoints, "TRIAL_SECONDS", pause)
+    monkeypatch.setattr(checkpoints, "delete_states", lambda run: None)
+    config = files.override(CONFIG, {"training.checkpoint": False, "training.epochs": 2})
+    with runs.closing(runs.start_run(store.connect(), "trial", "trial", "tiny")) as run:
+        experiment_run.run_experiment(config, small, run, score_test=False)
+    assert names(run.id) == kept
+    assert [output.step for output in store.connect().get_run(run.id).outputs.model_outputs] == [0]
 
 
 def refused(*arguments: str) -> str:
@@ -128,33 +151,48 @@ def test_what_cannot_go_on_is_refused(cut, small, data):
     assert "was deleted" in refused(trial.id)
 
 
-def test_a_run_goes_on_and_ends_complete_in_itself(cut, small):
+def test_a_run_goes_on_as_the_same_run(cut, small):
     unbroken, expected = train(small)
     client = store.connect()
     client.set_terminated(cut, "RUNNING")  # as SIGKILL leaves it
     client.delete_tag(cut, "fmnist.error")
-    interrupted = checkpoints.find(client, cut)
-    checkpoints.check_data(interrupted, small)
-    run = runs.start_run(client, "train", CONFIG.name, CONFIG.name)
-    with runs.closing(run):
-        checkpoints.take_over(interrupted, run)
-        assert (names(cut), names(run.id)) == ({"best.keras"}, {"best.keras", "state-0.npz"})
-        fit = partial(fitting.fit, start=interrupted.state)
-        outcome = experiment_run.run_experiment(CONFIG, small, run, score_test=False, fit=fit)
-    assert histories(run.id) == histories(unbroken)
+    before = client.get_run(cut)
+    client.log_metric(cut, LOAD, 50.0, step=7)
+    client.log_metric(cut, "val_accuracy", 0.0, step=3)  # as if the epoch had been logged, and its state not yet kept
+    assert checkpoints.find(client, cut).epochs == 2
+    result = train_library.train(TrainRequest(experiment=train_library.Resume(cut, {}), data=small))
+    outcome = result.outcomes["tiny"]
+    assert result.run_id == cut
+    assert {run.info.run_id for run in client.search_runs(["0"], "tags.`fmnist.kind` = 'train'")} == {cut, unbroken}
+    assert histories(cut) == {
+        **histories(unbroken),
+        "val_accuracy": [*histories(unbroken)["val_accuracy"][:2], (3, 0.0)],
+    }
     assert outcome.validation.metrics() == expected.validation.metrics()
-    assert names(run.id) == names(unbroken) == {"best.keras"}
-    old, new = client.get_run(cut), client.get_run(run.id)
-    assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
-    assert old.data.tags["fmnist.error"] == f"interrupted; continued by run {run.id}"
-    assert new.data.tags["fmnist.resumes"] == cut
-    assert new.data.metrics["fit_seconds"] > interrupted.state.seconds
-    best = keras.saving.load_model(file_of(run.id, "best.keras"))
+    assert not {"state-0.npz", "state-1.npz"} & (names(cut) | names(unbroken))
+    assert checkpoint_of(client, cut) == checkpoint_of(client, unbroken) == outcome.fit.best.number
+    after = client.get_run(cut)
+    assert after.info.status == "FINISHED"
+    assert after.data.params == before.data.params
+    assert after.data.tags["fmnist.resumptions"] == "1"
+    assert {"fmnist.error", "fmnist.resumed_under", "fmnist.resumes"}.isdisjoint(after.data.tags)
+    assert after.data.tags["fmnist.weights_sha256"] == client.get_run(unbroken).data.tags["fmnist.weights_sha256"]
+    load = [metric.step for metric in client.get_metric_history(cut, LOAD)]
+    assert load[:1] == [7]
+    assert load[1:] == list(range(8, 7 + len(load)))
+    best = mlflow.keras.load_model(f"runs:/{cut}/checkpoint")
     best.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")  # weights only, no optimizer
     measured = best.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
     assert measured["accuracy"] == pytest.approx(outcome.validation.accuracy)
-    assert f"the run has no state to resume from; interrupted; continued by run {run.id}" in refused(cut)
-    assert "the run finished" in refused(run.id)
+    assert "the run finished" in refused(cut)
+
+
+def test_what_an_earlier_release_resumed_in_another_run_says_so(cut):
+    client = store.connect()
+    old = runs.start_run(client, "train", "old", "old")
+    orphans.close(old, old.id, "KILLED", f"interrupted; continued by run {cut}")
+    assert old.delivered()
+    assert f"the run has no state to resume from; interrupted; continued by run {cut}" in refused(old.id)
 
 
 def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
@@ -169,6 +207,7 @@ def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
         (folder / "checkpoint").mkdir()
         (folder / "checkpoint" / "state-0.npz").touch()
     checkpoints.delete_states(run)
+    assert run.delivered()
     assert names(run.id) == {"state-0.npz"}
 
 
@@ -226,11 +265,12 @@ def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeyp
         CliRunner().invoke(main, ["train", *OPTIONS.split()], catch_exceptions=False, standalone_mode=False)
         assert resumed.wait(300) == 0, hasty.log()
     assert re.search("resuming after epoch [2-6]", hasty.log())
-    (new,) = hasty.client.search_runs(["0"], f"tags.`fmnist.resumes` = '{old}'")
+    (resumed_run,) = hasty.client.search_runs(["0"])
     (whole,) = patient.client.search_runs(["0"])
-    assert (hasty.client.get_run(old).info.status, new.info.status) == ("KILLED", "FINISHED")
-    assert hasty.measured(new) == patient.measured(whole)
+    assert (resumed_run.info.run_id, resumed_run.info.status) == (old, "FINISHED")
+    assert hasty.measured(resumed_run) == patient.measured(whole)
+    assert resumed_run.data.params == whole.data.params
+    assert resumed_run.data.tags["fmnist.resumptions"] == "1"
     assert "test_accuracy" in whole.data.metrics  # and in that which resumes, without being asked for again
-    kept = hasty.folder / "mlruns" / "0" / new.info.run_id / "artifacts" / "checkpoint"
-    assert [file.name for file in kept.iterdir()] == ["best.keras"]
-    assert keras.saving.load_model(kept / "best.keras").count_params() == new.data.metrics["parameters"]
+    assert not any((hasty.folder / "mlruns" / "0" / old / "artifacts" / "checkpoint").iterdir())
+    assert checkpoint_of(hasty.client, old, hasty.folder) == whole.data.metrics["best_epoch"]

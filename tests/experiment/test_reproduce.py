@@ -10,9 +10,10 @@ from support import searches
 
 from fmnist_exp.cli import main
 from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 
-# a process that computes with one thread, and interrupts a run in its second epoch, which another run resumes
+# a process that computes with one thread, and interrupts a run in its second epoch, and resumes it
 TRAIN = """
 import sys
 from fmnist_exp.backend import setup
@@ -28,6 +29,7 @@ networks = {
     "mlp": {"model.family": "mlp", "model.widths": [16], "training.label_smoothing": 0.1, "training.labels": "one_hot"},
     "float32": {"model.family": "cnn", "model.widths": [4], "augmentation.shift": 2, "training.precision": "float32"},
     "bfloat16": {"model.family": "cnn", "model.widths": [4], "training.precision": "bfloat16"},
+    "earlier": {"model.family": "mlp", "model.widths": [16], "data.gate_fraction": 0},
 }
 for name, changes in networks.items():
     print(name, train(TrainRequest(experiment=files.override(ExperimentConfig(), own | changes))).run_id)
@@ -71,8 +73,15 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(shared_store, folder) -> dict[str, str]:
-    """The ids of runs with one thread, and of the trials of two workers; one of them was pruned."""
-    ids = dict(line.split() for line in python(TRAIN, folder)[-5:])
+    """The ids of runs with one thread, and of the trials of two workers; one of them was pruned.
+
+    The run "earlier" has the experiment file of a release without a gate split.
+    """
+    ids = dict(line.split() for line in python(TRAIN, folder)[-6:])
+    text = mlflow.artifacts.load_text(f"runs:/{ids['earlier']}/experiment.yaml")
+    lines = [line for line in text.splitlines() if "gate_fraction" not in line]
+    assert len(lines) + 1 == len(text.splitlines())
+    store.client().log_text(ids["earlier"], "\n".join(lines), "experiment.yaml")
     config = searches.configure(
         data__source=folder,
         search__pruner="successive_halving",
@@ -127,8 +136,10 @@ def test_what_cannot_be_repeated_is_refused(trained):
     parent = store.client().get_run(trained["trial COMPLETE"]).data.tags["mlflow.parentRunId"]
     with pytest.raises(RequestError, match="only runs of train"):
         reproduce(parent)
+    unfinished = runs.start_run(store.client(), "train", "cut", "tiny", more_tags={"fmnist.threads": "1"})
+    unfinished.close()
     with pytest.raises(RequestError, match="its fit did not end"):
-        reproduce(trained["cut"])
+        reproduce(unfinished.id)
     with pytest.raises(RequestError, match="not found"):
         reproduce("0" * 32)
 

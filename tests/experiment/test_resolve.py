@@ -71,6 +71,7 @@ def test_a_remembered_precision_is_not_chosen_again(shared_store, small, named):
     assert config.training.precision == choice.precision == "bfloat16"
     run = runs.start_run(mlflow.MlflowClient(), "tune", "search", "x")
     resolve.log_choice(run, choice)
+    assert run.delivered()
     found = mlflow.MlflowClient().get_run(run.id).data
     assert found.tags["fmnist.precision"] == "bfloat16"
     assert found.tags["fmnist.precision_reason"] == "it was chosen before"

@@ -37,7 +37,6 @@ CONFIG = files.override(
         "training.precision": "float32",
     },
 )
-WITH_CHECKPOINT = ARTIFACTS | {"checkpoint/best.keras"}
 PER_EPOCH = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
 CONDITIONS = {f"fmnist.{name}" for name in ("threads", "processor", "backend", "libraries", "code", "dirty")}
 CONDITIONS |= {"fmnist.weights_sha256"}
@@ -98,7 +97,9 @@ def test_status_and_tags(finished):
     for words in (finished.outcome.test.text, f"runs:/{finished.run.info.run_id}/experiment.yaml", uri):
         assert words in tags["mlflow.note.content"]
     own = {name: value for name, value in tags.items() if name.startswith("fmnist.")}
-    assert own.keys() - CONDITIONS == {"fmnist.kind", "fmnist.experiment", "fmnist.score_test", "fmnist.test_scored"}
+    expected = {"fmnist.kind", "fmnist.experiment", "fmnist.score_test", "fmnist.test_scored"}
+    expected |= {"fmnist.spool_id", "fmnist.owner"}
+    assert own.keys() - CONDITIONS == expected
     assert (own["fmnist.kind"], own["fmnist.experiment"]) == ("train", "tiny")
     assert all(own[name] for name in CONDITIONS)
     assert {"mlflow.source.name", "mlflow.source.type", "mlflow.user"} <= set(tags)
@@ -146,7 +147,8 @@ def test_datasets(finished, small):
 
 def test_artifacts_are_exactly_these(finished):
     # MLflow shows the logged model's files among the run's, below the model's name
-    assert finished.artifacts() == {name for name in WITH_CHECKPOINT if not name.startswith("model/")}
+    own = {name for name in finished.artifacts() if not name.startswith("checkpoint/")}
+    assert own == {name for name in ARTIFACTS if not name.startswith("model/")}
     assert {entry.path for entry in finished.client.list_artifacts(finished.run.info.run_id, "model")} >= {
         *("model/summary.txt", "model/diagram.png", "model/MLmodel", "model/code", "model/data")
     }
@@ -154,7 +156,7 @@ def test_artifacts_are_exactly_these(finished):
 
 def test_pictures_and_texts_have_content(finished):
     folder = finished.client.download_artifacts(finished.run.info.run_id, "")
-    for name in WITH_CHECKPOINT:
+    for name in ARTIFACTS:
         with open(os.path.join(folder, name), "rb") as file:
             content = file.read()
         if name.endswith(".png"):
@@ -184,7 +186,11 @@ def test_a_missing_artifact_is_a_wrong_request(finished):
 def test_the_model_is_linked_with_the_run_its_metrics_and_the_data(finished, small):
     model = finished.client.get_logged_model(finished.outcome.model_id)
     assert (model.name, str(model.status), model.source_run_id) == ("model", "READY", finished.run.info.run_id)
-    assert [output.model_id for output in finished.run.outputs.model_outputs] == [model.model_id]
+    outputs = {output.step: output.model_id for output in finished.run.outputs.model_outputs}
+    assert outputs[0] == model.model_id
+    assert max(outputs) == finished.outcome.fit.best.number  # of the newest checkpoint
+    checkpoint = finished.client.get_logged_model(outputs[max(outputs)])
+    assert (checkpoint.name, str(checkpoint.status)) == ("checkpoint", "READY")
     assert model.params["model.widths"] == "[16, 8]"
     linked = {(metric.key, metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
     assert linked == {

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from support.documents import ROOT, Example, commands, examples, read
 
 from fmnist_exp.cli import main
-from fmnist_exp.cli.options import parse_fields
+from fmnist_exp.cli.options import FieldsCommand, parse_fields
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import fields
 
@@ -53,7 +53,8 @@ def check_entry_point(name: str, options: Sequence[str]) -> None:
         assert CliRunner().invoke(main, [name, *options]).exit_code == 0
         return
     context = command.make_context(name, list(options), parent=click.Context(main), resilient_parsing=False)
-    known = {f"search.{key}": value for key, value in context.params.items() if f"search.{key}" in fields()}
+    short = context.params.items() if isinstance(command, FieldsCommand) else ()
+    known = {f"search.{key}": value for key, value in short if f"search.{key}" in fields()}
     overrides = parse_fields(context.args) | {key: value for key, value in known.items() if value is not None}
     reference = context.params.get("experiment") or (name if (ROOT / f"experiments/{name}.yaml").exists() else "cnn")
     if not any(part in reference for part in OUTSIDE) and not reference.endswith("my_model.yaml"):

@@ -17,7 +17,7 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.evaluation.comparison import level_of
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.export import checksums
-from fmnist_exp.registry import champions, gate, lineage, pairing, smoke, versions
+from fmnist_exp.registry import challenges, champions, gate, lineage, pairing, smoke, versions
 from fmnist_exp.serving import predictor
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
@@ -135,6 +135,7 @@ def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong,
     assert int(tags["gate_won"]) > int(tags["gate_lost"])
     for who, version in (("challenger", strong), ("champion", weak)):
         assert float(tags[f"gate_{who}_test_accuracy"]) == pytest.approx(float(version.tags["test_accuracy"]))
+        assert verdict.test_accuracy_texts[str(version.version)].endswith(")")  # with its interval
     assert tags["champion_after"] == "1"
     assert versions.find(client, "1").tags["champion_followed_by"] == "2"
     report = json.loads(artifact(client, run, "gate/verdict.json"))
@@ -172,6 +173,17 @@ def test_the_level_falls_with_each_challenge_of_a_champion(client, weak, strong,
     champions.set_champion(client, strong, "back again")
     third = again(client, weak)
     assert decide(client, third, data)[0].challenge == numbers[1] + 1
+
+
+def test_two_challenges_at_the_same_moment_never_count_as_the_same_one(client, weak, strong):
+    """Each number is a level of its own: two versions that read the same count must not both use it."""
+    first, second = again(client, weak), again(client, weak)
+    counted = challenges.number(client, first, strong)
+    for version in (first, second):  # both have read the count before either wrote it
+        versions.tag(client, version, {"challenges": f"{strong.version}:{counted}"})
+    assert challenges.claim(client, first, strong) == counted
+    assert challenges.claim(client, second, strong) == counted + 1
+    assert versions.find(client, str(second.version)).tags["challenges"] == f"{strong.version}:{counted + 1}"
 
 
 def test_a_version_without_images_of_the_gate_is_not_judged(client, weak, data):

@@ -20,7 +20,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.errors import RequestError
 from fmnist_exp.experiment.run import run_experiment
 from fmnist_exp.registry import versions
-from fmnist_exp.tracking import failures, store
+from fmnist_exp.tracking import failures, orphans, store
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tuning import search
 from fmnist_exp.tuning.search import SearchRequest
@@ -106,7 +106,8 @@ def test_a_user_who_may_edit_trains_searches_and_registers(server, written, monk
     assert client.get_run(written["parent"]).info.status == "FINISHED"
     assert client.get_model_version(versions.NAME, "1").run_id
     lost = runs.start_run(client, "trial", "lost", "lost")  # by a worker that was killed
-    runs.discard(client, lost.id)
+    orphans.discard(lost, lost.id)
+    assert lost.delivered()
     left = client.get_run(lost.id).info
     assert (left.status, left.lifecycle_stage) == ("KILLED", "active")  # EDIT is not enough to delete it
 

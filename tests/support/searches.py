@@ -84,8 +84,13 @@ class FinishedSearch:
         assert [trial for trial in self.trials if trial.state == TrialState.RUNNING] == []
         runs = {int(run.data.tags["fmnist.trial"]): run for run in self.runs()}
         assert len(runs) == len(self.runs()), "one run per trial"
+        newest = {trial.user_attrs.get("run_id"): trial for trial in self.trials}  # others were cut off before
         for trial in self.trials:
-            if trial.state.is_finished() and "run_id" in trial.user_attrs:
+            if (
+                trial.state.is_finished()
+                and "run_id" in trial.user_attrs
+                and newest[trial.user_attrs["run_id"]] is trial
+            ):
                 run = runs.pop(trial.number)
                 assert run.info.run_id == trial.user_attrs["run_id"]
                 assert run.data.tags["fmnist.trial_state"] == trial.state.name

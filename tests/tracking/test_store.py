@@ -110,8 +110,9 @@ ADDRESS = "http://me:hunter2@127.0.0.1:9/x"
 def test_an_address_travels_without_its_secrets(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)
     assert store.address() == "http://***@127.0.0.1:9/x"
+    store.use("http://***@127.0.0.1:9/x")
     with pytest.raises(RequestError, match=r"tracking server http://.* does not answer"):  # it uses its own
-        store.use("http://***@127.0.0.1:9/x")
+        store.connect()
     with pytest.raises(
         RequestError, match=r"set MLFLOW_TRACKING_URI to http://\*\*\*@127.0.0.1:10/x here too"
     ) as error:

@@ -10,18 +10,19 @@ import pytest
 from support import standin
 
 from fmnist_exp.errors import WorkError
+from fmnist_exp.tracking import resumption, store
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import driver, objectives, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.driver import Driver, Search
-from fmnist_exp.tuning.record import LOSSES
+from fmnist_exp.tuning.record import LOSSES, OUTAGES
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import trial
 from fmnist_exp.tuning.workers.messages import (
     Answer,
+    Begin,
     Died,
     Envelope,
     EpochEnd,
@@ -31,6 +32,7 @@ from fmnist_exp.tuning.workers.messages import (
     Lost,
     Started,
     TrialResult,
+    Unreachable,
     Verdict,
 )
 
@@ -141,6 +143,48 @@ def test_workers_that_die_before_they_begin_are_a_failure(stage):
     assert stage.study.trials[0].user_attrs["error"].startswith("its worker died 3 times")
 
 
+def away(execution: str) -> Envelope:
+    return Envelope(0, execution, Unreachable("the tracking server does not answer"))
+
+
+class Slow(Script):
+    """A script that has a minute between two messages."""
+
+    def __init__(self, clock: Clock, *messages: Envelope) -> None:
+        super().__init__(*messages)
+        self.clock = clock
+
+    def work(self, handle: Handler, seconds: float) -> None:
+        super().work(handle, seconds)
+        self.clock.ahead += 60
+
+
+def test_executions_that_a_server_did_not_answer_are_no_failures_and_no_deaths(stage):
+    names = "abcdef"
+    lost = [message for name in names for message in (start(name), away(name))]
+    script = Slow(stage.clock, *lost, start("g"), away("a"), end("g"))
+    stage.drive(script, 10_000)
+    assert [ended.state.name for ended in stage.study.trials] == ["COMPLETE"]
+    assert script.started == [0] * 7
+    assert script.dropped == [0] * 7  # so that the end of a job is not taken for a loss
+    assert script.answers[-2] is Verdict.ABANDON
+
+
+def test_a_server_that_never_comes_back_ends_the_search_and_not_the_setting(stage):
+    script = Slow(stage.clock, start("a"), Envelope(0, "a", EpochEnd(1, 0.5), 2), *[away("a")] + [away("x")] * OUTAGES)
+    with pytest.raises(WorkError, match="a server did not answer 20 executions of trial 0 in a row: the tracking"):
+        stage.drive(script, 10_000)
+    assert [left.state.name for left in stage.study.trials] == ["RUNNING"]
+    recovery.finalise(stage.study, stage.parent, "the search ended")
+    assert [left.state.name for left in stage.study.trials] == ["FAIL", "WAITING"]
+    assert stage.study.user_attrs["cut_off"] == [0]
+
+
+def test_a_trial_that_waits_for_a_server_is_cut_off_when_the_time_is_over(stage):
+    stage.drive(Slow(stage.clock, start("a"), away("a")), 90)
+    assert stage.study.user_attrs["cut_off"] == [0]
+
+
 def test_what_a_superseded_execution_says_is_dropped(stage):
     late = Envelope(0, "a", EpochEnd(1, 0.9), 2)
     script = Script(start("a"), start("b"), late, end("a"), end("b"))
@@ -150,15 +194,69 @@ def test_what_a_superseded_execution_says_is_dropped(stage):
     assert stage.study.trials[0].state.name == "COMPLETE"
 
 
-def test_a_trial_never_names_a_deleted_run(stage, monkeypatch):
+def run_of(stage: Stage, number: int = 0) -> Any:
+    return store.client().get_run(stage.study.trials[number].user_attrs["run_id"])
+
+
+def test_a_retried_trial_keeps_its_run(stage):
+    script = Script(start("a"), DIED, start("b"), end("b"))
+    stage.drive(script, 60)
+    first, second = script.answers[0], script.answers[2]
+    assert isinstance(first, Begin)
+    assert isinstance(second, Begin)
+    assert (first.resumed, second.resumed) == (False, True)
+    assert first.run.id == second.run.id == run_of(stage).info.run_id
+    assert run_of(stage).data.tags["fmnist.resumptions"] == "1"
+    assert run_of(stage).info.status == "FINISHED"
+
+
+def test_a_trial_whose_run_somebody_deleted_gets_a_new_one_in_the_next_session(stage):
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(Interrupted(start("a")), 60)
+    recovery.finalise(stage.study, stage.parent, "its driver was killed")
+    deleted = run_of(stage).info.run_id
+    store.client().delete_run(deleted)
+    script = Script(
+        Envelope(1, "a", Started("one", "tcp://one"), 1), Envelope(1, "a", Finished(TrialResult(False, 0.5)))
+    )
+    stage.drive(script, 60)
+    begun = script.answers[0]
+    assert isinstance(begun, Begin)
+    assert not begun.resumed
+    assert run_of(stage, 1).info.run_id != deleted
+    assert run_of(stage, 1).info.status == "FINISHED"
+
+
+def test_a_kill_between_record_and_run_loses_no_state(stage, monkeypatch):
+    def begin(number: int) -> Script:
+        return Interrupted(Envelope(number, "a", Started("one", "tcp://one"), 1))
+
     def kill(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "discard", kill)
-    with pytest.raises(KeyboardInterrupt):
-        stage.drive(Script(start("a"), start("b")), 60)
-    named = store.client().get_run(stage.study.trials[0].user_attrs["run_id"])
-    assert named.info.lifecycle_stage == "active"
+    run_ids = []
+    for number in range(3):
+        if number == 1:
+            monkeypatch.setattr(resumption, "take", kill)  # between the trial's record and the tags of its run
+        with pytest.raises(KeyboardInterrupt):
+            stage.drive(begin(number), 60)
+        recovery.finalise(stage.study, stage.parent, "its driver was killed")
+        run_ids += [
+            stage.study.trials[number].user_attrs["run_id"],
+            stage.study.trials[number + 1].user_attrs["resumes"],
+        ]
+    assert len(set(run_ids)) == 1
+    found = store.client().get_run(run_ids[0])
+    assert (found.info.lifecycle_stage, found.info.status) == ("active", "KILLED")
+
+
+class Interrupted(Script):
+    """Says its messages, and then the driver is interrupted."""
+
+    def work(self, handle: Handler, seconds: float) -> None:
+        if not self.messages:
+            raise KeyboardInterrupt
+        super().work(handle, seconds)
 
 
 def test_a_study_goes_on_after_somebody_deleted_a_run(stage):

@@ -14,7 +14,9 @@ from plotly.subplots import make_subplots
 
 from fmnist_exp.figures.canvas import TRAIN, VALIDATION, WRONG
 from fmnist_exp.tracking.escape import plotly as plain
-from fmnist_exp.tuning.report.points import GREY, LABELS, ParetoFront, Timeline, Trials, by_state
+from fmnist_exp.tuning.report.points import GREY, LABELS, ParetoFront, Trials, by_state
+from fmnist_exp.tuning.report.selection import MARKED
+from fmnist_exp.tuning.report.timelines import Timeline
 
 ACCURACY = LABELS["val_accuracy"]
 SHADES = 20  # colours of the parallel coordinates; one trace for each keeps a long study's page quick
@@ -86,8 +88,10 @@ def learning_curves(trials: Trials) -> Figure:
     """Draw the validation accuracy of all trials by epoch."""
     curves = [trial.accuracies for trial in trials.points]
     figure = Figure()
+    # thousands of points take long to open, and hundreds of thick lines are a blot
+    style = {"marker_size": 5} if len(curves) <= MARKED else {"mode": "lines", "line_width": 1, "opacity": 0.5}
     for name, color, rows in reversed([*by_state(trials.points)]):
-        _add_lines(figure, trials, rows, [curves[row] for row in rows], name=name, line_color=color, marker_size=5)
+        _add_lines(figure, trials, rows, [curves[row] for row in rows], name=name, line_color=color, **style)
     if ends := [max(trial.accuracies.items()) for trial in trials.points if trial.pruned]:
         cross = {"symbol": "x", "color": WRONG, "size": 8}
         epochs, accuracies = zip(*ends, strict=True)
@@ -134,11 +138,13 @@ def timeline(times: Timeline) -> Figure:
             "x": [bar.length for bar in bars],
             "y": [plain(b.worker) for b in bars],
         }
-        edge = {"color": "white", "width": 1}
+        edge = {"color": "white", "width": 1 if len(times.stretches) <= MARKED else 0}
         texts = [str(bar.number) for bar in bars]
-        figure.add_bar(**place, text=texts, name=name, orientation="h", marker={"color": color, "line": edge})
-    hover = "trial %{text}, %{x:.2f} minutes<extra></extra>"
-    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0, hovertemplate=hover)
+        figure.add_bar(**place, customdata=texts, name=name, orientation="h", marker={"color": color, "line": edge})
+    figure.update_traces(hovertemplate="trial %{customdata}, %{x:.2f} minutes<extra></extra>")
+    if len(times.stretches) <= MARKED:
+        numbered = {"texttemplate": "%{customdata}", "textposition": "inside", "insidetextanchor": "middle"}
+        figure.update_traces(**numbered, textangle=0)
     for cut in times.cuts:
         figure.add_vline(cut, line_dash="dash", line_color=GREY)
     figure.update_yaxes(type="category", categoryorder="category descending")

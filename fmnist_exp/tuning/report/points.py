@@ -18,13 +18,15 @@ from fmnist_exp.evaluation import intervals
 from fmnist_exp.figures.canvas import TRAIN, WRONG
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.report import selection, timelines
+from fmnist_exp.tuning.report.timelines import Stretch, Timeline
 
 # a trial's state → its name in a legend, and its colour
 STATES = {"COMPLETE": ("complete", TRAIN), "PRUNED": ("pruned", "#b9b9b9"), "FAIL": ("failed", WRONG)}
 LABELS = {"val_accuracy": "validation accuracy", "prediction_seconds": "seconds per prediction, one image"}
 TITLES = {
     "history": "Validation accuracy by trial, and the highest so far",
-    "learning_curves": "Learning curves of all trials",
+    "learning_curves": "Learning curves of the trials",
     "slices": "Validation accuracy by parameter (× pruned)",
     "parallel_coordinates": "Trials through their parameters; yellow is the highest accuracy",
     "importances": "Importance of each parameter for the validation accuracy",
@@ -35,8 +37,6 @@ GREY = "#555555"  # of the lines that mark a place
 # Complete trials that importances need. PED-ANOVA compares the best tenth with all; Optuna's documentation of its
 # evaluator recommends at least five trials in that tenth, and of 40 trials it takes four.
 ENOUGH = 41
-DRIVER = "driver"  # the worker of a trial that names none
-PAUSE = 60.0  # seconds without any trial after which the timeline skips to the next one
 
 
 def by_state(rows: Sequence["TrialPoint | Stretch"]) -> Iterator[tuple[str, str, list[int]]]:
@@ -95,14 +95,20 @@ class Trials:
     points: Sequence[TrialPoint]  # at least one, in order of their numbers
     parameters: Sequence[Parameter]  # in alphabetical order
     images: int = 0  # that the accuracies were measured on; 0 if it is unknown
+    accuracies: Sequence[float] = ()  # of all trials, also of those that a long study's figures leave out
+
+    @property
+    def total(self) -> int:
+        """The number of trials, including those that the figures leave out."""
+        return max(len(self.accuracies), len(self.points))
 
     @property
     def lead(self) -> str:
         """The highest accuracy and how much of its lead may be chance, in whole sentences."""
         highest = f"Trial {self.best.number} has the highest validation accuracy, {self.best_text}."
-        if len(self.points) == 1:
+        if self.total == 1:
             return highest
-        others = intervals.lead([trial.best for trial in self.points], self.images)
+        others = intervals.lead(self.accuracies or [trial.best for trial in self.points], self.images)
         chosen = "It was chosen by these images, so its accuracy on others is likely to be a little lower."
         return " ".join(filter(None, (highest, others, chosen)))
 
@@ -133,35 +139,12 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A trial's bar on the timeline."""
-
-    number: int
-    worker: str
-    state: str  # COMPLETE, PRUNED or FAIL
-    start: float  # minutes
-    length: float  # minutes
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The trials in the order of their starts, and the minutes at which pauses without any trial were left out."""
-
-    stretches: Sequence[Stretch]
-    cuts: Sequence[float]
-
-    @property
-    def label(self) -> str:
-        """The title of the axis of time."""
-        return "minutes" + (", pauses left out" if self.cuts else "")
-
-
-@dataclass(frozen=True)
 class ParetoFront:
     """The values of each objective in the complete trials, accuracy first, and the trials on the Pareto front."""
 
     measured: Mapping[int, Mapping[str, float]]
     front: Sequence[int]
+    total: int = 0  # number of complete trials, including those that the figure of a long study leaves out
 
     @property
     def planes(self) -> dict[str, dict[int, tuple[float, float]]]:
@@ -183,23 +166,52 @@ def prepare(study: Study, names: Sequence[str], images: int) -> dict[str, Conten
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if front := [trial.number for trial in objectives.front(study)]:
-        measured = {trial.number: dict(zip(names, trial.values, strict=True)) for trial in complete}
-        figures["pareto_front"] = ParetoFront(measured, front)
+        shown = selection.even(range(len(complete)), selection.SHOWN)
+        measured = {one.number: dict(zip(names, one.values, strict=True)) for one in (complete[row] for row in shown)}
+        measured |= {number: dict(zip(names, trials[number].values, strict=True)) for number in front}
+        figures["pareto_front"] = ParetoFront(measured, front, len(complete))
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    if shown := [trial for trial in trials if trial.state in ended and objectives.curve(trial)]:
-        points = [_point(trial) for trial in shown]
-        content = Trials(points, [_parameter(name, shown) for name in sorted(shown[0].distributions)], images)
+    if with_curve := [trial for trial in trials if trial.state in ended and objectives.curve(trial)]:
+        points = [_point(trial) for trial in with_curve]
+        accuracies = [point.best for point in points]
+        rows = selection.positions(accuracies)
+        chosen = [with_curve[row] for row in rows]
+        parameters = [_parameter(name, chosen) for name in sorted(chosen[0].distributions)]
+        content = Trials([points[row] for row in rows], parameters, images, accuracies)
         figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), content)
     if len(complete) >= ENOUGH:
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that lower targets count as better
             figures["importances"] = get_param_importances(study, target=lambda trial: -trial.values[0])
-    if (times := timeline(trials)).stretches:
+    if (times := timelines.prepare(trials)).stretches:
         figures["timeline"] = times
     return figures
 
 
+def title(name: str, content: Content) -> str:
+    """Return the title of a figure. It says how many trials the figure of a long study shows."""
+    if isinstance(content, Trials):
+        shown, total = len(content.points), content.total
+    elif isinstance(content, Timeline):
+        shown, total = len(content.stretches), content.total
+    elif isinstance(content, ParetoFront):
+        shown, total = len(content.measured), content.total
+    else:
+        return TITLES[name]
+    return TITLES[name] + (f" ({shown:,} of {total:,} trials)" if shown < total else "")
+
+
 def notes(figures: Mapping[str, Content], study: Study) -> list[str]:
-    """Return sentences about the figures that a study is too short for."""
+    """Return sentences about the trials that figures leave out, and about figures that a study is too short for."""
+    left_out = []
+    if any("trials)" in title(name, content) for name, content in figures.items()):
+        left_out = [
+            f"A figure shows at most about {selection.SHOWN:,} trials: {selection.RULE}. The timeline shows the newest"
+            " ones. The sentence on top, the importances and study/trials.csv take all trials into account."
+        ]
+    return left_out + _missing(figures, study)
+
+
+def _missing(figures: Mapping[str, Content], study: Study) -> list[str]:
     complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if "importances" in figures or not complete:
         return []
@@ -208,26 +220,6 @@ def notes(figures: Mapping[str, Content], study: Study) -> list[str]:
         f" {complete}. The importances compare the best tenth of the trials with all of them, and fewer than five"
         " trials in that tenth would say little."
     ]
-
-
-def timeline(trials: Sequence[FrozenTrial]) -> Timeline:
-    """Return the ended trials as stretches of time, without the pauses between two sessions of a search."""
-    times = sorted(
-        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp(), trial.number, trial)
-        for trial in trials
-        if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete
-    )
-    stretches: list[Stretch] = []
-    cuts: list[float] = []
-    zero = busy_until = times[0][0] if times else 0.0
-    for start, end, number, trial in times:
-        if start - busy_until > PAUSE:
-            zero += start - busy_until
-            cuts.append((start - zero) / 60)
-        busy_until = max(busy_until, end)
-        worker = str(trial.user_attrs.get("worker", DRIVER))
-        stretches.append(Stretch(number, worker, trial.state.name, (start - zero) / 60, (end - start) / 60))
-    return Timeline(stretches, cuts)
 
 
 def _point(trial: FrozenTrial) -> TrialPoint:

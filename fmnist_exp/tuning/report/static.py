@@ -1,30 +1,33 @@
 """The figures of a study as matplotlib draws them, for PNG files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fmnist_exp.figures.canvas import DPI, TRAIN, VALIDATION, WRONG, blank
 from fmnist_exp.tuning.report import points
-from fmnist_exp.tuning.report.points import GREY, LABELS, STATES, TITLES, by_state
-
-NUMBERED = 60  # trials up to which the timeline shows their numbers
+from fmnist_exp.tuning.report.points import GREY, LABELS, STATES, by_state, title
+from fmnist_exp.tuning.report.selection import MARKED
+from fmnist_exp.tuning.report.timelines import Timeline
 
 
 def learning_curves(trials: points.Trials) -> Figure:
     """Draw the validation accuracy of all trials by epoch."""
     figure, axes = blank(8, 5, left=0.85)
-    for trial in trials.points:
-        epochs, accuracies = list(trial.accuracies), list(trial.accuracies.values())
-        color, zorder = (VALIDATION, 3) if trial is trials.best else (trial.color, 2 - trial.pruned)
-        axes.plot(epochs, accuracies, color=color, zorder=zorder, marker=".")
-        if trial.pruned:
-            axes.plot(epochs[-1], accuracies[-1], "x", color=WRONG)
-    axes.set(xlabel="epoch", title=TITLES["learning_curves"])
+    for name, color, rows in by_state(trials.points):
+        lines = [trials.points[row].accuracies for row in rows]
+        style: dict[str, Any] = {"marker": "."} if len(trials.points) <= MARKED else {"linewidth": 0.5, "alpha": 0.5}
+        _lines(axes, lines, color=color, zorder=1 if name == "pruned" else 2, **style)
+    _lines(axes, [trials.best.accuracies], color=VALIDATION, zorder=3, marker=".")
+    if ends := [max(trial.accuracies.items()) for trial in trials.points if trial.pruned]:
+        axes.plot(*zip(*ends, strict=True), "x", color=WRONG)
+    axes.set(xlabel="epoch", title=title("learning_curves", trials))
     _finish(axes, trials, WRONG)
     return figure
 
@@ -32,12 +35,25 @@ def learning_curves(trials: points.Trials) -> Figure:
 def history(trials: points.Trials) -> Figure:
     """Draw the validation accuracy of each trial in order, and the highest so far."""
     figure, axes = blank(8, 5, left=0.85)
-    for trial in trials.points:
-        axes.plot(trial.number, trial.best, "x" if trial.pruned else "o", color=trial.color)
+    _markers(axes, trials, [trial.number for trial in trials.points])
     axes.step(*trials.best_so_far, where="post", color=VALIDATION)
-    axes.set(xlabel="trial", title=TITLES["history"])
+    axes.set(xlabel="trial", title=title("history", trials))
     _finish(axes, trials, STATES["PRUNED"][1])
     return figure
+
+
+def _lines(axes: Axes, lines: Sequence[Mapping[int, float]], **style: Any) -> None:
+    """Draw a line per trial, all as one, because each object of matplotlib takes a millisecond."""
+    epochs = [epoch for line in lines for epoch in (*line, np.nan)]  # which lifts the pen
+    axes.plot(epochs, [value for line in lines for value in (*line.values(), np.nan)], **style)
+
+
+def _markers(axes: Axes, trials: points.Trials, x: Sequence[float], **style: Any) -> None:
+    """Draw each trial as a marker at its value of `x` and its accuracy."""
+    for name, color, rows in by_state(trials.points):
+        marker, zorder = ("x", 2) if name == "pruned" else ("o", 3)
+        accuracies = [trials.points[row].best for row in rows]
+        axes.plot([x[row] for row in rows], accuracies, marker, color=color, zorder=zorder, **style)
 
 
 def _finish(axes: Axes, trials: points.Trials, cross: str) -> None:
@@ -60,16 +76,15 @@ def slices(trials: points.Trials) -> Figure:
     figure = Figure(figsize=(3 * columns, 2.8 * rows), dpi=DPI, layout="constrained")
     grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for parameter, axes in zip(trials.parameters, grid, strict=False):
-        for value, trial in zip(parameter.values, trials.points, strict=True):
-            color = VALIDATION if trial is trials.best else trial.color
-            marker = "x" if trial.pruned else "o"
-            axes.plot(value, trial.best, marker, color=color, markersize=5, zorder=3 - trial.pruned)
+        _markers(axes, trials, parameter.values, markersize=5)
+        best, marker = trials.points.index(trials.best), "x" if trials.best.pruned else "o"
+        axes.plot(parameter.values[best], trials.best.best, marker, color=VALIDATION, markersize=5, zorder=4)
         _scale(axes, parameter)
         axes.set_xlabel(parameter.name)
         axes.grid(alpha=0.3)
     for axes in grid[len(trials.parameters) :]:
         axes.set_axis_off()
-    figure.suptitle(TITLES["slices"])
+    figure.suptitle(title("slices", trials))
     return figure
 
 
@@ -91,8 +106,9 @@ def parallel_coordinates(trials: points.Trials) -> Figure:
     """Draw each trial as a line through its parameters to its validation accuracy."""
     heights = np.stack([axis.heights for axis in trials.axes], axis=1)  # (trials, axes)
     figure, axes = blank(1.5 * len(trials.axes) + 1, 5, left=0.3)
-    for height in heights[np.argsort(heights[:, -1])]:  # the best on top
-        axes.plot(range(len(height)), height, color=colormaps["viridis"](height[-1]), alpha=0.8)
+    heights = heights[np.argsort(heights[:, -1])]  # the best on top
+    colors = colormaps["viridis"](heights[:, -1])
+    axes.add_collection(LineCollection([list(enumerate(height)) for height in heights], colors=colors, alpha=0.8))
     for position, axis in enumerate(trials.axes):
         axes.axvline(position, color=GREY, linewidth=0.8)
         for height, offset, value in ((0, -12, min(axis.values)), (1, 4, max(axis.values))):
@@ -100,7 +116,7 @@ def parallel_coordinates(trials: points.Trials) -> Figure:
             axes.annotate(text, (position, height), (0, offset), textcoords="offset points", ha="center")
     names = [axis.name.partition(".")[2] or axis.name for axis in trials.axes]
     axes.set_xticks(range(len(names)), names)
-    axes.set(yticks=[], ylim=(-0.1, 1.1), title=TITLES["parallel_coordinates"])
+    axes.set(yticks=[], ylim=(-0.1, 1.1), title=title("parallel_coordinates", trials))
     return figure
 
 
@@ -121,28 +137,29 @@ def pareto_front(pareto: points.ParetoFront) -> Figure:
         axes.xaxis.set_major_formatter("{x:,.0f}" if name == "parameters" else "{x:g}")
         axes.legend(loc="lower right")
         axes.grid(alpha=0.3)
-    figure.suptitle(TITLES["pareto_front"])
+    figure.suptitle(title("pareto_front", pareto))
     return figure
 
 
-def timeline(times: points.Timeline) -> Figure:
+def timeline(times: Timeline) -> Figure:
     """Draw a bar for each trial: when it ran and on which worker. Dashed lines mark times without trials, left out."""
     workers = sorted({stretch.worker for stretch in times.stretches})
     height = 0.5 * len(workers)
     figure, axes = blank(9, height + 1.6, left=min(3.0, 0.4 + 0.08 * max(map(len, workers))), bottom=0.9)
+    edge = 0.5 if len(times.stretches) <= MARKED else 0
     for name, color, rows in by_state(times.stretches):
         bars = [times.stretches[row] for row in rows]
         places = [workers.index(bar.worker) for bar in bars]
         lengths, starts = [bar.length for bar in bars], [bar.start for bar in bars]
-        axes.barh(places, lengths, 0.7, starts, color=color, edgecolor="white", linewidth=0.5, label=name)
-    for bar in times.stretches if len(times.stretches) <= NUMBERED else ():
+        axes.barh(places, lengths, 0.7, starts, color=color, edgecolor="white", linewidth=edge, label=name)
+    for bar in times.stretches if len(times.stretches) <= MARKED else ():
         middle = bar.start + bar.length / 2
         axes.text(middle, workers.index(bar.worker), str(bar.number), ha="center", va="center", fontsize=7)
     for cut in times.cuts:
         axes.axvline(cut, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(workers)), workers)
     axes.set_xlim(left=0)
-    axes.set(ylim=(len(workers) - 0.4, -0.6), xlabel=times.label, title=TITLES["timeline"])
+    axes.set(ylim=(len(workers) - 0.4, -0.6), xlabel=times.label, title=title("timeline", times))
     axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.4 / (height + 0.3)), ncols=3, frameon=False)
     return figure
 
@@ -152,5 +169,5 @@ def importances(shares: Mapping[str, float]) -> Figure:
     figure, axes = blank(7, 0.45 * len(shares) + 1, left=1.9)
     names = list(shares)[::-1]
     axes.bar_label(axes.barh(names, [shares[name] for name in names], color=TRAIN), fmt="%.2f", padding=3)
-    axes.set(xlim=(0, 1.1), title=TITLES["importances"])
+    axes.set(xlim=(0, 1.1), title=points.TITLES["importances"])
     return figure

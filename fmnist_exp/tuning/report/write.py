@@ -57,7 +57,7 @@ def write(study: Study, search: SearchConfig, folder: Path, images: int) -> None
         for name, content in contents.items():
             getattr(static, name)(content).savefig(target / f"{name}.png", dpi=canvas.DPI)
     figures = {
-        name: getattr(interactive, name)(content).update_layout(title=points.TITLES[name])
+        name: getattr(interactive, name)(content).update_layout(title=points.title(name, content))
         for name, content in contents.items()
     }
     history = contents.get("history")

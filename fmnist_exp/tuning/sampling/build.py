@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import heapq
-from collections.abc import Sequence
+import itertools
+from collections.abc import Container, Sequence
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
@@ -68,34 +69,78 @@ class BoundedTPESampler(TPESampler):
     trials then.
     """
 
+    def __init__(self, n_startup_trials: int = 10, **options: Any) -> None:
+        super().__init__(n_startup_trials=n_startup_trials, **options)
+        self._best = BestTrials(max(SEEN, n_startup_trials + GOOD))  # or TPE would wait for more for ever
+
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, CategoricalChoiceType]:
         """Return values for the parameters that TPE models jointly."""
-        return super().sample_relative(_bounded(study), trial, search_space)
+        return super().sample_relative(self._bounded(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> CategoricalChoiceType:
         """Return a value for one parameter that is not modelled jointly, as while there are few trials."""
         value: CategoricalChoiceType = super().sample_independent(
-            _bounded(study), trial, param_name, param_distribution
+            self._bounded(study), trial, param_name, param_distribution
         )
         return value
 
+    def _bounded(self, study: Study) -> Study:
+        if len(study.directions) > 1:
+            return study
+        return compat.select_trials(
+            study, lambda trials, states: best_and_newest(trials, study.direction, self._best, states)
+        )
 
-def _bounded(study: Study) -> Study:
-    if len(study.directions) > 1:
-        return study
-    return compat.select_trials(study, functools.partial(best_and_newest, direction=study.direction))
+
+class BestTrials:
+    """Finds the best complete trials of a study that grows, without looking at all of its trials each time."""
+
+    def __init__(self, seen: int = SEEN) -> None:
+        self.seen = seen  # number of trials that the sampler looks at
+        self._best: list[FrozenTrial] = []  # of those up to this number
+        self._number = -1
+
+    def find(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+        """Return the GOOD best of more than `seen` trials in the order of their numbers; the best one comes first."""
+        sign = 1 if direction == StudyDirection.MAXIMIZE else -1
+
+        def best_of(chosen: list[FrozenTrial]) -> list[FrozenTrial]:
+            complete = [*self._best, *(trial for trial in chosen if trial.state == TrialState.COMPLETE)]
+            return heapq.nsmallest(GOOD, complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
+
+        new = list(itertools.takewhile(lambda trial: trial.number > self._number, reversed(trials)))
+        # a trial may still be running while newer ones end, but hardly while `seen` newer ones do
+        running = min((trial.number for trial in new if not trial.state.is_finished()), default=trials[-1].number)
+        number = min(trials[-self.seen].number, running - 1)
+        best = best_of(new)
+        self._best = best_of([trial for trial in new if trial.number <= number])
+        self._number = max(number, self._number)
+        return best
 
 
-def best_and_newest(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Return the best and the newest trials, SEEN in total, in the order of their numbers."""
-    if len(trials) <= SEEN:
-        return list(trials)
-    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    best = heapq.nsmallest(GOOD, complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
-    chosen = {trial.number: trial for trial in [*best, *trials[len(best) - SEEN :]]}
+def best_and_newest(
+    trials: Sequence[FrozenTrial],
+    direction: StudyDirection,
+    known: BestTrials | None = None,
+    states: Container[TrialState] | None = None,
+) -> list[FrozenTrial]:
+    """Return the best and the newest trials, SEEN in total, in the order of their numbers.
+
+    Args:
+        trials: all trials, in the order of their numbers.
+        direction: whether their values are maximised.
+        known: the best trials of an earlier call, which this one updates.
+        states: the states of the newest trials; None stands for any.
+    """
+    fitting = (trial for trial in reversed(trials) if states is None or trial.state in states)
+    known = known or BestTrials()
+    newest = list(itertools.islice(fitting, known.seen + 1))
+    if len(newest) <= known.seen:
+        return newest[::-1]
+    best = known.find(trials, direction)
+    chosen = {trial.number: trial for trial in [*best, *newest[: known.seen - len(best)]]}
     return [chosen[number] for number in sorted(chosen)]

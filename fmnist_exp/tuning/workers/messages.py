@@ -1,7 +1,7 @@
 """The messages of an execution of a trial to its driver, and the driver's answers.
 
 A trial may run more than once, since Dask starts it again elsewhere when its worker dies. Each execution has an id of
-its own, by which the driver tells them apart.
+its own, by which the driver tells them apart, and continues the trial's one run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from fmnist_exp.tracking.spool.folder import RunHead
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Unreachable:
+    """The execution ended because a server did not answer, which says nothing about the trial's setting."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Unfit:
     """The worker cannot run trials of this search."""
 
@@ -91,7 +100,7 @@ class Broken:
     reason: str
 
 
-Message = Started | Progress | EpochEnd | Finished | Failed | Unfit | Died | Lost | Broken
+Message = Started | Progress | EpochEnd | Finished | Failed | Unreachable | Unfit | Died | Lost | Broken
 
 
 class Verdict(Enum):
@@ -104,9 +113,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Begin:
-    """The execution may begin, and logs to this run."""
+    """The execution may begin, and logs to this run, which an earlier execution may have begun."""
 
-    run_id: str
+    run: RunHead
+    resumed: bool = False
 
 
 Answer = Begin | Verdict

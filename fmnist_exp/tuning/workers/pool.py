@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -65,6 +66,8 @@ class InProcessPool:
         if task is not None:
             with suppress(Abandoned):
                 trial.run_here(task, DirectChannel(task.number, handle), self._data)
+        else:
+            time.sleep(seconds)
 
     def drop(self, number: int) -> None:
         """Do nothing: the task has ended."""

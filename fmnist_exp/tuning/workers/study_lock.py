@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
-import platform
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import optuna
 import sqlalchemy as sa
 
+from fmnist_exp.backend import processes
+from fmnist_exp.backend.processes import Process
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import first_use, store
 from fmnist_exp.tracking.redact import first_line, remember, without_secrets
@@ -43,14 +43,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Holder:
-    """A driver: its process, and the machine on which it runs."""
+class Holder(Process):
+    """The process of a driver, as the lock's row names it."""
 
     token: str
-    host: str
-    machine: str  # a boot and its process namespace: where `pid` has a meaning
-    pid: int
-    born: float  # when the process started, seconds since the epoch: pids are used again
     since: datetime.datetime  # UTC
 
     def is_dead(self, silent: float) -> bool:
@@ -59,15 +55,8 @@ class Holder:
         Args:
             silent: seconds without a sign of life, after which a process on another machine counts as dead.
         """
-        if self.machine != _machine():
-            return silent > STALE_SECONDS
-        try:
-            process = psutil.Process(self.pid)
-            if process.status() == psutil.STATUS_ZOMBIE:  # in a container nobody may collect it
-                return True
-            return bool(abs(process.create_time() - self.born) > 1)
-        except psutil.NoSuchProcess:
-            return True
+        gone = self.is_gone()
+        return silent > STALE_SECONDS if gone is None else gone
 
 
 class StudyLock:
@@ -137,14 +126,46 @@ def hold(storage: str, study: str) -> Iterator[StudyLock]:
 
 def abandoned(storage: str) -> list[str]:
     """Return the studies whose drivers died, the newest first, or none if the database does not exist."""
-    with suppress(*DATABASE_ERRORS, RequestError), _engine(storage) as engine:  # `hold` says what is wrong
-        file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
-        if (file and not Path(file).exists()) or not sa.inspect(engine).has_table(TABLE.name):
-            return []
-        with engine.connect() as connection:
-            rows = connection.execute(_with_time().order_by(TABLE.c.since.desc())).all()
-        return [row.study for row in rows if _holder(row).is_dead((row.now - row.beat).total_seconds())]
+    with suppress(RequestError):  # `hold` says what is wrong
+        return [name for name, is_dead in _locked(storage) if is_dead]
     return []
+
+
+def running(storage: str) -> set[str]:
+    """Return the studies that a driver runs, or none if the database does not exist. Raises RequestError."""
+    return {name for name, is_dead in _locked(storage) if not is_dead}
+
+
+def _locked(storage: str) -> list[tuple[str, bool]]:
+    """Return the studies that have a lock, the newest lock first, and whether its holder is dead."""
+    with _engine(storage) as engine:
+        try:
+            if not _has_table(engine, TABLE.name):
+                return []
+            with engine.connect() as connection:
+                rows = connection.execute(_with_time().order_by(TABLE.c.since.desc())).all()
+        except DATABASE_ERRORS as error:
+            raise unusable(storage, error) from error
+    return [(row.study, _holder(row).is_dead((row.now - row.beat).total_seconds())) for row in rows]
+
+
+def names(storage: str) -> list[str]:
+    """Return the names of all studies, or none if the database does not exist, which is not created then.
+
+    Raises:
+        RequestError: the database cannot be used.
+    """
+    try:
+        with _engine(storage) as engine:
+            return sorted(optuna.get_all_study_names(storage)) if _has_table(engine, "studies") else []
+    except DATABASE_ERRORS as error:
+        raise unusable(storage, error) from error
+
+
+def _has_table(engine: sa.Engine, name: str) -> bool:
+    """Return True if the database exists and has this table. A file of SQLite is not created."""
+    file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
+    return not (file and not Path(file).exists()) and sa.inspect(engine).has_table(name)
 
 
 def unusable(storage: str, error: Exception) -> RequestError:
@@ -171,7 +192,7 @@ def _with_time() -> sa.Select[Any]:
 
 
 def _holder(row: Any) -> Holder:
-    return Holder(row.token, row.host, row.machine, row.pid, row.born, row.since)
+    return Holder(row.host, row.machine, row.pid, row.born, row.token, row.since)
 
 
 def _take(engine: sa.Engine, study: str, mine: Holder) -> Holder | None:
@@ -196,14 +217,5 @@ def _take(engine: sa.Engine, study: str, mine: Holder) -> Holder | None:
 
 
 def _this_process() -> Holder:
-    born = psutil.Process().create_time()
     now = datetime.datetime.now(datetime.UTC)
-    return Holder(uuid.uuid4().hex, platform.node(), _machine(), os.getpid(), born, now)
-
-
-def _machine() -> str:
-    """Return a name for this boot of this machine and its process namespace; containers of one host have several."""
-    parts = [platform.node()]
-    with suppress(OSError):  # Linux only
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return " ".join(parts)
+    return Holder(**vars(processes.this()), token=uuid.uuid4().hex, since=now)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from dask.system import cpu_count
 
-from fmnist_exp.backend import setup
+from fmnist_exp.backend import interrupts, setup
 from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
@@ -20,9 +20,10 @@ from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.conditions import code_digest
 from fmnist_exp.export import signing
-from fmnist_exp.tracking import failures, store
+from fmnist_exp.tracking import access, failures, resumption, store, transport
 from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
+from fmnist_exp.tracking.spool.process import sender
 from fmnist_exp.training import precision
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning import objectives
@@ -46,11 +47,12 @@ class Requirements:
     digests: tuple[str, str]  # of the training and the validation images
     code: str  # digest of the package
     signer: str  # public key that the models must be signed with; empty if they need no signature
+    offline: bool  # the tracking store gets everything later
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial as it is sent to a worker. It is safe to run twice: the driver gives each execution a run of its own.
+    """One trial as it is sent to a worker. It is safe to run twice: a later execution continues an earlier one.
 
     Attributes:
         number: number of the trial.
@@ -102,14 +104,22 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
     if not isinstance(answer, messages.Begin):
         return
     try:
-        run = Run(store.client(), answer.run_id)
-        result = task.objective(task.config, data, run, [_Reporter(channel)])
+        run = Run(access.client(), answer.run)
+        try:
+            if answer.resumed:
+                resumption.continue_curves(run)
+            result = task.objective(task.config, data, run, [_Reporter(channel)])
+        finally:
+            run.release()
     except Abandoned:
         raise
     except Exception as error:  # whatever broke this setting, the search continues with the next one
+        interrupts.check()  # a library may have replaced an interrupt by an error of its own
         if failures.debugging():
             log.warning("trial %d failed", task.number, exc_info=error)
-        channel.send(messages.Failed(failures.reason_of(error), is_full_disk(error)))
+        reason = failures.reason_of(error)
+        lost = transport.is_lost(error) and not is_full_disk(error)
+        channel.send(messages.Unreachable(reason) if lost else messages.Failed(reason, is_full_disk(error)))
     else:
         channel.send(messages.Finished(result))
 
@@ -122,7 +132,8 @@ def run_on_worker(task: Task, channel: Channel) -> None:
     try:
         data = _load(task.requirements)
     except (RequestError, WorkError) as error:
-        channel.send(messages.Unfit(f"worker {channel.worker}: {error}"))
+        reason = f"worker {channel.worker}: {error}"
+        channel.send(messages.Unreachable(reason) if transport.is_lost(error) else messages.Unfit(reason))
         return
     is_remote = task.threads is None  # this machine's own workers have the driver's processor
     run_here(task, channel, data, precision.slowness(task.config.training.precision) if is_remote else "")
@@ -132,6 +143,8 @@ def complaint(requirements: Requirements) -> str:
     """Return the reason why trials cannot run on this worker, or an empty text if they can."""
     try:
         _load(requirements)
+        if not requirements.offline:
+            store.connect()
     except Exception as error:  # whatever it is, it would break trials too
         return failures.reason_of(error)
     return ""
@@ -147,12 +160,12 @@ def requirements_of(config: ExperimentConfig, data: FashionMNIST) -> Requirement
     """Return the conditions that a worker must meet for the trials of this search."""
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
     digests = data.train.digest, data.validation.digest
-    return Requirements(store.address(), config.data, seed, digests, code_digest(), signing.signer())
+    return Requirements(store.address(), config.data, seed, digests, code_digest(), signing.signer(), sender().offline)
 
 
 @functools.lru_cache(maxsize=1)  # a worker does this once, for its first trial
 def _load(requirements: Requirements) -> FashionMNIST:
-    """Connect to the tracking store and load the images. Raises RequestError or WorkError."""
+    """Use the driver's tracking store, which need not answer now, and its images. Raises RequestError or WorkError."""
     if requirements.code != code_digest():
         raise RequestError(
             f"another version of fmnist_exp (code {code_digest()}, the driver's is {requirements.code});"
@@ -161,6 +174,7 @@ def _load(requirements: Requirements) -> FashionMNIST:
     if not signing.is_signer(requirements.signer):
         raise RequestError(f"{signing.SIGNING_KEY} does not name the driver's key here, so its models would be refused")
     store.use(requirements.tracking_uri)
+    sender().offline = requirements.offline
     data = dataset.load(requirements.data, requirements.seed)
     if (data.train.digest, data.validation.digest) != requirements.digests:
         raise RequestError(f"the images from {data.source} are not the driver's; is data.source the same everywhere?")

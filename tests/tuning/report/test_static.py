@@ -2,12 +2,15 @@
 
 import itertools
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from support.figures import words
 
 from fmnist_exp.evaluation import intervals
 from fmnist_exp.tuning.report import static
-from fmnist_exp.tuning.report.points import Parameter, ParetoFront, Stretch, Timeline, TrialPoint, Trials
+from fmnist_exp.tuning.report.points import Parameter, ParetoFront, TrialPoint, Trials
+from fmnist_exp.tuning.report.timelines import Stretch, Timeline
 
 RATE = "training.learning_rate"
 
@@ -33,23 +36,36 @@ STUDIES = {
 EVERY = pytest.mark.parametrize("trials", STUDIES.values(), ids=STUDIES)
 
 
+def curves(line: Line2D) -> list[list[tuple[int, float]]]:
+    """Return the curves of a line, which lifts its pen after each of them."""
+    found: list[list[tuple[int, float]]] = [[]]
+    for epoch, accuracy in zip(line.get_xdata(), line.get_ydata(), strict=True):
+        if np.isnan(epoch):
+            found.append([])
+        else:
+            found[-1].append((int(epoch), float(accuracy)))
+    return found[:-1]
+
+
 @EVERY
 def test_learning_curves(trials):
     figure = static.learning_curves(trials)
     best = max(trials.points, key=lambda t: t.best)
     assert f"highest: trial {best.number}, {intervals.text(best.best, 500)}" in words(figure)
-    drawn = [list(line.get_ydata()) for line in figure.axes[0].get_lines()]
-    for each in trials.points:
-        assert list(each.accuracies.values()) in drawn
-    crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
-    assert len(crosses) == sum(each.pruned for each in trials.points)
+    *lines, best_line = [line for line in figure.axes[0].get_lines() if line.get_marker() == "."]
+    drawn = [curve for line in lines for curve in curves(line)]
+    assert sorted(drawn) == sorted(list(each.accuracies.items()) for each in trials.points)
+    assert curves(best_line) == [list(best.accuracies.items())]
+    crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x"]
+    assert sum(len(line.get_xdata()) for line in crosses) == sum(each.pruned for each in trials.points)
 
 
 @EVERY
 def test_history(trials):
     figure = static.history(trials)
     assert "the highest so far" in words(figure)
-    points = {line.get_xdata()[0]: line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata())}
+    markers = [line for line in figure.axes[0].get_lines() if line.get_marker() in ("o", "x")]
+    points = dict(pair for line in markers for pair in zip(*line.get_data(), strict=True))
     assert {t.number: points[t.number] for t in trials.points} == {t.number: t.best for t in trials.points}
     (so_far,) = [line for line in figure.axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
     assert list(so_far.get_ydata()) == list(itertools.accumulate((t.best for t in trials.points), max))
@@ -61,7 +77,8 @@ def test_slices_has_an_axis_per_parameter(trials):
     words(figure)
     scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes if axes.get_xlabel()}
     assert scales == {RATE: "log", "model.dropout": "linear"}
-    assert [len(axes.get_lines()) for axes in figure.axes[:2]] == [len(trials.points)] * 2
+    counts = [sum(len(line.get_xdata()) for line in axes.get_lines()) for axes in figure.axes[:2]]
+    assert counts == [len(trials.points) + 1] * 2  # the best one is drawn again, over the others
 
 
 def test_slices_with_more_parameters_than_columns():
@@ -76,7 +93,8 @@ def test_parallel_coordinates_has_a_line_per_trial(trials):
     rates = trials.parameters[1].values
     assert f"{min(rates):.3g}" in said
     assert f"{max(rates):.3g}" in said
-    assert len([line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 3]) == len(trials.points)
+    (lines,) = figure.axes[0].collections
+    assert [len(segment) for segment in lines.get_segments()] == [3] * len(trials.points)
 
 
 @pytest.mark.parametrize("shares", [{"model.dropout": 1.0}, {"a": 0.7, "b": 0.3, "c": 0.0}])

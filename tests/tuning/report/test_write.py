@@ -15,7 +15,7 @@ from support.browsers import chromium, needs_chromium
 from support.searches import NOON, ended
 
 from fmnist_exp.config.search import SearchConfig
-from fmnist_exp.tuning.report import points
+from fmnist_exp.tuning.report import points, timelines
 from fmnist_exp.tuning.report import write as report
 from fmnist_exp.tuning.sampling import build as samplers
 
@@ -152,7 +152,7 @@ def test_a_png_of_each_figure_and_the_table(written):
 
 
 def test_a_pause_is_left_out_of_the_timeline():
-    times = points.timeline(study_of(("val_accuracy",)).get_trials())
+    times = timelines.prepare(study_of(("val_accuracy",)).get_trials())
     assert [(one.number, one.worker, one.start * 60, one.length * 60) for one in times.stretches[-3:]] == [
         (7, "worker-1", 30, 9),
         (8, "worker-0", 39, 9),
@@ -166,8 +166,8 @@ def test_a_trial_without_a_worker_ran_in_the_driver():
     study = optuna.create_study(direction="maximize")
     study.tell(study.ask(), 0.5)
     study.ask()  # it still runs, and has no place yet
-    assert [one.worker for one in points.timeline(study.get_trials()).stretches] == ["driver"]
-    assert points.timeline([]).stretches == []
+    assert [one.worker for one in timelines.prepare(study.get_trials()).stretches] == ["driver"]
+    assert timelines.prepare([]).stretches == []
 
 
 def test_accuracy_is_one_objective_among_several():

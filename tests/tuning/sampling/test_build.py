@@ -97,6 +97,26 @@ def test_in_a_long_study_the_good_trials_are_the_same(direction):
     assert {trial.number for trial in seen} >= set(range(1000 - build.SEEN + build.GOOD, 1000))
 
 
+def test_more_startup_trials_than_tpe_looks_at_end_as_well():
+    study = long_study(build.SEEN + 100, build.BoundedTPESampler(n_startup_trials=build.SEEN + 50, seed=1))
+    assert np.mean([abs(ask(study) - 0.3) < 0.1 for _ in range(20)]) > 0.7  # a random place would be that near in 20 %
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in order", "one trial ends late"])
+def test_while_a_study_grows_the_best_trials_are_those_of_a_look_at_all(late):
+    study = long_study(700, build.BoundedTPESampler())
+    trials = study.get_trials()
+    trials[450].state = optuna.trial.TrialState.RUNNING if late else trials[450].state
+    known = build.BestTrials()
+    for count in range(build.SEEN + 1, 701, 7):
+        if count > 600:
+            trials[450].state = optuna.trial.TrialState.COMPLETE
+            trials[450].value = 0.5  # better than any other
+        seen = trials[:count]
+        assert build.best_and_newest(seen, study.direction, known) == build.best_and_newest(seen, study.direction)
+    assert build.best_and_newest(trials, study.direction, known)[0].number == 0
+
+
 def test_a_long_study_still_finds_the_place():
     study = long_study(1000, build.BoundedTPESampler(seed=1))
     assert np.mean([abs(ask(study) - 0.3) < 0.1 for _ in range(20)]) > 0.8

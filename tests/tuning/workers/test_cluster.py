@@ -33,11 +33,12 @@ def test_a_killed_workers_trial_runs_again_and_counts_once(found, killer):
     found.check_nothing_is_open()
 
 
-def test_an_execution_that_was_given_up_leaves_no_run(found, killer):
+def test_a_killed_workers_trial_continues_its_run(found, killer):
     everything = found.client.search_runs(["0"], run_view_type=mlflow.entities.ViewType.ALL)
-    deleted = [run for run in everything if run.info.lifecycle_stage == "deleted"]
-    assert [run.data.tags["fmnist.trial"] for run in deleted] == [str(number) for number in killer.retried]
-    assert [run.info.status for run in deleted] == ["KILLED"]
+    assert [run for run in everything if run.info.lifecycle_stage == "deleted"] == []
+    resumed = {run.data.tags["fmnist.trial"]: run.data.tags.get("fmnist.resumptions") for run in found.runs()}
+    assert {number for number, count in resumed.items() if count} == {str(number) for number in killer.retried}
+    assert set(resumed.values()) == {"1", None}
 
 
 def test_each_epoch_is_logged_once_and_reported_once(found):

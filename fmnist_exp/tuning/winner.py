@@ -1,0 +1,54 @@
+"""The winner of a search: the best trial whose model can still be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optuna.trial import FrozenTrial
+
+from fmnist_exp.errors import WorkError, is_full_disk
+from fmnist_exp.registry import private_copy
+from fmnist_exp.tracking import transport
+from fmnist_exp.tracking.names import Tag
+from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.driver import Search
+from fmnist_exp.tuning.record import TrialRecord
+
+
+def choose(search: Search, notify: Callable[[str], None]) -> FrozenTrial:
+    """Return the best trial whose model's files are those that were logged, after verifying them.
+
+    The tag `fmnist.damaged_trials` of the parent run gets the numbers of better trials, whose files are damaged.
+
+    Args:
+        search: the search.
+        notify: called with a sentence for each trial that is passed over.
+
+    Raises:
+        WorkError: no trial has a model that can be loaded, or the store or the disk failed while the files were read.
+    """
+    damaged: dict[int, str] = {}
+    for trial in studies.ranked(search.study):
+        reason = _damage(search, TrialRecord.of(trial).model_id)
+        if not reason:
+            if damaged:
+                search.parent.set_tags({Tag.DAMAGED: " ".join(map(str, damaged))})
+            return trial
+        damaged[trial.number] = reason
+        notify(f"the model of trial {trial.number} is passed over, and the next-best trial is taken: {reason}")
+    number, reason = next(iter(damaged.items()))
+    raise WorkError(
+        f"none of the {len(damaged)} trials with a model can be registered, because their files are damaged (trial"
+        f" {number}: {reason}); restore the files in the artifact store, or add trials with a larger --n_trials"
+    )
+
+
+def _damage(search: Search, model_id: str) -> str:
+    """Return why a model cannot be loaded, or an empty text. Raises WorkError if that may be otherwise later."""
+    try:
+        with private_copy.opened(search.parent.client, model_id):
+            return ""
+    except WorkError as error:
+        if transport.is_lost(error) or is_full_disk(error):
+            raise
+        return str(error)
