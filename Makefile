@@ -14,7 +14,7 @@ ENSUREPIP = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null && echo yes)
 PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VENV)/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test attacks audit lint format ui serve results lcbench race bench-train lock
+.PHONY: help tune test faults attacks audit lint format ui serve results lcbench race bench-train lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ tune: $(READY) ## search for the best network and register it (8 to 15 minutes o
 
 test: lint ## run all checks: lint, then the tests
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile
+
+faults: $(READY) ## inject the faults of docs/reliability.md that need minutes
+	$(ACTIVATE) python -m pytest -n 2 --dist worksteal --durations 10 -m slow tests/reliability
 
 attacks: $(READY) ## try every attack of docs/security.md, and print what happened to each
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --quiet tests/security

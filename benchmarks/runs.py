@@ -31,7 +31,8 @@ from fmnist_exp.config.fields import flatten
 from fmnist_exp.experiment import conditions
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.tracking.run import LIBRARIES, param_text
+from fmnist_exp.tracking.run import LIBRARIES
+from fmnist_exp.tracking.writing import param_text
 
 # the parts of fmnist_exp that determine the weights of a network and its accuracy
 DETERMINING = (

@@ -7,7 +7,7 @@ import optuna
 
 from benchmarks.lcbench.ledger import Problem
 from benchmarks.lcbench.surrogate import EPOCHS, SPACE
-from benchmarks.lcbench.virtual import CARRIERS, VirtualPool, untracked_run
+from benchmarks.lcbench.virtual import CARRIERS, VirtualPool, untracked
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
@@ -31,8 +31,9 @@ def run(problem: Problem, fields: dict[str, str], workers: int = 1) -> None:
     pool = VirtualPool(problem.curve, problem.ledger, workers)
     # half an epoch before the end, so that the driver stops what runs when the last epoch of the budget has ended
     deadline = problem.ledger.budget // workers - 0.5
-    search = Search(SearchSpace(config), no_images(), study, untracked_run(), deadline, clock=pool.clock)
-    Driver(search, pool, trial.train, SearchCallback(), None).work()
+    with untracked() as parent:
+        search = Search(SearchSpace(config), no_images(), study, parent, deadline, clock=pool.clock)
+        Driver(search, pool, trial.train, SearchCallback(), None).work()
 
 
 def experiment(problem: Problem, fields: dict[str, str]) -> ExperimentConfig:

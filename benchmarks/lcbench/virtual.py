@@ -1,16 +1,20 @@
-"""Stand-ins for the places where trials run and are tracked: workers in virtual time, and a client without a store."""
+"""Stand-ins for the places where trials run and are tracked: workers in virtual time, and runs without a store."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from types import SimpleNamespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from mlflow import MlflowClient
 
 from benchmarks.lcbench.ledger import Array, Curve, Ledger
+from fmnist_exp.tracking import run, writing
 from fmnist_exp.tracking.run import Run
+from fmnist_exp.tracking.spool.folder import RunHead
 from fmnist_exp.tuning.workers.messages import (
     Begin,
     Envelope,
@@ -102,29 +106,42 @@ def settings_of(task: Task) -> dict[str, float]:
     return {name: float(sections[section][field]) for name, (section, field) in paths.items()}
 
 
-class NoTracking:
-    """The part of MLflow's client that the driver uses; it stores nothing."""
+class NoSpool:
+    """The part of a run's spool that the driver's runs use; it keeps nothing."""
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
+    id = "untracked"
 
-    def create_run(self, experiment_id: str, **options: object) -> SimpleNamespace:
-        """Return a run that exists nowhere."""
-        return self.get_run(str(next(self._numbers)))
+    def append(self, kind: str, body: Mapping[str, object], files: Path | None = None) -> int:
+        """Drop the record."""
+        return 0
 
-    def get_run(self, run_id: str) -> SimpleNamespace:
-        """Return a run without content."""
-        return SimpleNamespace(
-            info=SimpleNamespace(run_id=run_id, experiment_id="0"), data=SimpleNamespace(tags={}, params={}, metrics={})
-        )
+    def wait(self, number: int) -> bool:
+        """Return True."""
+        return True
 
-    def log_batch(self, run_id: str, **entries: object) -> None:
-        """Drop the entries."""
-
-    def set_terminated(self, run_id: str, status: str) -> None:
+    def close(self) -> None:
         """Do nothing."""
 
 
-def untracked_run() -> Run:
-    """Return a parent run that is stored nowhere."""
-    return Run(cast("MlflowClient", NoTracking()), "parent")
+class NoSender:
+    """The part of a sender that runs use; it sends nothing."""
+
+    offline = True
+
+    def open(self, client: MlflowClient, head: RunHead) -> NoSpool:
+        """Return a spool that keeps nothing."""
+        return NoSpool()
+
+
+@contextmanager
+def untracked() -> Iterator[Run]:
+    """Yield a parent run that is stored nowhere, like all runs that this process starts in the block."""
+    places = run, writing
+    real = [place.sender for place in places]
+    try:
+        for place in places:
+            place.sender = cast("Any", NoSender)
+        yield Run(cast("MlflowClient", None), RunHead(NoSpool.id, "0", "tune", "", ""))
+    finally:
+        for place, found in zip(places, real, strict=True):
+            place.sender = found

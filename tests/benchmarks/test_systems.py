@@ -12,7 +12,7 @@ from fmnist_exp import models
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.tracking.run import param_text
+from fmnist_exp.tracking.writing import param_text
 
 CONDITIONS = {str(tag): f"this {tag}" for tag in EQUAL}
 
