@@ -23,7 +23,7 @@ tune: $(READY) ## search for the best network and register it (8 to 15 minutes o
 	$(ACTIVATE) mlflow run . -e tune --env-manager local
 
 test: lint ## run all checks: lint, then the tests
-	$(ACTIVATE) python -m pytest -n 2 --dist loadfile
+	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 faults: $(READY) ## inject the faults of docs/reliability.md that need minutes
 	$(ACTIVATE) python -m pytest -n 2 --dist worksteal --durations 10 -m slow tests/reliability

@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import logging
 import os
 import shutil
 import signal
 import sqlite3
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +37,25 @@ def no_settings_of_the_user() -> Iterator[None]:
             if name.startswith(("MLFLOW_", "FMNIST_EXP_")) and name != "FMNIST_EXP_CACHE":
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def reports() -> Callable[[], None]:
+    """Return a function that gives the reports of errors back to pytest."""
+    factory, hooks = logging.getLogRecordFactory(), (sys.excepthook, sys.unraisablehook, threading.excepthook)
+
+    def give_back() -> None:
+        logging.setLogRecordFactory(factory)
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+
+    return give_back
+
+
+@pytest.fixture(autouse=True)
+def reported_by_pytest(reports) -> Iterator[None]:
+    """Undo what `failures.install` changes in this process, for example by a Dask worker that runs inside it."""
+    yield
+    reports()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -73,7 +73,7 @@ def repeat() -> None:
 
     def again() -> None:
         global _grace
-        if _pending:
+        if _pending and signal.getsignal(signal.SIGTERM) is interrupt:  # by default it would kill this process
             _grace = 0.0
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # which also ends its waiting
 

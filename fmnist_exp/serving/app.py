@@ -155,7 +155,7 @@ class Application:
         except RefusedError:
             raise
         except Exception as error:  # no bug of ours may show a client more than one sentence
-            log.exception("a request failed")
+            log.exception("a request failed: %s: %s", type(error).__name__, error)
             raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.") from error
 
 

@@ -16,7 +16,8 @@ from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 DEBUG = "FMNIST_EXP_DEBUG"  # environment variable: show the traceback of every error
-TORN = "malformed", "file is not a database", "disk I/O error"  # how SQLite says that a file is damaged
+# how SQLite says that a file is damaged; one that was emptied has no tables
+TORN = "malformed", "file is not a database", "disk I/O error", "no such table"
 LONGEST = 400  # characters of a library's message, which may quote a whole page
 
 _DATABASE = "a database failed: {reason}; check that it runs and that its address is right, then run the command again"

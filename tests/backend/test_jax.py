@@ -119,7 +119,7 @@ def test_its_run_is_whole(printed):
     run = store.connect().get_run(printed["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test_accuracy"] == printed["scored"][1]
-    assert run.outputs.model_outputs[0].model_id == printed["model_id"]
+    assert printed["model_id"] in {output.model_id for output in run.outputs.model_outputs}  # beside the checkpoints
 
 
 def test_its_model_answers_the_same_everywhere(printed, small):

@@ -179,7 +179,7 @@ def test_a_run_whose_first_record_is_lost_is_created_from_the_head(client, offli
     spool.append("batch", {"tags": {"kept": "yes"}})
     for name in folders.RECORDS:
         lines = (spool.path / name).read_bytes().splitlines(keepends=True)
-        (spool.path / name).write_bytes(lines[0] + b"0" + lines[1][1:] + lines[2])
+        (spool.path / name).write_bytes(lines[0] + b"?" + lines[1][1:] + lines[2])
     spool.close()
     sender().offline = False
     assert sync.adopt(client).left == {}
