@@ -94,15 +94,16 @@ class Folder:
 
     def begin(self) -> None:
         """Write the head of a new folder. Raises OSError."""
-        self._log = Log(*(self.path / name for name in RECORDS))
         described = {**asdict(self.head), "params": sorted(self.head.params)}
         described |= {"address": self.address, "first": self._first}
         self.append(Record(0, HEAD, now(), described))
 
     def append(self, record: Record) -> None:
         """Write a record. Raises OSError."""
-        if self._log is None:
+        if not self._lock.is_locked:
             raise OSError(f"{self.path} is closed")
+        if self._log is None:
+            self._log = Log(*(self.path / name for name in RECORDS))
         self._log.append(record)
 
     def keep(self, number: int, files: Path) -> dict[str, str]:
@@ -138,18 +139,16 @@ class Folder:
         missing = sorted(set(range(self._first, max([0, *found, *settled]) + 1)) - found.keys() - settled.keys())
         return list(found.values()), settled, missing
 
-    def close(self) -> None:
-        """Close the files for records: nothing more is written."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+    def rest(self) -> None:
+        """Close the files until something is written again: thousands of runs may wait for a store that is away."""
+        for opened in (self._log, self._sent):
+            if opened is not None:
+                opened.close()
+        self._log = self._sent = None
 
     def release(self) -> None:
         """Leave the folder to other processes."""
-        self.close()
-        if self._sent is not None:
-            self._sent.close()
-            self._sent = None
+        self.rest()
         self._lock.release()
 
     def delete(self) -> None:

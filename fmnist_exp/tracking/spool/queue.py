@@ -149,6 +149,8 @@ class Spool:
         """Say that an object that may append will not do so again; the folder goes when everything is sent."""
         with self._carrier.changed:
             self.users -= 1
+            if self.users <= 0 and self._folder is not None:
+                self._folder.rest()
         self._carrier.wake(self)
 
     @property

@@ -1,4 +1,4 @@
-"""An MLflow server that goes away and comes back gets everything once, and nobody waits for it meanwhile."""
+"""An MLflow server that goes away and comes back gets everything once, and no fit waits for it meanwhile."""
 
 import contextlib
 import threading
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from support import services
 from support.spools import begin, contents, creation, folder, head, log_everything
@@ -95,6 +96,26 @@ def test_an_outage_costs_no_time_and_loses_nothing(client, server, registered, t
     assert ["does not answer (the connection was refused)" in said[0], "answers again" in said[1], len(said)] == [
         *(True, True, 2)
     ]
+
+
+def test_runs_that_wait_for_the_server_hold_few_files_open(client, server):
+    process = psutil.Process()
+    server.kill()
+    before = process.num_fds()
+    spools = [begin(client) for _ in range(30)]
+    for spool in spools:
+        spool.append("status", {"status": "FINISHED", "end_time": 1})
+        spool.close()
+    assert process.num_fds() < before + 30 + 10  # a lock each, and a few connections that fail
+    again = sender().open(client, spools[0].head)  # as a search does that ranks its trials
+    assert again is spools[0]
+    again.append("batch", {"tags": {"rank": "1"}})
+    again.close()
+    server.start()
+    assert not sender().drain()
+    run = client.get_run(again.id)
+    assert (run.info.status, run.data.tags["rank"]) == ("FINISHED", "1")
+    assert not folders.root().exists()
 
 
 def test_a_deleted_run_ends_its_folder_without_noise(client, caplog):
