@@ -16,6 +16,7 @@ FAULTS = [  # words by which the row of each fault is known
     *(
         "first use",
         "disk is full",
+        "server's database",
         "Weights are cut",
         "checkpoint is cut",
         "studies is damaged",
