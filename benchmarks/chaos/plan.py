@@ -32,7 +32,7 @@ class Rate:
 
 RATES = {
     Kind.WORKER: Rate(48),
-    Kind.DRIVER: Rate(10),
+    Kind.DRIVER: Rate(5),  # between two of them a driver lives long enough to show whether it grows
     Kind.SERVER: Rate(16, 2, 30),
     Kind.DATABASE: Rate(10, 1, 15),
     Kind.SESSIONS: Rate(8),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import psutil
 
 PAUSE_SECONDS = 2.0
-WARM_SECONDS = 120.0  # a command has started, libraries are loaded and caches filled
-LIFE_SECONDS = 360.0  # shorter lives say nothing
+WARM_SECONDS = 240.0  # a command has started, libraries are loaded and caches filled, and trials have begun
+LIFE_SECONDS = 480.0  # shorter lives say nothing
 GROWTH = 1.10  # of memory, from the first quarter of a life after the warm-up to its third
 SLACK_MIB = 40
 MORE_FILES = 12
