@@ -13,7 +13,7 @@ from optuna import Study
 from optuna.trial import TrialState
 
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
-from fmnist_exp.tracking import failures, orphans, ownership
+from fmnist_exp.tracking import failures, orphans, ownership, transport
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.redact import without_secrets
 from fmnist_exp.tracking.run import Run, Status
@@ -61,6 +61,8 @@ def check(study: Study, client: MlflowClient) -> None:
             if stored := ids.resolve(client, run_id):
                 client.get_run(stored)
     except MlflowException as error:
+        if transport.is_lost(error):  # the store has gone away since the command began, and knows nothing of the runs
+            raise
         raise RequestError(
             f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it was made"
             " with, or another study name"
