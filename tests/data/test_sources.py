@@ -17,11 +17,7 @@ from fmnist_exp.config.schema import DataConfig
 from fmnist_exp.data import cache, dataset, formats, sources
 from fmnist_exp.data.formats import Parsed, SourceError
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FMNIST_EXP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
