@@ -1,7 +1,28 @@
-"""Experiments that several test files run, and the artifacts that every run leaves."""
+"""Experiments that several test files run, a short fit, and the artifacts that every run leaves."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from fmnist_exp import models
+from fmnist_exp.backend import seeds
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.training import fit as fitting
+from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.training.fit import Fit
+from fmnist_exp.training.state import State
+
+# two epochs of a small network: 24 steps with the 600 images of the fixture `small`
+TINY = {
+    "model.family": "mlp",
+    "model.widths": [16],
+    "training.epochs": 2,
+    "training.batch_size": 50,
+    "training.learning_rate": 3e-3,
+    "training.precision": "float32",
+    "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
+}
 
 # one epoch of a small network with batch normalization, which may compute in bfloat16
 NORMALIZED = files.override(
@@ -31,3 +52,35 @@ ARTIFACTS = {
     "model/summary.txt",
     "model/diagram.png",
 }
+
+
+def configure(**changes: Any) -> ExperimentConfig:
+    """Return TINY with changes; training__epochs=3 changes training.epochs."""
+    return files.override(
+        ExperimentConfig(), TINY | {name.replace("__", "."): value for name, value in changes.items()}
+    )
+
+
+def fit(
+    config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback] = (), start: State | None = None
+) -> tuple[Any, Fit]:
+    """Fit a new model with the seed of the experiment, from a state if one is given; return the model and the fit."""
+    seeds.prepare(config.seed, config.training.precision)
+    model = models.build(config.model)
+    return model, fitting.fit(model, config, data, callbacks, start)
+
+
+class Collector(FitCallback):
+    """Collect every step and epoch, and stop the fit after epoch `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.steps: list[tuple[int, int, int]] = []
+        self.epochs: list[Epoch] = []
+        self.last = last
+
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        self.steps.append((epoch, step, steps))
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        self.epochs.append(epoch)
+        return epoch.number == self.last

@@ -5,46 +5,19 @@ import math
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.experiments import Collector, configure, fit
 
-from fmnist_exp import models
-from fmnist_exp.backend import inference, seeds
-from fmnist_exp.config import files
-from fmnist_exp.config.schema import ExperimentConfig, TrainingConfig
+from fmnist_exp.backend import inference
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.evaluation import metrics as scoring
-from fmnist_exp.training import fit as fitting
-from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.training.fit import Fit
 
-TINY = {
-    "model.family": "mlp",
-    "model.widths": [16],
-    "training.epochs": 2,
-    "training.batch_size": 50,
-    "training.learning_rate": 3e-3,
-    "training.precision": "float32",
-    "training.steps_per_execution": 1,  # several make a loop, which takes TensorFlow longer to trace than to run
-}
 STEPS = 12  # 600 images, 50 a step
 TIMES = ("epoch_seconds",)
-
-
-def configure(**changes: typing.Any) -> ExperimentConfig:
-    """Return TINY with changes; training__epochs=3 changes training.epochs."""
-    return files.override(
-        ExperimentConfig(), TINY | {name.replace("__", "."): value for name, value in changes.items()}
-    )
-
-
-def fit(config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback] = ()) -> tuple[typing.Any, Fit]:
-    seeds.prepare(config.seed, config.training.precision)
-    model = models.build(config.model)
-    return model, fitting.fit(model, config, data, callbacks)
 
 
 def numbers(result: Fit) -> list[dict[str, float]]:
@@ -56,30 +29,7 @@ def fingerprint(model: typing.Any) -> str:
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
-class Collector(FitCallback):
-    """Collect every step and epoch, and stop the fit after epoch `last`."""
-
-    def __init__(self, last: int | None = None) -> None:
-        self.steps: list[tuple[int, int, int]] = []
-        self.epochs: list[Epoch] = []
-        self.last = last
-
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
-        self.steps.append((epoch, step, steps))
-
-    def on_epoch(self, epoch: Epoch) -> bool:
-        self.epochs.append(epoch)
-        return epoch.number == self.last
-
-
 # learning
-
-
-@pytest.fixture(scope="module")
-def plain(small) -> tuple[typing.Any, Fit, Collector]:
-    """Fit TINY once for all tests that do not change the result."""
-    collector = Collector()
-    return *fit(configure(), small, [collector]), collector
 
 
 def check_learned(small: FashionMNIST, model: typing.Any, result: Fit) -> scoring.Evaluation:
@@ -209,69 +159,6 @@ print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()
     said, _ = other.communicate(timeout=120)
     assert other.returncode == 0
     assert said.split() == [repr(result.best.metrics["train_loss"]), fingerprint(model)]
-
-
-# optimizers and schedules
-
-
-@pytest.mark.parametrize("schedule", typing.get_args(TrainingConfig.model_fields["schedule"].annotation))
-@pytest.mark.parametrize("optimizer", typing.get_args(TrainingConfig.model_fields["optimizer"].annotation))
-def test_every_optimizer_with_every_schedule(small, optimizer, schedule):
-    decay = 0.0 if optimizer == "adam" else 1e-4
-    rate = 0.03 if optimizer in ("sgd", "muon") else 3e-3
-    config = configure(
-        training__optimizer=optimizer,
-        training__schedule=schedule,
-        training__weight_decay=decay,
-        training__learning_rate=rate,
-    )
-    _, result = fit(config, small)
-    assert result.best.metrics["val_accuracy"] > 0.25
-    if schedule != "one_cycle":
-        assert [epoch.metrics["learning_rate"] for epoch in result.epochs] == pytest.approx([rate, rate])
-
-
-def size(model: typing.Any) -> float:
-    return sum(float((weight**2).sum()) for weight in model.get_weights())
-
-
-def test_weight_decay_shrinks_the_weights_of_adamw(small, plain):
-    model, _ = fit(configure(training__optimizer="adamw", training__weight_decay=1), small)
-    assert size(model) < 0.92 * size(plain[0])  # adam is adamw without decay; (1 - 0.003)^24 squared is 0.87
-
-
-def test_weight_decay_shrinks_the_weights_of_sgd(small):
-    config = configure(training__optimizer="sgd", training__weight_decay=1, training__learning_rate=0.05)
-    seeds.prepare(config.seed, "float32")
-    before = size(models.build(config.model))
-    assert size(fit(config, small)[0]) < 0.5 * before
-
-
-def test_one_cycle_climbs_then_falls_to_zero(small):
-    collector = Collector()
-    config = configure(training__schedule="one_cycle", training__epochs=8, training__warmup=0.25)
-    _, result = fit(config, small, [collector])
-    rates = [epoch.metrics["learning_rate"] for epoch in collector.epochs]
-    peak = 3e-3
-    assert rates[0] == pytest.approx(peak / 25 + (peak - peak / 25) / 2, rel=1e-3)  # half of the climb
-    assert rates[1] == pytest.approx(peak, rel=1e-3)
-    assert rates[1:] == sorted(rates[1:], reverse=True)
-    assert rates[4] == pytest.approx(peak / 2, rel=1e-3)  # a cosine, half of the way down
-    assert rates[-1] == pytest.approx(0, abs=peak * 1e-3)
-    assert len(result.epochs) == 8
-
-
-def test_plateau_cuts_the_rate_when_nothing_gets_better(small):
-    # a rate this small changes no prediction, so the validation accuracy stays the same
-    config = configure(
-        training__schedule="plateau",
-        training__epochs=6,
-        training__learning_rate=1e-9,
-        training__plateau_patience=2,
-        training__plateau_factor=0.1,
-    )
-    rates = [epoch.metrics["learning_rate"] for epoch in fit(config, small)[1].epochs]
-    assert rates == pytest.approx([1e-9, 1e-9, 1e-9, 1e-10, 1e-10, 1e-11], rel=1e-3)
 
 
 # the best epoch

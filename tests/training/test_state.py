@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.experiments import fit
 
-from fmnist_exp import models
-from fmnist_exp.backend import seeds
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.training import fit as fitting
 from fmnist_exp.training import state as training_state
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.training.fit import Fit
@@ -85,14 +83,6 @@ class StateWriter(FitCallback):
 
 def configure(changes: dict[str, typing.Any]) -> ExperimentConfig:
     return files.override(ExperimentConfig(), TINY | changes)
-
-
-def fit(
-    config: ExperimentConfig, data: FashionMNIST, callbacks: Sequence[FitCallback], start: State | None = None
-) -> tuple[typing.Any, Fit]:
-    seeds.prepare(config.seed, config.training.precision)
-    model = models.build(config.model)
-    return model, fitting.fit(model, config, data, callbacks, start)
 
 
 def numbers(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
