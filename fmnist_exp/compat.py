@@ -195,11 +195,6 @@ def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def release_semaphores() -> None:
-    """Run the clean-up of `multiprocessing` for the end of a process, which `os._exit` skips."""
-    _find("multiprocessing", "multiprocessing.util", "_run_finalizers")()
-
-
 def http_protocol() -> type[H11Protocol]:
     """Return uvicorn's class of HTTP connections, for use as a base class."""
     found: type[H11Protocol] = _find("uvicorn", "uvicorn.protocols.http.h11_impl", "H11Protocol")

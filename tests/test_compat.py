@@ -201,15 +201,6 @@ def test_dask_workers_are_listed_by_address():
         assert all(worker["host"] for worker in workers.values())
 
 
-def test_release_semaphores_runs_finalizers():
-    import multiprocessing.util
-
-    called = []
-    multiprocessing.util.Finalize(None, lambda: called.append(True), exitpriority=1)
-    compat.release_semaphores()
-    assert called == [True]
-
-
 def test_http_protocol_is_an_asyncio_protocol():
     assert issubclass(compat.http_protocol(), asyncio.Protocol)
 

@@ -22,7 +22,8 @@ from fmnist_exp.tracking import escape, failures, redact
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = {
-    DONE: "The work is done.",
+    DONE: "The work is done. If the tracking store did not take all of it, a line names the spool that keeps the rest"
+    " until `fmnist-exp sync` or the next command.",
     WORK_FAILED: "The work failed. The run is closed as FAILED, and the reason is its tag `fmnist.error`.",
     WRONG_REQUEST: "The request was wrong. Nothing was written.",
     INTERRUPTED: "The command was interrupted. Runs are closed as KILLED, and a search can be resumed.",
@@ -115,7 +116,9 @@ def _send(code: int) -> int:
             sync.adopt(store.client())  # of processes of this command that are gone
         return code
     if waiting := left.on_disk(sender.address):
-        reason = "of --offline" if sender.offline else f"{sender.address} does not answer ({sender.left().reason})"
+        state = "has not taken them yet" if sender.is_up else "does not answer"
+        why = f" ({found.reason})" if found.reason else ""  # there is none before the first attempt
+        reason = "of --offline" if sender.offline else f"{sender.address} {state}{why}"
         folders = "1 folder" if waiting.folders == 1 else f"{waiting.folders} folders"
         send = "send them with: fmnist-exp sync"
         _fail(f"{waiting.records} records wait in {folders} of {waiting.where} because {reason}; {send}", code)

@@ -44,7 +44,7 @@ def load(reference: str, overrides: Mapping[str, object] | None = None) -> Exper
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"experiment {reference!r} cannot be read: {error}") from error
+        raise RequestError(f"experiment {reference!r} cannot be read: {error}; it must be a YAML file") from error
     return parse(text, path.stem, overrides)
 
 

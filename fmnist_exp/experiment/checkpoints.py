@@ -24,7 +24,7 @@ from fmnist_exp.experiment import conditions
 from fmnist_exp.export import packaging, signing
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
-from fmnist_exp.tracking import ownership, redact, store
+from fmnist_exp.tracking import ownership, redact, store, transport
 from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.run import Run, log_start
 from fmnist_exp.tracking.spool import ids
@@ -115,12 +115,16 @@ def find(client: MlflowClient, run_id: str) -> Interrupted:
     try:
         found = client.get_run(run_id)
     except MlflowException as error:
+        if not transport.is_missing(error):
+            raise
         raise RequestError(f"--resume {run_id}: {redact.first_line(error)}") from error
     if reason := _hindrance(found):
         raise RequestError(f"--resume {run_id}: {reason}")
     ownership.check_dead(client, found, f"--resume {run_id}: the run")
     state = newest_state(client, run_id)
     if state is None:
+        if not STATES.isdisjoint(_checkpoint_files(client, run_id)):
+            raise RequestError(f"--resume {run_id}: the checkpoints of the run are damaged; run the experiment again")
         reason = found.data.tags.get(Tag.ERROR, "")
         if "continued by" not in reason:  # so that an earlier release resumed it, in another run
             reason = "it ran without training.checkpoint=true, or was interrupted in its first epoch"

@@ -19,7 +19,7 @@ from fmnist_exp.experiment import conditions, resolve
 from fmnist_exp.experiment.run import run_experiment
 from fmnist_exp.experiment.train import Display
 from fmnist_exp.registry import lineage
-from fmnist_exp.tracking import access, redact, store
+from fmnist_exp.tracking import access, redact, store, transport
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Artifact, Metric, Tag
 from fmnist_exp.training.events import Epoch, FitCallback
@@ -102,6 +102,8 @@ def _find(client: MlflowClient, run_id: str) -> StoredRun:
     try:
         found = client.get_run(run_id)
     except MlflowException as error:
+        if not transport.is_missing(error):
+            raise
         raise RequestError(f"run {run_id}: {redact.first_line(error)}") from error
     reason = ""
     if found.data.tags.get(Tag.KIND) not in ("train", "trial"):

@@ -14,7 +14,7 @@ from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import private_copy, versions
 from fmnist_exp.registry.private_copy import Predictor, PrivateCopy
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import store, transport
 from fmnist_exp.tracking.names import VersionTag
 
 RUNS = "runs:/"
@@ -158,4 +158,6 @@ def _run(client: MlflowClient, run_id: str, owner: str) -> Run:
     try:
         return client.get_run(run_id)
     except MlflowException as error:
+        if not transport.is_missing(error):
+            raise
         raise RequestError(f"{owner}: its run {run_id!r} is not in this tracking store") from error

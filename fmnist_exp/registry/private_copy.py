@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from fmnist_exp.serving import predictor
 
+ADVICE = "put its files back, or name another model"
+
 _inspected: set[str] = set()  # digests of the files that this process has found harmless
 
 
@@ -64,7 +66,7 @@ class PrivateCopy:
         try:
             return Predictor(predictor.load(self.folder / "data", threads), self.name)
         except Exception as error:  # damaged files raise whatever their reader raises
-            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}") from error
+            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}; {ADVICE}") from error
 
     def keras(self) -> keras.Model:
         """Load the Keras model in safe mode. Raises WorkError."""
@@ -73,7 +75,7 @@ class PrivateCopy:
         try:
             return network.load(self.folder / layout.KERAS_MODEL)
         except Exception as error:  # damaged files raise whatever their reader raises
-            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}") from error
+            raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}; {ADVICE}") from error
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ def opened(
         try:
             _copy(client, model_id, folder, voucher)
         except WorkError as error:
-            raise WorkError(f"{name} cannot be loaded: {error}") from error
-        _inspect(folder, name)
+            raise WorkError(f"{name} cannot be loaded: {error}; {ADVICE}") from error
+        try:
+            _inspect(folder, name)
+        except WorkError as error:
+            raise WorkError(f"{error}; {ADVICE}") from error
         yield PrivateCopy(folder, name, model_id)
 
 

@@ -16,6 +16,7 @@ from fmnist_exp.export import checksums, signing
 from fmnist_exp.registry import private_copy
 from fmnist_exp.registry.private_copy import PrivateCopy, Voucher
 from fmnist_exp.registry.rendering import render
+from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.inputs import image_counts
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import without_secrets
@@ -24,7 +25,6 @@ NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
 LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # MLflow's ids of logged models, in any address
 SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")  # of every version that any release has registered
-MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 # how earlier releases described the registered model, and how the descriptions of their versions start
 EARLIER_DESCRIPTION = "Fashion-MNIST: uint8 images (N, 28, 28) to ten classes."
 EARLIER_START = "Model card: "
@@ -97,7 +97,7 @@ def find(client: MlflowClient, reference: str) -> ModelVersion:
             return client.get_model_version(NAME, reference)
         return client.get_model_version_by_alias(NAME, reference)
     except MlflowException as error:
-        if error.error_code not in MISSING:
+        if not transport.is_missing(error):
             raise
         what = f"version {reference}" if reference.isdigit() else f"alias {reference!r}"
         raise RequestError(f"{NAME} has no {what}; {existing(client)}") from error
@@ -122,7 +122,7 @@ def registered_model(client: MlflowClient) -> RegisteredModel | None:
     try:
         return client.get_registered_model(NAME)
     except MlflowException as error:
-        if error.error_code in MISSING:
+        if transport.is_missing(error):
             return None
         raise
 

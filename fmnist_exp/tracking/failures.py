@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from types import TracebackType
+from typing import NamedTuple
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
@@ -16,22 +17,55 @@ from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 DEBUG = "FMNIST_EXP_DEBUG"  # environment variable: show the traceback of every error
-# how SQLite says that a file is damaged; one that was emptied has no tables
-TORN = "malformed", "file is not a database", "disk I/O error", "no such table"
+# where MLflow's messages go on with the first line of a page that is no answer, or with advice that may be wrong
+QUOTED = " Response body: ", " Take a backup of your database"
 LONGEST = 400  # characters of a library's message, which may quote a whole page
 
-_DATABASE = "a database failed: {reason}; check that it runs and that its address is right, then run the command again"
-_NETWORK = "a connection failed: {reason}; check that the server runs and can be reached, then run the command again"
-_MEMORY = "there is not enough memory: {reason}; use fewer --workers or a smaller training.batch_size"
-_WORKERS = "the workers of the search are gone: {reason}; check the Dask scheduler, then run the command again"
-# class → sentence; the first class in an error's method resolution order that stands here decides
-SENTENCES = {
-    "mlflow.exceptions.MlflowException": (
-        "the tracking store failed: {reason}; check MLFLOW_TRACKING_URI and the server, then run the command again"
-    ),
+
+class Explanation(NamedTuple):
+    """What an error means, and what to do about it."""
+
+    meaning: str  # with {reason} for the library's own words
+    advice: str
+
+
+_AGAIN = "then run the command again"
+_DATABASE = Explanation("a database failed: {reason}", f"check that it runs and that its address is right, {_AGAIN}")
+_NETWORK = Explanation("a connection failed: {reason}", f"check that the server runs and can be reached, {_AGAIN}")
+_STORE = Explanation("the tracking store failed: {reason}", f"check MLFLOW_TRACKING_URI and the server, {_AGAIN}")
+_STUDY = Explanation("the study failed: {reason}", "run the command again, or with another --study")
+_FILE = Explanation("a file or a device failed: {reason}", f"check that it exists and may be used, {_AGAIN}")
+_MEMORY = Explanation("there is not enough memory: {reason}", "use fewer --workers or a smaller training.batch_size")
+_FORBIDDEN = Explanation(
+    "the tracking server does not permit this to its user: {reason}", "ask for the permission EDIT"
+)
+_WORKERS = Explanation("the workers of the search are gone: {reason}", f"check the Dask scheduler, {_AGAIN}")
+_TORN = Explanation(
+    "a database is damaged ({reason})", "put a copy of its file back, or move it away to begin with a new one"
+)
+_IN_USE = Explanation("a database is in use ({reason})", f"wait for the process that writes to it, or end it, {_AGAIN}")
+_RELEASE = Explanation(
+    "a database has the tables of another release of its library ({reason})",
+    "install the release that made it or, if that is older, upgrade a copy with `mlflow db upgrade ADDRESS` or"
+    f" `optuna storage upgrade --storage ADDRESS`, {_AGAIN}",
+)
+# words in an error's message → explanation, whatever the class is
+WORDS = {
+    **dict.fromkeys(("malformed", "file is not a database", "disk I/O error", "no such table"), _TORN),
+    "database is locked": _IN_USE,
+    "out-of-date database schema": _RELEASE,  # MLflow, also about a newer one
+    "Can't locate revision": _RELEASE,  # Alembic
+    "no longer compatible with the table schema": _RELEASE,  # Optuna, in a plain RuntimeError
+}
+# class → explanation; the first class in an error's method resolution order that stands here decides
+CLASSES = {
+    "mlflow.exceptions.MlflowException": _STORE,
+    "google.protobuf.json_format.Error": _STORE,  # an answer in JSON that is not MLflow's
     "sqlalchemy.exc.SQLAlchemyError": _DATABASE,
     "optuna.exceptions.StorageInternalError": _DATABASE,
-    "optuna.exceptions.OptunaError": "the study failed: {reason}; run the command again, or with another --study",
+    "optuna.exceptions.OptunaError": Explanation(
+        "the study failed: {reason}", "run the command again, or with another --study"
+    ),
     "alembic.util.exc.CommandError": _DATABASE,
     "sqlite3.Error": _DATABASE,
     "requests.exceptions.RequestException": _NETWORK,
@@ -44,12 +78,12 @@ SENTENCES = {
     "distributed.scheduler.KilledWorker": _WORKERS,
     "builtins.ConnectionError": _NETWORK,
     "builtins.TimeoutError": _NETWORK,
-    "zipfile.BadZipFile": "a file is damaged: {reason}; replace it, then run the command again",
+    "zipfile.BadZipFile": Explanation("a file is damaged: {reason}", f"replace it, {_AGAIN}"),
     "builtins.MemoryError": _MEMORY,
     "tensorflow.python.framework.errors_impl.ResourceExhaustedError": _MEMORY,
-    "builtins.ImportError": "a library is missing: {reason}; install it, then run the command again",
-    "builtins.OSError": (
-        "a file or a device failed: {reason}; check that it exists and may be used, then run the command again"
+    "builtins.ImportError": Explanation("a library is missing: {reason}", f"install it, {_AGAIN}"),
+    "builtins.OSError": Explanation(
+        "a file or a device failed: {reason}", f"check that it exists and may be used, {_AGAIN}"
     ),
 }
 
@@ -58,19 +92,37 @@ def explain(error: BaseException) -> str | None:
     """Return one sentence about an error of a library, with advice, or None for an error that nobody expects."""
     if isinstance(error, RequestError | WorkError):
         return first_line(error)
-    reason = told(error)
-    if len(reason) > LONGEST:
-        reason = f"{reason[:LONGEST]}…"
+    found = _explanation(error)
+    return f"{found.meaning.format(reason=_reason(error))}; {found.advice}" if found else None
+
+
+def advised(error: BaseException) -> str:
+    """Return the reason of a library's error and what to do, for a sentence that says what failed."""
+    found = _explanation(error)
+    return f"{_reason(error)}; {found.advice}" if found else _reason(error)
+
+
+def _explanation(error: BaseException) -> Explanation | None:
     if is_full_disk(error):
-        return f"the disk is full ({reason}); make room, then run the command again"
-    if any(words in reason for words in TORN):
-        return f"a database is damaged ({reason}); put a copy of its file back, or move it away to begin with a new one"
+        return Explanation("the disk is full ({reason})", f"make room, {_AGAIN}")
+    reason = told(error)
+    for words, found in WORDS.items():
+        if words in reason:
+            return found
     if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-        return f"the tracking server does not permit this to its user: {reason}; ask for the permission EDIT"
-    for kind in type(error).__mro__:
-        if sentence := SENTENCES.get(f"{kind.__module__}.{kind.__qualname__}"):
-            return sentence.format(reason=reason.rstrip("."))
-    return None
+        return Explanation(
+            "the tracking server does not permit this to its user: {reason}", "ask for the permission EDIT"
+        )
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((CLASSES[name] for name in names if name in CLASSES), None)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the library says, without the parts that help nobody."""
+    reason = told(error)
+    for rest in QUOTED:
+        reason = reason.partition(rest)[0]
+    return (f"{reason[:LONGEST]}…" if len(reason) > LONGEST else reason).rstrip(".")
 
 
 def told(error: BaseException) -> str:
@@ -101,7 +153,8 @@ def install() -> None:
     records are made.
     """
     logging.setLogRecordFactory(log_record)
-    logging.getLogger("mlflow.store.db.utils").addFilter(_is_not_told_by_us)
+    for name, is_news in FILTERS.items():
+        logging.getLogger(name).addFilter(is_news)
     logging.captureWarnings(True)
     sys.excepthook = _report
     sys.unraisablehook = _report_ignored
@@ -137,9 +190,17 @@ def log_record(*arguments: object, **options: object) -> logging.LogRecord:
     return record
 
 
-def _is_not_told_by_us(record: logging.LogRecord) -> bool:
+def _is_no_sql(record: logging.LogRecord) -> bool:
     """Return False for an error that MLflow logs with its whole SQL statement and then raises: the command tells it."""
     return debugging() or record.levelno < logging.ERROR
+
+
+def _is_no_retry(record: logging.LogRecord) -> bool:
+    """Return False for each of the warnings with which urllib3 repeats a request: the spool tells of an outage once."""
+    return debugging() or not str(record.msg).startswith("Retrying (")
+
+
+FILTERS = {"mlflow.store.db.utils": _is_no_sql, "urllib3.connectionpool": _is_no_retry}  # by the name of the log
 
 
 def _report(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:

@@ -11,14 +11,13 @@ from typing import Any
 import mlflow
 import requests
 import sqlalchemy
-from alembic.util.exc import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from fmnist_exp import compat
 from fmnist_exp.errors import RequestError, is_full_disk
-from fmnist_exp.tracking import first_use, redact
+from fmnist_exp.tracking import failures, first_use, redact
 from fmnist_exp.tracking.redact import first_line, public
 
 TIMEOUT = 5  # seconds for a server or a database to answer; MLflow itself would retry for minutes
@@ -35,17 +34,19 @@ def connect() -> MlflowClient:
         if uri.startswith(("http://", "https://")):
             _check_server(uri)
         elif uri.startswith("sqlite:///"):
-            _check_writable(Path(uri.removeprefix("sqlite:///")))
+            _check_file(uri, Path(uri.removeprefix("sqlite:///")))
         elif uri.startswith(("postgresql", "mysql")):
-            _check_database(uri)
+            _check_database(uri, connect_timeout=TIMEOUT)
         with first_use.alone(uri):
             first_use.create(uri, compat.create_mlflow_tables)
             client = MlflowClient()
             client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+    except RequestError:
+        raise
+    except Exception as error:  # each kind of store has errors of its own, and so has what is none
         if is_full_disk(error):
             raise
-        raise RequestError(f"the tracking store {public(uri)} cannot be used: {first_line(error)}") from error
+        raise RequestError(f"the tracking store {public(uri)} cannot be used: {failures.advised(error)}") from error
     return client
 
 
@@ -170,17 +171,19 @@ def _tls_reason(error: BaseException) -> str:
     return found[1].strip() if found else first_line(error)
 
 
-def _check_writable(database: Path) -> None:
-    """Raise PermissionError if the database or the folder of the artifacts cannot be written."""
+def _check_file(uri: str, database: Path) -> None:
+    """Raise an error unless the file of a database can be opened, and it and the folder of the artifacts be written."""
     for path in (database, database.parent / "mlruns"):
         found = path if path.exists() else database.parent
         if not os.access(found, os.W_OK):
             raise PermissionError(f"{found} cannot be written")
+    if database.exists():
+        _check_database(uri, timeout=TIMEOUT)  # MLflow would try to open it for minutes
 
 
-def _check_database(uri: str) -> None:
+def _check_database(uri: str, **options: int) -> None:
     """Raise SQLAlchemyError unless the database answers."""
-    found = engine(uri, connect_args={"connect_timeout": TIMEOUT})
+    found = engine(uri, connect_args=options)
     try:
         found.connect().close()
     finally:

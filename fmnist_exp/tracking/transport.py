@@ -9,6 +9,8 @@ from mlflow.exceptions import MlflowException
 PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # beside all of 500 and above
 PASSING_CODES = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 
+MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}  # codes for an id that does not exist
+
 SEVERAL = "The following failures occurred"  # MLflow's list of the files that were not carried, in words
 CLIENT_ERROR = " Client Error: "  # in the text of an answer with a status from 400 to 499
 
@@ -33,3 +35,8 @@ def is_lost(error: BaseException | None) -> bool:
         # MLflow raises its errors of transport while it handles those of requests, and does not name them as the cause
         error = error.__cause__ or (error.__context__ if isinstance(error, MlflowException) else None)
     return False
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Return True if the store says that what was asked for does not exist, and False for all other trouble."""
+    return error.error_code in MISSING

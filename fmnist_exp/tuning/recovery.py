@@ -61,7 +61,7 @@ def check(study: Study, client: MlflowClient) -> None:
             if stored := ids.resolve(client, run_id):
                 client.get_run(stored)
     except MlflowException as error:
-        if transport.is_lost(error):  # the store has gone away since the command began, and knows nothing of the runs
+        if not transport.is_missing(error):  # the store cannot be asked, and may well have the runs
             raise
         raise RequestError(
             f"the runs of study {study.study_name!r} are not in this tracking store; use the store that it was made"

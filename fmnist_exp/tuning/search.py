@@ -81,6 +81,7 @@ def run(request: SearchRequest) -> SearchResult:
     with recovery.explaining_full_disk(name), ExitStack() as stack:
         workers, lock = _acquire(request, config, data, name, stack)
         study = studies.open_study(config, name, request.storage)
+        request.callback.on_study(study.study_name)
         if not request.offline:
             recovery.check(study, client)
         _announce(request, study, workers.size)
@@ -125,7 +126,6 @@ def _acquire(
 
 def _announce(request: SearchRequest, study: Study, workers: int) -> None:
     search, callback = SearchSpace(request.config).search, request.callback
-    callback.on_study(study.study_name)
     callback.on_notice(f"study {study.study_name}: {search.n_trials} trials, at most {search.timeout:g} minutes")
     if taken := study.user_attrs.get(warm_start.TAKEN):
         callback.on_notice(f"warm start: {taken} of study {search.warm_start} come first")

@@ -7,7 +7,6 @@ from contextlib import nullcontext, suppress
 
 import optuna
 from optuna import Study, Trial
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -55,7 +54,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str | BaseStorage) 
             used = database.patient(storage) if isinstance(storage, str) else storage
             directions = samplers.directions(space.search)
             study = optuna.create_study(storage=used, study_name=name, directions=directions, load_if_exists=True)
-    except (StorageInternalError, *study_lock.DATABASE_ERRORS) as error:
+    except study_lock.STUDY_ERRORS as error:
         raise study_lock.unusable(str(storage), error) from error
     _claim(study, space, earlier)
     samplers.configure(study, config)
@@ -65,7 +64,7 @@ def open_study(config: ExperimentConfig, name: str, storage: str | BaseStorage) 
 def left_by_a_kill(config: ExperimentConfig, storage: str) -> str | None:
     """Return the newest study of the same search whose driver was killed, or None."""
     for name in study_lock.abandoned(storage):
-        with suppress(KeyError, RequestError):  # killed before the study was made; or made by another version
+        with suppress(KeyError, RequestError, RuntimeError):  # killed before it was made; or of another release
             study = optuna.load_study(study_name=name, storage=storage)
             theirs = record.experiment_of(study)
             if theirs is not None and not _differences(study, theirs, config):

@@ -1,6 +1,7 @@
 """The command line imports nothing heavy to answer, and refuses in one sentence with the documented exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,14 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(tmp_path):
     assert answer.returncode == 2
     assert "cannot be used" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("ctrl_c_heeded")
+def test_a_signal_during_the_imports_is_one_word_and_exit_code_130(tmp_path, number):
+    (tmp_path / "click.py").write_text(f"import os; os.kill(os.getpid(), {int(number)})")  # the first that is imported
+    answer = fmnist_exp("clean", cwd=tmp_path, env=environment())
+    assert (answer.returncode, answer.stdout, answer.stderr) == (130, "", "fmnist-exp: interrupted\n")
 
 
 def test_fields_are_read_in_both_spellings():

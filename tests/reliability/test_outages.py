@@ -152,6 +152,7 @@ def test_a_server_that_stays_away_leaves_the_spool_for_sync(line: Line, commands
     done = commands.run(name, "--experiment", str(tiny), *options, folder=tmp_path, **variables)
     assert done.code == 0, done.printed
     assert "Traceback" not in done.printed
+    assert "Retrying" not in done.printed
     assert "fmnist-exp sync" in done.printed
     assert list(Path("spool").iterdir())
     line.clear()

@@ -29,6 +29,8 @@ SECRET = "Hunter2/canary"
         (sqlalchemy.exc.OperationalError("SELECT 1", {}, OSError("gone")), ["database", "gone"]),
         (optuna.exceptions.StorageInternalError("An exception"), ["database"]),
         (alembic.util.exc.CommandError("Can't locate revision"), ["database", "revision"]),
+        (RuntimeError("optuna 5 is no longer compatible with the table schema"), ["another release", "upgrade"]),
+        (sqlalchemy.exc.OperationalError("SELECT 1", {}, OSError("database is locked")), ["in use", "wait"]),
         (requests.ConnectionError("refused"), ["connection", "refused"]),
         (urllib3.exceptions.ProtocolError("cut"), ["connection", "cut"]),
         (ConnectionResetError("reset"), ["connection", "reset"]),
@@ -89,6 +91,7 @@ try:
 except ValueError:
     theirs.exception("log 4", stack_info=True)
 warnings.warn("warning " + secret)
+logging.getLogger("urllib3.connectionpool").warning("Retrying (%r) after connection broken by %r: %s", 5, secret, "/x")
 thread = threading.Thread(target=int, args=["thread " + secret])
 thread.start(); thread.join()
 class Bad:
@@ -104,6 +107,7 @@ def test_what_python_reports_has_no_secret():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert SECRET not in done.stderr
+    assert "Retrying" not in done.stderr
     for words in ("log 1 *** 5", "log 2 nothing 5", "log 3 %d", "log 4", "warning ***", "thread ***", "deleted ***"):
         assert words in done.stderr, words
     assert done.stderr.strip().endswith("RuntimeError: main ***")

@@ -57,10 +57,7 @@ class Sender:
         return self._contact.is_up
 
     def here(self) -> "Sender":
-        """Return the sender of a fork of the process that has this one. It sends nothing.
-
-        What the store's libraries share with the parent process, such as connections, does not survive a fork.
-        """
+        """Return the sender of a fork, which sends nothing: connections to the store do not survive a fork."""
         found = self._here(self.uri)
         found.offline = True
         return found
@@ -118,7 +115,8 @@ class Sender:
             waiting = [spool for spool in self._spools if spool.pending]
             counts = len(waiting), sum(len(spool.pending) for spool in waiting), sum(spool.size() for spool in waiting)
             unsaved = sum(spool.unsaved for spool in waiting)
-            return Left(*counts, unsaved, self.refused, self._contact.reason)
+            reasons = (spool.reason for spool in waiting if spool.reason)  # those of uploads are told nowhere else
+            return Left(*counts, unsaved, self.refused, next(reasons, self._contact.reason))
 
     def wake(self, spool: Spool | None = None) -> None:
         """Send what is waiting, for example in `spool`, unless this process is offline."""

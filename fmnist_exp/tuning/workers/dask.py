@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -13,7 +14,6 @@ from contextlib import contextmanager, suppress
 import dask
 from distributed import Client, LocalCluster, Worker
 
-from fmnist_exp import compat
 from fmnist_exp.backend import loading
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import failures
@@ -23,7 +23,7 @@ from fmnist_exp.tuning.workers.jobs import Cluster
 WORKERS_SECONDS = 30  # a scheduler may be there before its workers
 SETTLE_SECONDS = 2  # without a new worker: all are there
 STARTS = 3  # attempts to start local workers
-LEAVE_SECONDS = 2  # for a worker to release its semaphores
+LEAVE_SECONDS = 2  # for a worker to end
 
 
 @contextmanager
@@ -130,13 +130,23 @@ def dask_setup(worker: Worker) -> None:
     signal.signal(signal.SIGTERM, _leave)
     failures.install()
     loading.load_keras()
+    forget_names()
     logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)
 
 
+def forget_names() -> None:
+    """Let the semaphores of this worker have no names, so that nothing is left of them if it is killed.
+
+    Keras makes one for its first fit, in the way in which this process was started: by `spawn`, where semaphores have
+    names. If they are not deleted, the driver's Python ends with a warning of leaked semaphores.
+    """
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
+
+
 def _leave(*_signal: object) -> None:
-    """End this process at once, after releasing Keras' semaphore, which Python would otherwise report as leaked."""
-    compat.release_semaphores()
+    """End this process at once."""
     os._exit(0)
 
 

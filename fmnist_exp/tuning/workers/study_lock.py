@@ -14,16 +14,19 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
 
 from fmnist_exp.backend import processes
 from fmnist_exp.backend.processes import Process
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tracking import first_use, store
-from fmnist_exp.tracking.redact import first_line, remember, without_secrets
+from fmnist_exp.tracking import failures, first_use, store
+from fmnist_exp.tracking.redact import remember, without_secrets
 
 BEAT_SECONDS = 5
 STALE_SECONDS = 30  # without a sign of life, a driver on another machine is dead
 DATABASE_ERRORS = (sa.exc.SQLAlchemyError, OSError, ImportError)  # the last is for a driver that is not installed
+
+STUDY_ERRORS = (*DATABASE_ERRORS, StorageInternalError, RuntimeError)  # the last is for tables of another Optuna
 
 # Its name and columns never change: drivers of older versions may hold a study.
 TABLE = sa.Table(
@@ -158,7 +161,7 @@ def names(storage: str) -> list[str]:
     try:
         with _engine(storage) as engine:
             return sorted(optuna.get_all_study_names(storage)) if _has_table(engine, "studies") else []
-    except DATABASE_ERRORS as error:
+    except STUDY_ERRORS as error:
         raise unusable(storage, error) from error
 
 
@@ -170,7 +173,7 @@ def _has_table(engine: sa.Engine, name: str) -> bool:
 
 def unusable(storage: str, error: Exception) -> RequestError:
     """Return the error that says why a database of studies cannot be used."""
-    return RequestError(f"the study database {without_secrets(storage)} cannot be used: {first_line(error)}")
+    return RequestError(f"the study database {without_secrets(storage)} cannot be used: {failures.advised(error)}")
 
 
 @contextmanager
