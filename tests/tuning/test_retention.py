@@ -121,7 +121,7 @@ def test_the_best_stay(three):
     gone = study.get_trials()[0].user_attrs["model_id"]
     assert client.get_logged_model(gone).tags[LoggedModelTag.WEIGHTS] == "deleted: search.keep=2"
     with (
-        pytest.raises(WorkError, match=r"^models:/m-\w+ cannot be loaded: its weights were deleted: search\.keep=2; put "),
+        pytest.raises(WorkError, match=r"^models:/m-\w+ cannot be loaded: its weights were deleted: search\.keep=2; "),
         private_copy.opened(client, gone),
     ):
         pass
