@@ -17,7 +17,7 @@ import click
 
 from fmnist_exp.backend import interrupts
 from fmnist_exp.cli import clean, serve, sync, train, tune, versions
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, is_full_disk
 from fmnist_exp.tracking import escape, failures, redact
 
 DONE, WORK_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -98,7 +98,8 @@ def _run(words: list[str]) -> int:
         if interrupts.pending():  # a library has replaced the interrupt by an error of its own
             return _fail("interrupted", INTERRUPTED)
         sentence = failures.explain(error) or _unexpected(error)
-        return _fail(sentence, WRONG_REQUEST if isinstance(error, RequestError) else WORK_FAILED)
+        is_request = isinstance(error, RequestError) and not is_full_disk(error)
+        return _fail(sentence, WRONG_REQUEST if is_request else WORK_FAILED)
 
 
 def _send(code: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from fmnist_exp.errors import WorkError
+from fmnist_exp.errors import WorkError, is_full_disk
 from fmnist_exp.export import checksums, inspection, layout, signing
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking.names import LoggedModelTag
@@ -66,6 +66,8 @@ class PrivateCopy:
         try:
             return Predictor(predictor.load(self.folder / "data", threads), self.name)
         except Exception as error:  # damaged files raise whatever their reader raises
+            if is_full_disk(error):  # which says nothing about the model
+                raise
             raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}; {ADVICE}") from error
 
     def keras(self) -> keras.Model:
@@ -75,6 +77,8 @@ class PrivateCopy:
         try:
             return network.load(self.folder / layout.KERAS_MODEL)
         except Exception as error:  # damaged files raise whatever their reader raises
+            if is_full_disk(error):  # which says nothing about the model
+                raise
             raise WorkError(f"{self.name} cannot be loaded: {first_line(error)}; {ADVICE}") from error
 
 
@@ -102,6 +106,7 @@ def opened(
     Raises:
         WorkError: the files cannot be downloaded, were changed, are not signed by a trusted key if there are trusted
             keys, or are not what this package writes.
+        OSError: the disk is full.
     """
     name = name or f"models:/{model_id}"
     with tempfile.TemporaryDirectory(prefix="fmnist-exp-model-") as temporary:
@@ -143,9 +148,12 @@ def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | 
 def _copy_unsent(model_id: str, folder: Path) -> bool:
     """Copy the files of a model that this machine has not sent to the store yet; False if there is none."""
     files = spool.model_files(model_id)
-    with suppress(OSError):  # it is being sent at this moment
+    try:
         return files is not None and shutil.copytree(files, folder, dirs_exist_ok=True) == folder
-    return False
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        return False  # it is being sent at this moment
 
 
 def _inspect(folder: Path, name: str) -> None:

@@ -19,6 +19,7 @@ from fmnist_exp.tracking.redact import first_line, without_secrets
 DEBUG = "FMNIST_EXP_DEBUG"  # environment variable: show the traceback of every error
 # where MLflow's messages go on with the first line of a page that is no answer, or with advice that may be wrong
 QUOTED = " Response body: ", " Take a backup of your database"
+ROOM = "make room"  # the advice about a full disk
 LONGEST = 400  # characters of a library's message, which may quote a whole page
 
 
@@ -89,8 +90,8 @@ CLASSES = {
 
 
 def explain(error: BaseException) -> str | None:
-    """Return one sentence about an error of a library, with advice, or None for an error that nobody expects."""
-    if isinstance(error, RequestError | WorkError):
+    """Return one sentence about an error, with advice, or None for an error that nobody expects."""
+    if isinstance(error, RequestError | WorkError) and (ROOM in first_line(error) or not is_full_disk(error)):
         return first_line(error)
     found = _explanation(error)
     return f"{found.meaning.format(reason=_reason(error))}; {found.advice}" if found else None
@@ -104,7 +105,7 @@ def advised(error: BaseException) -> str:
 
 def _explanation(error: BaseException) -> Explanation | None:
     if is_full_disk(error):
-        return Explanation("the disk is full ({reason})", f"make room, {_AGAIN}")
+        return Explanation("the disk is full ({reason})", f"{ROOM}, {_AGAIN}")
     reason = told(error)
     for words, found in WORDS.items():
         if words in reason:

@@ -1,5 +1,7 @@
 """Log a model, copy the files of a logged model into a private folder, and delete them."""
 
+import errno
+import os
 import shutil
 import stat
 import tempfile
@@ -13,7 +15,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.models import Model
 
 from fmnist_exp import compat
-from fmnist_exp.errors import WorkError
+from fmnist_exp.errors import WorkError, is_full_disk
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import LoggedModelTag, ModelName
@@ -75,7 +77,8 @@ def copy_files(client: MlflowClient, model: LoggedModel, folder: Path, expected:
 
     Nothing is copied if the model has a file that is not among the `expected` paths, or over `limit` bytes. What MLflow
     and Python leave beside the files when somebody loads the model in place is not copied. The caller must check that
-    the folder has the files that it needs. Raises WorkError.
+    the folder has the files that it needs. Raises WorkError, and OSError if the disk of the folder is full: the model
+    is whole then.
     """
     try:
         repository = compat.artifact_repository(str(model.artifact_location), client.tracking_uri)
@@ -88,6 +91,8 @@ def copy_files(client: MlflowClient, model: LoggedModel, folder: Path, expected:
     except WorkError:
         raise
     except Exception as error:  # each kind of artifact store has errors of its own
+        if is_full_disk(error):  # MLflow's error names it in one of many lines
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         raise WorkError(f"its files cannot be downloaded: {first_line(error)}") from error
 
 

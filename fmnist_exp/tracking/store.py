@@ -112,6 +112,8 @@ def download_text(uri: str) -> str:
                 raise RequestError(f"{uri} has {size:,} bytes, and at most {TEXT_BYTES:,} are read")
             return file.read_text(encoding="utf-8")
     except (MlflowException, OSError, UnicodeDecodeError) as error:
+        if is_full_disk(error):
+            raise
         raise RequestError(f"no artifact {uri}: {first_line(error)}") from error
 
 

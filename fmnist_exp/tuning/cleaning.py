@@ -17,7 +17,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from optuna import Study
 
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.export import packaging
 from fmnist_exp.registry import versions
 from fmnist_exp.tracking import models as logged_models
@@ -173,12 +173,17 @@ def find(client: MlflowClient, storage: str, keep: int) -> Found:
 
 
 def delete(found: Found) -> list[str]:
-    """Delete all that was found, and return the reasons for which some of it could not be deleted."""
+    """Delete all that was found, and return the reasons for which some of it could not be deleted.
+
+    Raises the error of a full disk, on which a database cannot note what is deleted.
+    """
     problems = []
     for item in found.items:
         try:
             item.delete()
         except (RequestError, WorkError) as error:
+            if is_full_disk(error):
+                raise
             problems.append(f"{item.name}: {error}")
     return problems
 

@@ -1,4 +1,4 @@
-"""Trials whose driver dies continue in the same run, from the state that they kept, and end as if nothing had been."""
+"""Trials whose driver or worker dies continue in their run, from the state that they kept, as if nothing had been."""
 
 import signal
 from pathlib import Path
@@ -8,6 +8,7 @@ import mlflow
 import optuna
 import pytest
 import yaml
+from support import mortal, searches
 from support.stable import Done, Stable
 
 from fmnist_exp.tuning import study as studies
@@ -92,6 +93,32 @@ def test_a_trial_continues_in_its_run_after_its_driver_ended(new_site, unbroken,
     assert len(models) == 1
     assert list((site.folder / "mlruns" / "0" / first.info.run_id).rglob("*.npz")) == []
     check_study(site, resumed.info.run_id)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_is_killed_ends_with_the_same_weights(store, folder):
+    same = {"training.patience": {"low": 100, "high": 900}}  # of four epochs, so that it has no effect on the fit
+    changes = {"training__epochs": 4, "training__checkpoint": True, "model__dropout": 0.2, "search__space": same}
+    changes |= {
+        "data__source": folder,
+        "data__validation_fraction": 0.2,
+        "search__n_trials": 2,
+        "training__patience": 500,
+    }
+    request = {"workers": 2, "objective": mortal.objective, "trials_only": True}
+    found = searches.search(searches.configure(**changes), "mortal", **request)
+    assert Path("killed").exists()
+    assert sorted(Path(mortal.FITTED).read_text().split()) == [*"11223344"]  # none was computed again
+    found.check_nothing_is_open()
+    resumed, unbroken = sorted(found.runs(), key=lambda run: "fmnist.resumptions" not in run.data.tags)
+    assert resumed.data.tags["fmnist.resumptions"] == "1"
+    assert "fmnist.resumptions" not in unbroken.data.tags
+    for name in PER_EPOCH:
+        both = [found.client.get_metric_history(run.info.run_id, name) for run in (resumed, unbroken)]
+        one, other = ([(point.step, point.value) for point in history] for history in both)
+        assert one == other  # every epoch once, to the last bit
+        assert [step for step, _ in one] == [1, 2, 3, 4]
+    assert resumed.data.tags["fmnist.weights_sha256"] == unbroken.data.tags["fmnist.weights_sha256"]
 
 
 def check_study(site: Site, run_id: str) -> None:

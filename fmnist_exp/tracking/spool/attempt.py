@@ -1,5 +1,7 @@
 """One attempt to bring a record to the store, and what its errors mean."""
 
+import errno
+import os
 from http import HTTPStatus
 
 import requests
@@ -7,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fmnist_exp import compat
-from fmnist_exp.errors import WorkError
+from fmnist_exp.errors import WorkError, is_full_disk
 from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.spool import delivery, ids
@@ -127,5 +129,7 @@ def reason_of(error: Exception) -> str:
         return "no answer came in time"
     if isinstance(cause, requests.ConnectionError):
         return "the connection was refused" if REFUSED in str(cause) else "the connection was lost"
+    if isinstance(error, OSError) and is_full_disk(error):  # in the list of all files that shutil did not copy
+        return os.strerror(errno.ENOSPC)
     text = first_line(error)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -30,6 +30,7 @@ def write(path: Path) -> None:
 
     Raises:
         RequestError: the file exists or cannot be written.
+        OSError: the disk is full; no file is left.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -41,8 +42,12 @@ def write(path: Path) -> None:
     tls = {"ca-file": certificate, **{role: {"cert": certificate + key} for role in ROLES}}
     pages = {role: {"http": {"routes": [PAGES]}} for role in ("scheduler", "worker")}
     settings = {"comm": {"require-encryption": True, "tls": tls}, **pages}
-    with open(descriptor, "w", encoding="ascii") as file:
-        yaml.safe_dump({"distributed": settings}, file)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            yaml.safe_dump({"distributed": settings}, file)
+    except OSError:  # half of the file would keep the next call from writing it
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _make() -> tuple[str, str]:

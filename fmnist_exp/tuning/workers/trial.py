@@ -117,9 +117,11 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
         interrupts.check()  # a library may have replaced an interrupt by an error of its own
         if failures.debugging():
             log.warning("trial %d failed", task.number, exc_info=error)
-        reason = failures.reason_of(error)
-        lost = transport.is_lost(error) and not is_full_disk(error)
-        channel.send(messages.Unreachable(reason) if lost else messages.Failed(reason, is_full_disk(error)))
+        full, reason = is_full_disk(error), failures.reason_of(error)
+        if full:  # the driver says what to do
+            channel.send(messages.Failed(failures.told(error), full_disk=True))
+        else:
+            channel.send(messages.Unreachable(reason) if transport.is_lost(error) else messages.Failed(reason))
     else:
         channel.send(messages.Finished(result))
 
