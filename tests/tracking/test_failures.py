@@ -59,6 +59,16 @@ def test_a_long_message_is_cut():
     assert len(said) < 600
 
 
+def test_a_full_disk_behind_an_error_of_ours_is_told_once():
+    error = WorkError("version 1 cannot be deleted")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    sentence = "the disk is full (version 1 cannot be deleted); make room, then run the command again"
+    assert failures.explain(error) == sentence
+    told = WorkError(sentence)
+    told.__cause__ = error
+    assert failures.explain(told) == sentence
+
+
 def test_a_bug_of_ours_is_not_explained():
     assert failures.explain(KeyError("x")) is None
     assert failures.reason_of(KeyError("x")) == "'x'"
