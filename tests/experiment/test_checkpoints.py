@@ -1,17 +1,12 @@
-"""Checkpoints among a run's artifacts, and runs that go on: through the functions, and as a user does it."""
+"""Checkpoints lie among a run's artifacts, and the run is resumed from them, or refused in one sentence."""
 
-import os
-import re
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from click.testing import CliRunner
+from support.experiments import checkpoint_of
 
 from fmnist_exp.cli import main
 from fmnist_exp.config import files
@@ -27,7 +22,6 @@ from fmnist_exp.tracking import orphans, store
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.training.events import Checkpoint
 
-PROJECT = Path(__file__).parents[2]
 CONFIG = files.override(
     ExperimentConfig(),
     {
@@ -78,19 +72,6 @@ def cut(shared_store, small) -> str:
         result = train_library.train(TrainRequest(experiment=CONFIG, data=small))
     assert (result.status, result.resumable) == ("interrupted", True)
     return result.run_id
-
-
-def checkpoint_of(client: mlflow.MlflowClient, run_id: str, folder: Path = Path()) -> int:
-    """The step of the run's one checkpoint; the disk has the files of no other."""
-    query = f"source_run_id = '{run_id}' and name = 'checkpoint'"
-    (checkpoint,) = client.search_logged_models(["0"], filter_string=query)
-    assert str(checkpoint.status) == "READY"
-    outputs = client.get_run(run_id).outputs.model_outputs
-    steps = {output.model_id: output.step for output in outputs if output.step}
-    whole = [model for model in steps if any((folder / "mlruns/0/models" / model).rglob("*.keras"))]
-    assert whole == [checkpoint.model_id]
-    assert steps[checkpoint.model_id] == max(steps.values())
-    return steps[checkpoint.model_id]
 
 
 def test_a_run_that_is_cut_off_leaves_its_experiment_the_best_model_and_two_states(cut):
@@ -199,7 +180,7 @@ def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     def refuse(self: Any, path: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # stands for a store that cannot delete: MLflow answers so there
 
     monkeypatch.setattr(LocalArtifactRepository, "delete_artifacts", refuse)
     run = runs.start_run(store.connect(), "train", "x", "x")
@@ -209,68 +190,3 @@ def test_a_store_that_cannot_delete_keeps_the_states(cut, monkeypatch):
     checkpoints.delete_states(run)
     assert run.delivered()
     assert names(run.id) == {"state-0.npz"}
-
-
-# as a user does it
-
-COMMAND = [sys.executable, "-m", "fmnist_exp", "train"]
-OPTIONS = "--experiment mlp --training.checkpoint true --training.epochs 6 --training.schedule constant"
-OPTIONS += " --model.widths [16] --data.validation_fraction 0.5 --training.batch_size 500 --model.dropout 0.2"
-OPTIONS += " --score_test true"
-
-
-class User:
-    """Stands in a folder with a store of its own, and starts commands there."""
-
-    def __init__(self, folder: Path, new_database: Callable[[Path, str], str]) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.uri = new_database(folder, str(folder / "mlruns"))
-        self.client = mlflow.MlflowClient(self.uri)
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment = {**clean, "PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": self.uri}
-        with (self.folder / "log").open("a") as log:
-            return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log)
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def run_after_epoch(self, count: int, process: subprocess.Popen[bytes]) -> str:
-        """Wait until that epoch's metrics are there; the id of the run."""
-        while process.poll() is None:
-            for run in self.client.search_runs(["0"]):
-                if len(self.client.get_metric_history(run.info.run_id, "val_accuracy")) >= count:
-                    return str(run.info.run_id)
-            time.sleep(0.05)
-        raise AssertionError(self.log())
-
-    def measured(self, run: Any) -> dict[str, list[tuple[int, float]]]:
-        """Every metric's history, but for the times."""
-        names = set(run.data.metrics) - {"fit_seconds", "images_per_second", "epoch_seconds"}
-        names = {name for name in names if not name.startswith("system/")}
-        histories = {name: self.client.get_metric_history(run.info.run_id, name) for name in names}
-        return {name: [(entry.step, entry.value) for entry in history] for name, history in histories.items()}
-
-
-def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeypatch):
-    patient, hasty = User(tmp_path / "patient", new_database), User(tmp_path / "hasty", new_database)
-    with hasty.start(*OPTIONS.split()) as killed:
-        old = hasty.run_after_epoch(3, killed)
-        killed.kill()
-    assert hasty.client.get_run(old).info.status == "RUNNING"
-    with hasty.start("--resume", old) as resumed:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", patient.uri)  # meanwhile, here
-        CliRunner().invoke(main, ["train", *OPTIONS.split()], catch_exceptions=False, standalone_mode=False)
-        assert resumed.wait(300) == 0, hasty.log()
-    assert re.search("resuming after epoch [2-6]", hasty.log())
-    (resumed_run,) = hasty.client.search_runs(["0"])
-    (whole,) = patient.client.search_runs(["0"])
-    assert (resumed_run.info.run_id, resumed_run.info.status) == (old, "FINISHED")
-    assert hasty.measured(resumed_run) == patient.measured(whole)
-    assert resumed_run.data.params == whole.data.params
-    assert resumed_run.data.tags["fmnist.resumptions"] == "1"
-    assert "test_accuracy" in whole.data.metrics  # and in that which resumes, without being asked for again
-    assert not any((hasty.folder / "mlruns" / "0" / old / "artifacts" / "checkpoint").iterdir())
-    assert checkpoint_of(hasty.client, old, hasty.folder) == whole.data.metrics["best_epoch"]

@@ -1,7 +1,10 @@
 """Experiments that several test files run, a short fit, and the artifacts that every run leaves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import mlflow
 
 from fmnist_exp import models
 from fmnist_exp.backend import seeds
@@ -84,3 +87,16 @@ class Collector(FitCallback):
     def on_epoch(self, epoch: Epoch) -> bool:
         self.epochs.append(epoch)
         return epoch.number == self.last
+
+
+def checkpoint_of(client: mlflow.MlflowClient, run_id: str, folder: Path = Path()) -> int:
+    """The step of the run's one checkpoint; the disk has the files of no other."""
+    query = f"source_run_id = '{run_id}' and name = 'checkpoint'"
+    (checkpoint,) = client.search_logged_models(["0"], filter_string=query)
+    assert str(checkpoint.status) == "READY"
+    outputs = client.get_run(run_id).outputs.model_outputs
+    steps = {output.model_id: output.step for output in outputs if output.step}
+    whole = [model for model in steps if any((folder / "mlruns/0/models" / model).rglob("*.keras"))]
+    assert whole == [checkpoint.model_id]
+    assert steps[checkpoint.model_id] == max(steps.values())
+    return steps[checkpoint.model_id]
