@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from typing import Any
 
 import mlflow
 import pytest
@@ -36,20 +37,25 @@ def was_interrupted(done: Done) -> None:
     assert done.error == "interrupted"
 
 
+def moments(quick: tuple[str, int], *slow: tuple[str, int]) -> list[Any]:
+    """Return the parameters of the moments of an interrupt: the first is always tried, the others in slow tests."""
+    return [pytest.param(*quick), *(pytest.param(*moment, marks=pytest.mark.slow) for moment in slow)]
+
+
 @pytest.mark.parametrize("signals", [[SIGINT], [SIGINT, SIGTERM]], ids=["once", "twice"])
 @pytest.mark.parametrize(
     ("function", "turn"),
-    [
+    moments(
         ("mlflow.MlflowClient.set_terminated", 1),
-        pytest.param("mlflow.MlflowClient.create_logged_model", 1, marks=pytest.mark.slow),
-        pytest.param("mlflow.MlflowClient.log_inputs", 1, marks=pytest.mark.slow),
-        pytest.param("fmnist_exp.training.callbacks.Recorder.on_train_batch_end", 2, marks=pytest.mark.slow),
-        pytest.param("mlflow.MlflowClient.log_artifacts", 2, marks=pytest.mark.slow),
-        pytest.param("fmnist_exp.export.packaging.save", 1, marks=pytest.mark.slow),
-        pytest.param("mlflow.MlflowClient.log_model_artifacts", 1, marks=pytest.mark.slow),
-        pytest.param("mlflow.MlflowClient.finalize_logged_model", 1, marks=pytest.mark.slow),
-        pytest.param("mlflow.MlflowClient.log_outputs", 1, marks=pytest.mark.slow),
-    ],
+        ("mlflow.MlflowClient.create_logged_model", 1),
+        ("mlflow.MlflowClient.log_inputs", 1),
+        ("fmnist_exp.training.callbacks.Recorder.on_train_batch_end", 2),
+        ("mlflow.MlflowClient.log_artifacts", 2),
+        ("fmnist_exp.export.packaging.save", 1),
+        ("mlflow.MlflowClient.log_model_artifacts", 1),
+        ("mlflow.MlflowClient.finalize_logged_model", 1),
+        ("mlflow.MlflowClient.log_outputs", 1),
+    ),
 )
 def test_train_closes_its_run_wherever_it_is_interrupted(commands, tiny, place, function, turn, signals):
     press = [function, turn, *signals]
@@ -63,14 +69,14 @@ def test_train_closes_its_run_wherever_it_is_interrupted(commands, tiny, place, 
 
 @pytest.mark.parametrize(
     ("function", "workers"),
-    [
+    moments(
         ("fmnist_exp.training.callbacks.Recorder.on_train_batch_end", 1),
-        pytest.param("optuna.Study.ask", 1, marks=pytest.mark.slow),
-        pytest.param("optuna.Study.tell", 1, marks=pytest.mark.slow),
-        pytest.param("optuna.Study.tell", 2, marks=pytest.mark.slow),
-        pytest.param("fmnist_exp.tuning.report.write.log", 1, marks=pytest.mark.slow),
-        pytest.param("fmnist_exp.registry.champions.register", 1, marks=pytest.mark.slow),
-    ],
+        ("optuna.Study.ask", 1),
+        ("optuna.Study.tell", 1),
+        ("optuna.Study.tell", 2),
+        ("fmnist_exp.tuning.report.write.log", 1),
+        ("fmnist_exp.registry.champions.register", 1),
+    ),
 )
 def test_a_search_interrupted_twice_in_a_row_is_resumed(commands, tiny, place, monkeypatch, function, workers):
     words = ["tune", "--experiment", str(tiny), "--workers", str(workers), "--study", "cut", "--n_trials", "2"]
