@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import typing
+from collections.abc import Mapping
 
 import mlflow
 import optuna
@@ -13,6 +14,7 @@ from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import search as searching
+from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
 from fmnist_exp.tuning.result import SearchResult
 from fmnist_exp.tuning.search import SearchRequest
 
@@ -44,6 +46,11 @@ def configure(**changes: typing.Any) -> ExperimentConfig:
     }
     own |= {name.replace("__", "."): value for name, value in changes.items()}
     return files.override(ExperimentConfig(), own)
+
+
+def pruning(**changes: typing.Any) -> ExperimentConfig:
+    """Return a small search of four trials that prunes, with changes as for `configure`."""
+    return configure(**{"search__n_trials": 4, "search__pruner": "successive_halving"} | changes)
 
 
 class FinishedSearch:
@@ -97,6 +104,24 @@ class FinishedSearch:
                 assert run.info.status == ("KILLED" if trial.number in self.cut else STATUS[trial.state.name])
         assert not runs, "runs without a trial"
         assert [run for run in self.runs("tune") if run.info.status == "RUNNING"] == []
+
+
+class Diary(SearchCallback):
+    """Keep what a search says about itself and its trials."""
+
+    def __init__(self) -> None:
+        self.searches: list[tuple[int, int]] = []
+        self.started: list[tuple[int, Mapping[str, typing.Any]]] = []
+        self.ended: list[TrialSummary] = []
+
+    def on_search(self, done: int, n_trials: int, deadline: float) -> None:
+        self.searches.append((done, n_trials))
+
+    def on_trial(self, number: int, settings: Mapping[str, typing.Any], epochs: int) -> None:
+        self.started.append((number, settings))
+
+    def on_trial_end(self, trial: TrialSummary) -> None:
+        self.ended.append(trial)
 
 
 def search(

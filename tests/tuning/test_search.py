@@ -1,56 +1,24 @@
-"""Searches over small networks on some hundred real images: finished, continued, cut off, broken, registered."""
+"""A search over small networks on some hundred real images: its trials, records and winner, also when it is resumed."""
 
 import csv
 import io
 import json
 import re
-import typing
-from collections.abc import Mapping
 
 import mlflow
 import numpy as np
-import optuna
 import pytest
-from support import searches
-from support.searches import SPACE, STORAGE, FinishedSearch, search
+from support.searches import SPACE, STORAGE, Diary, FinishedSearch, pruning, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
-from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import champions
-from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.search import SearchRequest
-from fmnist_exp.tuning.space import SearchSpace
-
-
-def configure(**changes: typing.Any) -> ExperimentConfig:
-    """A small search that prunes."""
-    return searches.configure(**{"search__n_trials": 4, "search__pruner": "successive_halving"} | changes)
-
-
-# the same for every rate: l2 = 1 makes weights explode at a high one
-EXPLOSIVE = {"training__optimizer": "sgd", "model__l2": 1.0, "training__epochs": 1}
-
-
-class Diary(SearchCallback):
-    def __init__(self) -> None:
-        self.searches: list[tuple[int, int]] = []
-        self.started: list[tuple[int, Mapping[str, typing.Any]]] = []
-        self.ended: list[TrialSummary] = []
-
-    def on_search(self, done: int, n_trials: int, deadline: float) -> None:
-        self.searches.append((done, n_trials))
-
-    def on_trial(self, number: int, settings: Mapping[str, typing.Any], epochs: int) -> None:
-        self.started.append((number, settings))
-
-    def on_trial_end(self, trial: TrialSummary) -> None:
-        self.ended.append(trial)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +29,7 @@ def diary() -> Diary:
 @pytest.fixture(scope="module")
 def found(shared_store, small, diary) -> FinishedSearch:
     """One search of four trials for all tests that only look."""
-    return search(configure(), "first", data=small, callback=diary)
+    return search(pruning(), "first", data=small, callback=diary)
 
 
 # a search that ended
@@ -102,12 +70,12 @@ def test_every_trial_is_a_child_run_with_the_status_of_its_state(found):
             "fmnist.score_test": "false",
         }
         assert run.data.metrics["trial"] == number
-        assert run.data.params.keys() >= flatten(configure().model_copy(update={"search": None})).keys()
+        assert run.data.params.keys() >= flatten(pruning().model_copy(update={"search": None})).keys()
         assert len(run.outputs.model_outputs) == 1
 
 
 def test_a_pruned_trial_stopped_before_its_last_epoch(small, shared_store):
-    config = configure(search__reduction_factor=2, search__n_trials=2)
+    config = pruning(search__reduction_factor=2, search__n_trials=2)
     study = studies.open_study(config, "pruned", STORAGE)
     worse = {"model.dropout": 0.5, "training.learning_rate": 3e-4}
     study.enqueue_trial(worse | {"model.widths.depth": 1, "model.widths.1": 8, "model.widths.2": 8})
@@ -170,7 +138,7 @@ def test_the_parents_artifacts(found):
     rows = list(csv.DictReader(io.StringIO(mlflow.artifacts.load_text(f"{uri}/study/trials.csv"))))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
     assert [row["state"] for row in rows] == [trial.state.name for trial in found.study.get_trials()]
-    assert files.parse(mlflow.artifacts.load_text(f"{uri}/experiment.yaml"), "x") == configure()
+    assert files.parse(mlflow.artifacts.load_text(f"{uri}/experiment.yaml"), "x") == pruning()
     page = mlflow.artifacts.load_text(f"{uri}/study/figures.html")
     assert "<h1>Study first</h1>" in page
     assert 'src="http' not in page  # it works without a network
@@ -207,13 +175,13 @@ def test_the_winner_is_registered(found, small):
     assert scored == [version.tags["test_scored"]] * 2
 
 
-# going on
+# resumed
 
 
 @pytest.fixture(scope="module")
 def continued(found, small) -> tuple[FinishedSearch, Diary]:
     diary = Diary()
-    return search(configure(search__n_trials=5, search__timeout=1), "first", data=small, callback=diary), diary
+    return search(pruning(search__n_trials=5, search__timeout=1), "first", data=small, callback=diary), diary
 
 
 def test_a_study_goes_on_where_it_stopped(found, continued):
@@ -247,9 +215,9 @@ class Notices(SearchCallback):
 def test_a_study_is_scored_once_also_if_another_trial_wins_later(shared_store, small):
     """Finding F3: a second score would let the test set choose between the winners."""
     slow = {"training__learning_rate": 3e-4, "training__epochs": 1}
-    first = search(configure(**slow, search__n_trials=1), "late winner", data=small)
+    first = search(pruning(**slow, search__n_trials=1), "late winner", data=small)
     notices = Notices()
-    more = search(configure(**slow, search__n_trials=4), "late winner", data=small, callback=notices)
+    more = search(pruning(**slow, search__n_trials=4), "late winner", data=small, callback=notices)
     early, late = first.result, more.result
     assert (early.ranked[0].number, early.test_accuracy is None) == (0, False)
     assert (late.ranked[0].number > 0, late.test_accuracy) == (True, None)
@@ -268,7 +236,7 @@ def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
     first = found.client.get_model_version("fashion-mnist", found.result.registration.version)
     champions.set_champion(found.client, first, "test")
     before = first.version
-    slow = configure(training__learning_rate=3e-4, search__n_trials=1, training__epochs=1)
+    slow = pruning(training__learning_rate=3e-4, search__n_trials=1, training__epochs=1)
     worse = search(slow, "worse", data=small)
     registration = worse.result.registration
     assert not registration.champion
@@ -277,83 +245,8 @@ def test_a_worse_model_becomes_challenger_and_the_champion_stays(found, small):
     assert worse.client.get_model_version_by_alias("fashion-mnist", "champion").version == before != challenger.version
 
 
-# cut off and broken
-
-
-class Interrupting(SearchCallback):
-    """Ctrl-C at the first step."""
-
-    def on_progress(self, number: int, epochs: float) -> None:
-        raise KeyboardInterrupt
-
-
-def test_an_interrupted_search_is_closed_and_goes_on(shared_store, small):
-    config = configure(search__n_trials=1, training__epochs=1)
-    cut = search(config, "interrupted", data=small, callback=Interrupting())
-    assert cut.result.status == "interrupted"
-    assert cut.result.registration is None
-    assert cut.parent.info.status == "KILLED"
-    assert cut.statuses() == [("KILLED", "FAIL")]
-    diary = Diary()
-    done = search(config, "interrupted", data=small, callback=diary)
-    assert done.result.status == "completed"
-    assert diary.searches == [(0, 1)]  # what was cut off does not count
-    assert done.statuses() == [("FINISHED", "COMPLETE")]  # the new trial has continued the run
-    first, second = done.study.get_trials()
-    assert first.params == second.params
-    assert done.result.states == {"COMPLETE": 1, "PRUNED": 0, "FAIL": 0}
-    assert done.result.registration is not None
-
-
-def test_what_a_killed_process_left_is_closed_and_its_setting_run_again(shared_store, small):
-    config = configure(search__n_trials=1, training__epochs=1)
-    client = store.connect()
-    study = studies.open_study(config, "killed", STORAGE)
-    parent = runs.start_run(client, "tune", "killed", config.name)
-    trial = study.ask()
-    SearchSpace(config).suggest(trial)
-    trial.set_user_attr("run_id", runs.start_run(client, "trial", "trial 0", config.name, parent).id)
-
-    done = search(config, "killed", data=small)
-    first, second = done.study.get_trials()
-    assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
-    assert first.params == second.params
-    assert done.statuses() == [("FINISHED", "COMPLETE")]  # the new trial has continued the run
-
-
-def test_a_failing_trial_is_recorded_and_the_search_goes_on(shared_store, small):
-    choices = {"training.learning_rate": {"choices": [0.01, 10.0]}}
-    config = configure(**EXPLOSIVE, search__space=choices, search__n_trials=3)
-    study = studies.open_study(config, "failing", STORAGE)
-    study.enqueue_trial({"training.learning_rate": "10.0"})
-    study.enqueue_trial({"training.learning_rate": "0.01"})
-    diary = Diary()
-    done = search(config, "failing", data=small, callback=diary)
-    assert done.statuses() == [("FINISHED", "COMPLETE"), ("FAILED", "FAIL"), ("FINISHED", "COMPLETE")]
-    assert done.parent.info.status == "FINISHED"
-    assert done.result.states == {"COMPLETE": 2, "PRUNED": 0, "FAIL": 1}
-    reason = done.children()[1].data.tags["fmnist.error"]
-    assert reason.startswith("the training loss became ")
-    assert [summary.reason for summary in diary.ended] == ["", reason, ""]
-
-
-def test_five_failures_in_a_row_end_the_search(shared_store, small):
-    choices = {"training.learning_rate": {"choices": [9.0, 10.0]}}
-    config = configure(**EXPLOSIVE, training__learning_rate=10, search__space=choices, search__n_trials=9)
-    done = search(config, "all failing", WorkError, data=small)
-    assert done.statuses() == [("FAILED", "FAIL")] * 5
-    assert done.parent.info.status == "FAILED"
-    assert done.parent.data.tags["fmnist.error"].startswith("5 trials failed in a row; the last one: the training loss")
-
-
-def test_no_time_for_a_single_trial(shared_store, small):
-    done = search(configure(search__timeout=1e-6), "no time", WorkError, data=small)
-    assert not done.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert "no trial came to a model within search.timeout=1e-06 minutes" in done.parent.data.tags["fmnist.error"]
-
-
 def test_trials_of_another_store_are_refused(found, small, tmp_path, new_database, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database(tmp_path, str(tmp_path / "mlruns")))
-    request = SearchRequest(config=configure(search__n_trials=9), study="first", data=small, workers=1)
+    request = SearchRequest(config=pruning(search__n_trials=9), study="first", data=small, workers=1)
     with pytest.raises(RequestError, match="the runs of study 'first' are not in this tracking store"):
         searching.run(request)
