@@ -1,4 +1,4 @@
-"""The gate on real versions in a real store. Models are small, and fitted on some thousand real images in seconds."""
+"""A version becomes champion if the gate passes it: by a search or `promote`, on real versions in a real store."""
 
 import json
 import os
@@ -7,104 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.gates import again, artifact, champion, decide, promote
 
 from fmnist_exp import cli
-from fmnist_exp.config.files import override
-from fmnist_exp.config.schema import DataConfig, ExperimentConfig, GateConfig
-from fmnist_exp.data import dataset
-from fmnist_exp.data.dataset import FashionMNIST, Split
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.config.schema import GateConfig
+from fmnist_exp.errors import WorkError
 from fmnist_exp.evaluation.comparison import level_of
-from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.export import checksums
-from fmnist_exp.registry import challenges, champions, gate, lineage, pairing, smoke, versions
-from fmnist_exp.serving import predictor
+from fmnist_exp.registry import challenges, champions, gate, smoke, versions
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking import store
-from fmnist_exp.training import fit as fitting
 
-WEAK = {"model.family": "linear", "training.epochs": 1, "training.learning_rate": 2e-3}
-STRONG = {"model.family": "mlp", "model.widths": [64], "training.epochs": 2, "training.learning_rate": 3e-3}
-
-
-def fit_on_few(model, config, data, callbacks):
-    few = Split("train", data.train.images[:6000], data.train.labels[:6000])
-    return fitting.fit(model, config, FashionMNIST(few, data.validation, data.test, data.source), callbacks)
-
-
-def new_version(client, fields):
-    config = override(ExperimentConfig(), {"training.precision": "float32", **fields})
-    data = dataset.load(config.data, config.seed)
-    with runs.closing(runs.start_run(client, "train", "version", "version")) as run:
-        outcome = experiment_run.run_experiment(config, data, run, score_test=True, fit=fit_on_few)
-    return versions.register(client, outcome.model_id, run.id, {"test_accuracy": outcome.test.accuracy})
-
-
-@pytest.fixture(scope="module")
-def client(shared_store):
-    return store.connect()
-
-
-@pytest.fixture(scope="module")
-def weak(client):
-    return new_version(client, WEAK)
-
-
-@pytest.fixture(scope="module")
-def strong(client, weak):
-    return new_version(client, STRONG)
-
-
-@pytest.fixture
-def answered(monkeypatch):
-    """The real request takes seconds: one test sends it, the others take the predictor's word."""
-    sent = []
-
-    def request(folder, image):
-        sent.append(checksums.digest(folder))
-        probabilities = predictor.load(folder / "data").probabilities(image[None])[0]
-        return {f"p{label}": float(value) for label, value in enumerate(probabilities)}
-
-    monkeypatch.setattr(smoke, "request", request)
-    return sent
-
-
-@pytest.fixture(autouse=True)
-def low_floor(monkeypatch):
-    """Stop the logistic regression early: it then costs a second, and the weak model is better."""
-    monkeypatch.setattr(gate, "FLOOR_ITERATIONS", 3)
-
-
-@pytest.fixture(autouse=True)
-def no_champion(client):
-    yield
-    if client.search_registered_models():
-        client.delete_registered_model_alias(versions.NAME, versions.CHAMPION)
-        client.set_registered_model_tag(versions.NAME, "champions", "")
-
-
-def decide(client, version, data, config=None, **how):
-    config = config or GateConfig()
-    pair = pairing.pair(client, version, config, data, **how)
-    with runs.closing(runs.start_run(client, "evaluate", "gate", "")) as run:
-        verdict = gate.decide(pair, run, config, **how)
-        if verdict.promoted:
-            champions.set_champion(client, version, verdict.sentence)
-    return verdict, run
-
-
-def champion(client):
-    return versions.aliases(client).get(versions.CHAMPION)
-
-
-def artifact(client, run, name):
-    return Path(client.download_artifacts(run.id, name)).read_text(encoding="utf-8")
-
-
-def promote(*arguments):
-    with pytest.raises(SystemExit) as end:
-        cli.run(["promote", *arguments])
-    return end.value.code
+pytestmark = pytest.mark.usefixtures("low_floor", "no_champion")
 
 
 def test_the_first_version_must_beat_the_logistic_regression_and_answer_a_real_request(client, weak, data):
@@ -186,32 +99,6 @@ def test_two_challenges_at_the_same_moment_never_count_as_the_same_one(client, w
     assert versions.find(client, str(second.version)).tags["challenges"] == f"{strong.version}:{counted + 1}"
 
 
-def test_a_version_without_images_of_the_gate_is_not_judged(client, weak, data):
-    other = again(client, weak, run_id=logged_split(client, {"data.gate_fraction": 0}).id)
-    with pytest.raises(RequestError, match=r"trained with data\.gate_fraction=0.*promote with --force"):
-        pairing.pair(client, other, GateConfig(), data)
-
-
-def logged_split(client, changes):
-    """Return a run that says that its model was trained on images that are split in this way."""
-    config = override(ExperimentConfig(), changes)
-    with runs.closing(runs.start_run(client, "train", "another split", "")) as run:
-        runs.log_start(run, config, dataset.load(config.data, config.seed))
-    return run
-
-
-def test_an_old_champion_is_judged_on_images_that_chose_it(client, weak, strong, data):
-    """A champion of a release without the gate's images: those of its validation set that nobody was trained on."""
-    run = logged_split(client, {"data.gate_fraction": 0})
-    old = again(client, weak, run_id=run.id)
-    champions.set_champion(client, old, "test")
-    match = pairing.pair(client, strong, GateConfig(), data)
-    assert isinstance(match, pairing.Match)
-    chose = {image.tobytes() for image in data.resplit(DataConfig(gate_fraction=0), 0).validation.images}
-    assert 500 <= len(match.unseen.images) <= 700
-    assert all(image.tobytes() in chose for image in match.unseen.images)
-
-
 @pytest.mark.parametrize("case", ["equal", "worse"])
 def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered, data):
     holder, challenger = (strong, weak) if case == "worse" else (weak, again(client, weak))
@@ -222,12 +109,6 @@ def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, stron
     assert champion(client) == str(holder.version)
     assert versions.find(client, str(challenger.version)).tags["gate_verdict"] == verdict.sentence
     assert answered == []  # it was refused before
-
-
-def again(client, version, run_id=None, **tags):
-    """Another version of the same model."""
-    tags["sha256"] = version.tags["sha256"]
-    return client.create_model_version(versions.NAME, version.source, run_id or version.run_id, tags=tags)
 
 
 def test_force_is_written_down(client, weak, strong, answered, data):
@@ -284,56 +165,6 @@ def test_a_server_that_does_not_answer_refuses(client, weak, monkeypatch, data):
 def test_a_server_with_another_answer_refuses(client, weak, monkeypatch, data):
     monkeypatch.setattr(smoke, "request", lambda folder, image: {f"p{label}": 0.1 for label in range(10)})
     assert "probabilities differ" in decide(client, weak, data)[0].sentence
-
-
-def test_too_few_images_that_neither_was_trained_on(client, weak, answered, data):
-    run = logged_split(client, {"seed": 1, "data.gate_fraction": 0.01})
-    other = again(client, weak, run_id=run.id)
-    champions.set_champion(client, weak, "test")
-    with pytest.raises(RequestError, match=r"share 600 images of the gate that neither was trained or chosen on"):
-        pairing.pair(client, other, GateConfig(min_images=1000), data)
-    match = pairing.pair(client, other, GateConfig(min_images=500), data)
-    seen = {image.tobytes() for split in (data.train, data.validation) for image in split.images}
-    assert isinstance(match, pairing.Match)
-    assert len(match.unseen.images) == 600
-    assert not any(image.tobytes() in seen for image in match.unseen.images)
-    count = len(client.search_runs(["0"]))
-    strict = ["--gate.min_images", "1000"]
-    assert promote("--version", str(other.version), *strict) == cli.WRONG_REQUEST
-    assert len(client.search_runs(["0"])) == count
-    forced, _ = decide(client, other, data, GateConfig(min_images=1000), force=True)
-    assert forced.promoted
-    assert forced.comparison is None
-
-
-def test_a_refitted_model_is_gated_through_its_run(client, weak, strong, answered, data):
-    champions.set_champion(client, weak, "test")
-    refitted = again(client, strong, refit_of=strong.run_id)
-    subject = lineage.trace(client, refitted)
-    assert subject.refit
-    assert subject.held_out.uri == f"runs:/{strong.run_id}"
-    verdict, run = decide(client, refitted, data)
-    assert verdict.passed
-    assert "; the refit answers as the judged network on 100.0% of 6,000 gate images" in verdict.sentence
-    assert versions.find(client, str(refitted.version)).tags["gate_agreement"] == "1.0"
-    assert json.loads(artifact(client, run, "gate/verdict.json"))["agreement_of_the_refit"]["images"] == 6000
-    assert answered == [strong.tags["sha256"]]
-
-
-@pytest.mark.parametrize("first", [False, True], ids=["champion", "no champion"])
-def test_a_refit_that_is_not_the_network_that_was_judged_is_refused(first, client, weak, strong, answered, data):
-    """F4: the run that the version names has the strong network, but the weak one would serve."""
-    if not first:
-        champions.set_champion(client, weak, "test")
-    verdict, _ = decide(client, again(client, weak, refit_of=strong.run_id), data)
-    assert not verdict.promoted
-    assert verdict.sentence.startswith("refused: not the network that was judged: the refit answers as")
-    assert answered == []
-
-
-def test_images_other_than_the_run_s_are_refused(client, weak, small):
-    with pytest.raises(RequestError, match=r"trained on other images.*--data\.source"):
-        lineage.trace(client, weak).held_out.split(small)
 
 
 def test_challenge_at_the_end_of_a_search(client, weak, strong, answered, data):
