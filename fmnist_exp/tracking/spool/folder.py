@@ -63,9 +63,13 @@ class Folder:
         path = root() / uuid.uuid4().hex
         _make(path)
         lock = FileLock(path / LOCK, thread_local=False)
-        lock.acquire(timeout=0)
         folder = cls(path, head, address, first, lock)
-        folder.begin()
+        try:
+            lock.acquire(timeout=0)
+            folder.begin()
+        except OSError:  # of a full disk; without its head, nobody could send or read the folder
+            folder.delete()
+            raise
         return folder
 
     @classmethod
