@@ -12,12 +12,12 @@ from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.tuning.workers import trial
 from fmnist_exp.tuning.workers.messages import TrialResult
 
-KEPT = 3  # states
+KEPT = 2  # states, when the worker is killed at the end of the next epoch
 FITTED = "fitted"  # a file of all epochs that were computed, by any process
 
 
 class _KillsOnce(FitCallback):
-    """Notes the epochs, and kills its process after the third state, if none of this folder was killed before."""
+    """Notes the epochs, and kills its process before the third state, if none of this folder was killed before."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -27,11 +27,9 @@ class _KillsOnce(FitCallback):
         return False
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        with open(
-            FITTED, "a"
-        ) as file:  # epochs of the state that a fit continues from are told, but have no checkpoint
+        with open(FITTED, "a") as file:  # `on_epoch` also gets the epochs of the state from which a fit continues
             file.write(f"{self.epoch} ")
-        if self.epoch == KEPT and not Path("killed").exists():
+        if self.epoch == KEPT + 1 and not Path("killed").exists():
             Path("killed").write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
 
