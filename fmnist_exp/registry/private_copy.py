@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fmnist_exp.errors import WorkError, is_full_disk
 from fmnist_exp.export import checksums, inspection, layout, signing
 from fmnist_exp.tracking import models as logged_models
+from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.names import LoggedModelTag
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.spool import folder as spool
@@ -132,6 +133,8 @@ def _copy(client: MlflowClient, model_id: str, folder: Path, voucher: Voucher | 
     try:
         model = client.get_logged_model(model_id)
     except MlflowException as error:
+        if not transport.is_missing(error):
+            raise
         raise WorkError(f"its logged model {model_id!r} is not in this tracking store") from error
     if deleted := model.tags.get(LoggedModelTag.WEIGHTS):
         raise WorkError(f"its weights were {deleted}")

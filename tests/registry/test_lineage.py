@@ -7,6 +7,9 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from support import services
 from support.searches import SPACE, configure, search
 
 from fmnist_exp.config import files
@@ -16,7 +19,7 @@ from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.resolve import resolve
-from fmnist_exp.registry import lineage, versions
+from fmnist_exp.registry import lineage, private_copy, versions
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import search as searching
@@ -221,3 +224,11 @@ def test_a_search_for_averaging_optimises_the_accuracy_of_the_logged_network(sha
         assert child.data.metrics["best_val_accuracy"] == pytest.approx(expected)
     best = found.client.get_model_version_by_alias("fashion-mnist", "challenger")
     assert float(best.tags["val_accuracy"]) == pytest.approx(max(trial.value for trial in found.trials))
+
+
+def test_an_answer_that_is_lost_says_nothing_about_a_model(monkeypatch):
+    """It may not be refused for good as a model that is not there."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    nowhere = MlflowClient(f"http://127.0.0.1:{services.free_port()}")
+    with pytest.raises(MlflowException, match="Connection refused"), private_copy.opened(nowhere, f"m-{'0' * 32}"):
+        raise AssertionError("it was opened")

@@ -202,7 +202,7 @@ def test_a_changed_file_is_refused(registered):
     content = file.read_bytes()
     file.write_bytes(content.replace(b"numpy", b"numpi"))
     try:
-        with pytest.raises(WorkError, match=r"registered: requirements\.txt$"):
+        with pytest.raises(WorkError, match=r"registered: requirements\.txt; put its files back"):
             load("models:/fashion-mnist@champion")
     finally:
         file.write_bytes(content)

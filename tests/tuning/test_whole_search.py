@@ -5,10 +5,8 @@ import signal
 import threading
 import time
 import typing
-from pathlib import Path
 
 import mlflow
-import psutil
 import pytest
 from support import searches
 from support.searches import configure
@@ -16,7 +14,7 @@ from support.searches import configure
 from fmnist_exp.backend import interrupts
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
-from fmnist_exp.tuning.callback import SearchCallback, TrialSummary
+from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.result import SearchResult
 
 # Ctrl-C may come between open() and its `with`: then Python says that nobody closed the file
@@ -24,10 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 class Pressing(SearchCallback):
-    """Presses Ctrl-C as soon as the winner's second fit has its run; knows which processes were there."""
-
-    def on_trial_end(self, trial: TrialSummary) -> None:
-        self.processes = {str(process.pid) for process in psutil.Process().children(recursive=True)}
+    """Presses Ctrl-C as soon as the winner's second fit has its run."""
 
     def on_notice(self, text: str) -> None:
         if text.startswith("fitting the winner again"):
@@ -47,7 +42,6 @@ def refits() -> list[mlflow.entities.Run]:
 
 
 class Searched(typing.NamedTuple):
-    workers: set[str]  # process ids
     interrupted: SearchResult
     result: SearchResult
 
@@ -63,15 +57,14 @@ def searched(tmp_path_factory, shared_store, folder) -> typing.Iterator[Searched
         search__keep=1,
     )
     heeding = signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell in the background has it ignored
-    pressing = Pressing()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMNIST_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))  # the workers' too
         try:
-            interrupted = searches.search(config, "whole", workers=2, callback=pressing).result
+            interrupted = searches.search(config, "whole", workers=2, callback=Pressing()).result
         finally:  # whatever happens here, later tests must not be interrupted by it
             signal.signal(signal.SIGINT, heeding)
             interrupts.clear()
-        yield Searched(pressing.processes, interrupted, searches.search(config, "whole").result)
+        yield Searched(interrupted, searches.search(config, "whole").result)
 
 
 def test_ctrl_c_while_the_winner_is_fitted_again_leaves_nothing_open(searched):
@@ -103,9 +96,3 @@ def test_the_refit_is_registered_and_the_weights_of_others_are_gone(searched):
     kept = searched.result.retention
     assert set(kept.kept) == set(searched.result.front)
     assert kept.deleted == 3 - len(kept.kept)
-
-
-def test_workers_leave_no_semaphores(searched):
-    """Python would warn of them when the command ends."""
-    assert len(searched.workers) >= 2
-    assert not [path for path in Path("/dev/shm").glob("sem.*") if searched.workers & set(path.name.split("-"))]
