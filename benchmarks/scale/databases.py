@@ -6,6 +6,7 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -81,5 +82,5 @@ def postgres(home: Path) -> Iterator[str]:
             subprocess.run([*map(str, [tools / "createdb", *address, name])], check=True)
         yield f"postgresql+psycopg://tester@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # at once; after SIGTERM it would wait for connections that are still open
         server.wait(60)
