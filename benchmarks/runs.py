@@ -37,7 +37,7 @@ from fmnist_exp.tracking.writing import param_text
 # the parts of fmnist_exp that determine the weights of a network and its accuracy
 DETERMINING = (
     "backend",
-    "compat.py",
+    "compat",
     "config",
     "data",
     "evaluation/metrics.py",

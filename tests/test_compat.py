@@ -18,6 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from fmnist_exp import compat
+from fmnist_exp.compat import http
 from fmnist_exp.tracking.spool import attempt
 
 
@@ -189,6 +190,25 @@ def test_select_trials_decides_what_a_sampler_reads():
     assert compat.select_trials(study, select).study_name == study.study_name
 
 
+@pytest.mark.parametrize("states", [None, ("WAITING",), ("RUNNING", "WAITING"), ("COMPLETE",), ("PRUNED", "RUNNING")])
+def test_study_storage_finds_the_same_trials_as_optunas(tmp_path, states):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/studies.db")
+    study = optuna.create_study(storage=compat.study_storage(storage), study_name="x")
+    study.enqueue_trial({"x": 0.5})
+    trials = [study.ask() for _ in range(4)]
+    study.enqueue_trial({"x": 0.6})
+    study.tell(trials[2], 1.0)
+    study.tell(trials[0], state=optuna.trial.TrialState.PRUNED)
+    another = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/studies.db")
+    another.tell(another.ask(), 2.0)  # by another process
+    wanted = states and tuple(optuna.trial.TrialState[state] for state in states)
+    found = study.get_trials(deepcopy=False, states=wanted)
+    assert found == another.get_trials(deepcopy=False, states=wanted)
+    assert found == study.get_trials(deepcopy=True, states=wanted)
+    assert found or states == ("WAITING",)
+    assert len(study.get_trials(deepcopy=False)) == 5
+
+
 def test_dask_workers_are_listed_by_address():
     from distributed import Client, LocalCluster
 
@@ -202,7 +222,7 @@ def test_dask_workers_are_listed_by_address():
 
 
 def test_http_protocol_is_an_asyncio_protocol():
-    assert issubclass(compat.http_protocol(), asyncio.Protocol)
+    assert issubclass(http.http_protocol(), asyncio.Protocol)
 
 
 def test_heads_are_checked_as_they_came():
@@ -210,12 +230,12 @@ def test_heads_are_checked_as_they_came():
 
     seen = []
     connection = h11.Connection(h11.SERVER)
-    compat.check_heads(connection, lambda head: seen.append(head) or b"bad" not in head)
+    http.check_heads(connection, lambda head: seen.append(head) or b"bad" not in head)
     connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n")
     assert isinstance(connection.next_event(), h11.Request)
     assert seen == [b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n"]
     other = h11.Connection(h11.SERVER)
-    compat.check_heads(other, lambda head: False)
+    http.check_heads(other, lambda head: False)
     other.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises(h11.RemoteProtocolError):
         other.next_event()

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import h11
 
-from fmnist_exp import compat
+from fmnist_exp.compat import http
 from fmnist_exp.serving import asgi
 from fmnist_exp.serving.limits import Limits
 from fmnist_exp.serving.protocol import RefusedError
@@ -172,7 +172,7 @@ def closing_answer(status: HTTPStatus, sentence: str) -> bytes:
     return b"\r\n".join(lines)
 
 
-class Connection(compat.http_protocol()):  # type: ignore[misc]
+class Connection(http.http_protocol()):  # type: ignore[misc]
     """uvicorn's connection, which waits neither for a request nor for the reading of an answer without a limit."""
 
     limits: Limits
@@ -182,7 +182,7 @@ class Connection(compat.http_protocol()):  # type: ignore[misc]
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Enter the connection, and wait for its first request."""
         super().connection_made(transport)
-        compat.check_heads(self.conn, well_formed)
+        http.check_heads(self.conn, well_formed)
         self.open_connections.enter(transport)
         self._wait()
 

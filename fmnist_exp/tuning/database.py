@@ -5,7 +5,9 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
+
+from fmnist_exp import compat
 
 AWAY_SECONDS = 600  # for which a server may be away
 PAUSE_SECONDS = 1.0  # between two attempts to connect
@@ -13,17 +15,17 @@ PAUSE_SECONDS = 1.0  # between two attempts to connect
 log = logging.getLogger(__name__)
 
 
-def patient(address: str) -> str | RDBStorage:
-    """Return a storage whose operations wait while the database server is away, or the address of a file.
+def patient(address: str) -> BaseStorage:
+    """Return a storage whose operations wait while the database server is away; a file is always there.
 
     Connections that a restarted server has ended are made anew before they are used. The first connection must succeed
     at once. An operation that the server ends in its middle still fails, because it may have been done.
     """
     if sa.make_url(address).get_backend_name() == "sqlite":
-        return address
+        return compat.study_storage(RDBStorage(address))
     storage = RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
     sa.event.listen(storage.engine, "do_connect", _connect)
-    return storage
+    return compat.study_storage(storage)
 
 
 def _connect(dialect: sa.Dialect, _record: object, arguments: Any, options: Any) -> Any:

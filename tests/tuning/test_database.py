@@ -46,7 +46,3 @@ def test_a_database_that_is_away_at_the_start_is_refused_at_once():
     address = f"postgresql+psycopg://tester@127.0.0.1:{services.free_port()}/studies"
     with pytest.raises(Exception, match="onnection"):
         optuna.create_study(storage=database.patient(address))
-
-
-def test_a_file_is_left_to_optuna():
-    assert database.patient("sqlite:///studies.db") == "sqlite:///studies.db"

@@ -9,62 +9,48 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import inspect
 import operator
-import platform
 import random
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from fmnist_exp.compat.finding import MissingAPIError as MissingAPIError
+from fmnist_exp.compat.finding import attribute, find
+
 if TYPE_CHECKING:
-    import h11
     import keras
     import sqlalchemy
     from distributed import Client
     from mlflow.models import ModelSignature
+    from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
     States = Container[TrialState] | None
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-
-class MissingAPIError(ImportError):
-    """An installed library lacks a private API that the package uses."""
-
-    def __init__(self, library: str, name: str) -> None:
-        try:
-            version = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:  # the standard library
-            version = f"of Python {platform.python_version()}"
-        super().__init__(
-            f"{library} {version} has no {name}, a private API that fmnist_exp uses; install the version that"
-            " requirements.txt names, or adapt fmnist_exp/compat.py"
-        )
 
 
 def seed_keras(seed: int) -> None:
     """Let Keras draw the seeds of weights and dropout from a generator of its own, instead of Python's global one."""
-    _find("keras", "keras.src.random.seed_generator", "python_random")
+    find("keras", "keras.src.random.seed_generator", "python_random")
     importlib.import_module("keras.src.random.seed_generator").python_random = random.Random(seed)  # type: ignore
 
 
 def keras_nodes(model: keras.Model) -> Mapping[int, Sequence[Any]]:
     """Return the nodes of a model's graph by depth. A node is one call of a layer; the input has the highest depth."""
     network = getattr(model, "_functional", model)  # of a Sequential model
-    return cast("Mapping[int, Sequence[Any]]", _attribute("keras", network, "_nodes_by_depth"))
+    return cast("Mapping[int, Sequence[Any]]", attribute("keras", network, "_nodes_by_depth"))
 
 
 @contextmanager
 def without_values() -> Iterator[None]:
     """Let Keras build networks whose weights have shapes, and no values. They can only be looked at."""
     module = importlib.import_module("keras.src.backend.common.global_state")
-    forget = _attribute("keras", module, "set_global_attribute")
+    forget = attribute("keras", module, "set_global_attribute")
     try:
         with importlib.import_module("keras").StatelessScope(initialize_variables=False):
             yield
@@ -74,13 +60,13 @@ def without_values() -> Iterator[None]:
 
 def tensorflow_gradients() -> dict[str, object]:
     """Return TensorFlow's registry of gradients, by name; entries can be deleted from it."""
-    found: dict[str, object] = _find("tensorflow", "tensorflow.python.framework.ops", "gradient_registry._registry")
+    found: dict[str, object] = find("tensorflow", "tensorflow.python.framework.ops", "gradient_registry._registry")
     return found
 
 
 def accept_any_input(signature: ModelSignature) -> None:
     """Switch off MLflow's check of the input of a model with this signature."""
-    _attribute("mlflow", signature, "_is_signature_from_type_hint")
+    attribute("mlflow", signature, "_is_signature_from_type_hint")
     signature._is_signature_from_type_hint = True
 
 
@@ -95,9 +81,9 @@ def artifact_repository(location: str, tracking_uri: str) -> Any:
     if over_http and (there.hostname, there.port or here.port) != (here.hostname, here.port):
         raise PermissionError(f"its files lie on {there.hostname}, which is not the tracking server")
     module = "mlflow.store.artifact.artifact_repository_registry"
-    found = _find("mlflow", module, "get_artifact_repository")(location, tracking_uri=tracking_uri)
+    found = find("mlflow", module, "get_artifact_repository")(location, tracking_uri=tracking_uri)
     for method in ("list_artifacts", "download_artifacts", "delete_artifacts"):
-        _attribute("mlflow", found, method)
+        attribute("mlflow", found, method)
     return found
 
 
@@ -106,8 +92,8 @@ def mlflow_request(uri: str, endpoint: str, body: Mapping[str, Any], seconds: fl
 
     Raises MlflowException if no answer comes within `seconds`; its context is the error of `requests`.
     """
-    credentials = _find("mlflow", "mlflow.utils.credentials", "get_default_host_creds")(uri)
-    request = _find("mlflow", "mlflow.utils.rest_utils", "http_request")
+    credentials = find("mlflow", "mlflow.utils.credentials", "get_default_host_creds")(uri)
+    request = find("mlflow", "mlflow.utils.rest_utils", "http_request")
     options = {"json": body, "timeout": seconds, "max_retries": 0, "raise_on_status": False}
     return int(request(credentials, endpoint, "POST", **options).status_code)
 
@@ -132,7 +118,7 @@ _patience: ContextVar[tuple[float, float] | None] = ContextVar("patience", defau
 @functools.cache
 def _patch_requests() -> None:
     module, name = importlib.import_module("mlflow.utils.rest_utils"), "_get_http_response_with_retries"
-    send = _attribute("mlflow", module, name)
+    send = attribute("mlflow", module, name)
     describe = inspect.signature(send)
     for option in ("max_retries", "raise_on_status"):
         if option not in describe.parameters:
@@ -153,19 +139,19 @@ def _patch_requests() -> None:
 def local_folder(repository: Any) -> Path | None:
     """Return the folder of an ArtifactRepository that keeps its artifacts on this machine, or None."""
     module = "mlflow.store.artifact.local_artifact_repo"
-    local = _find("mlflow", module, "LocalArtifactRepository")
-    _attribute("mlflow", local, "artifact_dir")
+    local = find("mlflow", module, "LocalArtifactRepository")
+    attribute("mlflow", local, "artifact_dir")
     return Path(repository.artifact_dir) if isinstance(repository, local) else None
 
 
 def create_mlflow_tables(engine: sqlalchemy.Engine) -> None:
     """Create the tables of MLflow's newest schema in an empty database."""
-    _find("mlflow", "mlflow.store.db.utils", "_initialize_tables")(engine)
+    find("mlflow", "mlflow.store.db.utils", "_initialize_tables")(engine)
 
 
 def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return `tags` and the tags by which MLflow describes this process: user, source and git commit."""
-    return cast("dict[str, str]", _find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))
+    return cast("dict[str, str]", find("mlflow", "mlflow.tracking.context.registry", "resolve_tags")(dict(tags)))
 
 
 def select_trials(study: Study, select: Callable[[list[FrozenTrial], States], list[FrozenTrial]]) -> Study:
@@ -173,7 +159,7 @@ def select_trials(study: Study, select: Callable[[list[FrozenTrial], States], li
 
     It gets all trials, which are read once per new trial, and the states that the sampler asks for.
     """
-    read = _attribute("optuna", study, "_get_trials")
+    read = attribute("optuna", study, "_get_trials")
 
     class Selection:
         def __getattr__(self, name: str) -> Any:
@@ -185,6 +171,35 @@ def select_trials(study: Study, select: Callable[[list[FrozenTrial], States], li
     return Selection()  # type: ignore[return-value]
 
 
+def study_storage(database: RDBStorage) -> BaseStorage:
+    """Return Optuna's cache of a database of studies, which here stays fast with thousands of trials.
+
+    Whenever a trial is asked for, and whenever a sampler or a pruner reads the trials, Optuna's own sorts all trials by
+    a function of Python, and looks at each to find those that have not ended.
+    """
+    cache = find("optuna", "optuna.storages._cached_storage", "_CachedStorage")
+    for name in ("get_all_trials", "_read_trials_from_remote_storage"):
+        attribute("optuna", cache, name)
+    for name in ("trials", "unfinished_trial_ids"):
+        attribute("optuna", find("optuna", "optuna.storages._cached_storage", "_StudyInfo")(), name)
+    ended = {state for state in importlib.import_module("optuna.trial").TrialState if state.is_finished()}
+
+    class FastCache(cache):  # type: ignore[misc, valid-type]
+        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: States = None) -> list[FrozenTrial]:
+            if deepcopy:
+                return cast("list[FrozenTrial]", super().get_all_trials(study_id, deepcopy, states))
+            self._read_trials_from_remote_storage(study_id)
+            with self._lock:
+                known = self._studies[study_id]
+                numbers: Iterable[int] = known.trials
+                if states is not None and not any(state in states for state in ended):
+                    numbers = (self._trial_id_to_study_id_and_number[trial][1] for trial in known.unfinished_trial_ids)
+                found = [known.trials[number] for number in sorted(numbers)]
+            return found if states is None else [trial for trial in found if trial.state in states]
+
+    return cast("BaseStorage", FastCache(database))
+
+
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
     """Ask a Dask scheduler about its workers, and return the current information on each one by its address."""
     try:
@@ -193,63 +208,3 @@ def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
     except (AttributeError, TypeError, KeyError) as error:
         raise MissingAPIError("distributed", f"Client.scheduler.identity(n_workers=-1)['workers'] ({error})") from error
     return found
-
-
-def http_protocol() -> type[H11Protocol]:
-    """Return uvicorn's class of HTTP connections, for use as a base class."""
-    found: type[H11Protocol] = _find("uvicorn", "uvicorn.protocols.http.h11_impl", "H11Protocol")
-    own = ("connection_made", "data_received", "on_response_complete", "connection_lost", "send_400_response")
-    for method in own:
-        _attribute("uvicorn", found, method)
-    return found
-
-
-def check_heads(connection: h11.Connection, accept: Callable[[bytes], bool]) -> None:
-    """Let an HTTP connection refuse each head of a request, and each end of a chunked one, that `accept` refuses."""
-    _attribute("h11", connection, "_receive_buffer")
-    connection._receive_buffer = _checked_buffer()(accept)
-
-
-@functools.cache
-def _checked_buffer() -> Any:
-    buffer = _find("h11", "h11._receivebuffer", "ReceiveBuffer")
-    error = importlib.import_module("h11").LocalProtocolError
-    for method in ("maybe_extract_lines", "_extract"):
-        _attribute("h11", buffer, method)
-
-    class CheckedBuffer(buffer):  # type: ignore[misc, valid-type]
-        """h11's buffer, which would split a head into lines and forget how they ended."""
-
-        def __init__(self, accept: Callable[[bytes], bool]) -> None:
-            super().__init__()
-            self.accept = accept
-            self.extracted = b""
-
-        def _extract(self, count: int) -> bytearray:
-            found: bytearray = super()._extract(count)
-            self.extracted = found  # type: ignore[assignment]
-            return found
-
-        def maybe_extract_lines(self) -> list[bytearray] | None:
-            lines: list[bytearray] | None = super().maybe_extract_lines()
-            if lines is not None and not self.accept(bytes(self.extracted)):
-                raise error("the head of the request is not well-formed")
-            return lines
-
-    return CheckedBuffer
-
-
-def _find(library: str, module: str, name: str) -> Any:
-    """Return the object with this dotted name in a module."""
-    try:
-        return operator.attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise MissingAPIError(library, f"{module}.{name}") from error
-
-
-def _attribute(library: str, owner: object, name: str) -> Any:
-    try:
-        return getattr(owner, name)
-    except AttributeError as error:
-        kind = owner if isinstance(owner, type) else type(owner)
-        raise MissingAPIError(library, f"{kind.__name__}.{name}") from error
