@@ -12,7 +12,7 @@ import importlib
 import inspect
 import operator
 import random
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -178,26 +178,36 @@ def study_storage(database: RDBStorage) -> BaseStorage:
     a function of Python, and looks at each to find those that have not ended.
     """
     cache = find("optuna", "optuna.storages._cached_storage", "_CachedStorage")
-    for name in ("get_all_trials", "_read_trials_from_remote_storage"):
+    for name in ("get_all_trials", "_read_trials_from_remote_storage", "_add_trials_to_cache"):
         attribute("optuna", cache, name)
-    for name in ("trials", "unfinished_trial_ids"):
-        attribute("optuna", find("optuna", "optuna.storages._cached_storage", "_StudyInfo")(), name)
+    attribute("optuna", find("optuna", "optuna.storages._cached_storage", "_StudyInfo")(), "unfinished_trial_ids")
     ended = {state for state in importlib.import_module("optuna.trial").TrialState if state.is_finished()}
 
     class FastCache(cache):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__(database)
+            self._in_order: dict[int, list[FrozenTrial]] = {}  # of a study, by number: the first one has number 0
+
+        def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+            super()._add_trials_to_cache(study_id, trials)
+            known = self._in_order.setdefault(study_id, [])
+            for trial in sorted(trials, key=operator.attrgetter("number")):
+                known[trial.number : trial.number + 1] = [trial]
+
         def get_all_trials(self, study_id: int, deepcopy: bool = True, states: States = None) -> list[FrozenTrial]:
             if deepcopy:
                 return cast("list[FrozenTrial]", super().get_all_trials(study_id, deepcopy, states))
             self._read_trials_from_remote_storage(study_id)
             with self._lock:
-                known = self._studies[study_id]
-                numbers: Iterable[int] = known.trials
+                found = self._in_order.get(study_id, [])[:]
                 if states is not None and not any(state in states for state in ended):
-                    numbers = (self._trial_id_to_study_id_and_number[trial][1] for trial in known.unfinished_trial_ids)
-                found = [known.trials[number] for number in sorted(numbers)]
+                    ids = self._studies[study_id].unfinished_trial_ids
+                    found = [
+                        found[number] for number in sorted(self._trial_id_to_study_id_and_number[id][1] for id in ids)
+                    ]
             return found if states is None else [trial for trial in found if trial.state in states]
 
-    return cast("BaseStorage", FastCache(database))
+    return cast("BaseStorage", FastCache())
 
 
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
