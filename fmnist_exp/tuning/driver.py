@@ -115,7 +115,8 @@ class Driver:
 
     def _start(self) -> None:
         trial = self.study.ask()
-        self.running[trial.number] = RunningTrial(trial, self.space.suggest(trial))
+        passed = TrialRecord.of(trial).passed
+        self.running[trial.number] = RunningTrial(trial, self.space.suggest(trial), passed)
         self._submit(trial.number)
 
     def _submit(self, number: int) -> None:
@@ -198,7 +199,8 @@ class Driver:
         pruned = False
         if epoch > entry.epochs:
             entry.epochs, entry.outages = epoch, 0
-            pruned = objectives.report(entry.trial, epoch, val_accuracy)
+            # others may have become better since an earlier driver let the trial go on; its run has the next epochs
+            pruned = objectives.report(entry.trial, epoch, val_accuracy) and epoch > entry.passed
         self.callback.on_progress(entry.number, float(epoch))
         last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
         return Verdict.STOP if not last and (pruned or self._is_late()) else Verdict.CONTINUE

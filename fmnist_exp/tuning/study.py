@@ -174,7 +174,8 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
         record = TrialRecord.of(frozen)
         run_id = record.run_id or record.resumes
-        study.enqueue_trial(setting, {"resumes": run_id} if run_id else None)
+        passed = max([record.passed, *frozen.intermediate_values])
+        study.enqueue_trial(setting, {"resumes": run_id, "passed": passed} if run_id else None)
     study.tell(trial.number, state=TrialState.FAIL)
 
 

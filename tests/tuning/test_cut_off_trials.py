@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import optuna
 import pytest
 from support.scripts import Interrupted, Late, Script, Slow, Stage, away, end, run_of, start
 
@@ -51,6 +52,23 @@ def test_a_kill_between_record_and_run_loses_no_state(stage, monkeypatch):
     assert len(set(run_ids)) == 1
     found = store.client().get_run(run_ids[0])
     assert (found.info.lifecycle_stage, found.info.status) == ("active", "KILLED")
+
+
+def test_epochs_that_an_earlier_driver_let_pass_are_not_judged_again(stage):
+    """Other trials may have become better meanwhile, and the run has these epochs."""
+
+    def epochs(number: int, *values: float) -> list[Envelope]:
+        return [Envelope(number, "a", EpochEnd(epoch, value), 2) for epoch, value in enumerate(values, 1)]
+
+    stage.study.pruner = optuna.pruners.ThresholdPruner(lower=0.9)
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(Interrupted(start("a"), *epochs(0, 0.95, 0.95)), 60)
+    recovery.finalise(stage.study, stage.parent, "its driver was killed")
+    stopped = Envelope(1, "a", Finished(TrialResult(True, 0.5, parameters=1)))
+    script = Script(Envelope(1, "a", Started("one", "tcp://one"), 1), *epochs(1, 0.5, 0.5, 0.5), stopped)
+    stage.drive(script, 60)
+    assert script.answers[1:4] == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
+    assert stage.study.trials[1].state.name == "PRUNED"
 
 
 def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
