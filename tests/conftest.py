@@ -65,6 +65,14 @@ def no_other_package() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry) == ours or not Path(entry, "fmnist_exp").is_dir()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_other_store() -> Iterator[None]:
+    """Forget the store that a Dask worker inside this process was told to use, which counts more than the variable."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+
+
 @pytest.fixture
 def ctrl_c_heeded() -> Iterator[None]:
     """Let child processes react to Ctrl-C, which is ignored if the tests run in the background of a shell."""
