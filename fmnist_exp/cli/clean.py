@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import switch
 from fmnist_exp.errors import WorkError
 
@@ -26,6 +27,7 @@ from fmnist_exp.errors import WorkError
 @switch("--yes", "Delete. Without it, the command only says what it would delete, and how much that is.")
 def clean(keep: int, storage: str, yes: bool) -> None:
     """Delete weights of weak trials, incomplete models, old checkpoints and spool folders that were sent."""
+    loading.load_keras()
     from fmnist_exp.cli import clean_display
     from fmnist_exp.tracking import store
     from fmnist_exp.tuning import cleaning
