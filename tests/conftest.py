@@ -67,7 +67,7 @@ def no_other_package() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_other_store() -> Iterator[None]:
-    """Forget the store that a Dask worker inside this process was told to use, which counts more than the variable."""
+    """Forget the store that a Dask worker inside this process has set, since MLflow prefers it to the variable."""
     yield
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)

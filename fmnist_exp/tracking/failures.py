@@ -17,14 +17,14 @@ from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import first_line, without_secrets
 
 DEBUG = "FMNIST_EXP_DEBUG"  # environment variable: show the traceback of every error
-# where MLflow's messages go on with the first line of a page that is no answer, or with advice that may be wrong
+# after these words, MLflow's messages quote a page that is no answer, or give advice that may be wrong
 QUOTED = " Response body: ", " Take a backup of your database"
 ROOM = "make room"  # the advice about a full disk
 LONGEST = 400  # characters of a library's message, which may quote a whole page
 
 
 class Explanation(NamedTuple):
-    """What an error means, and what to do about it."""
+    """A sentence that explains an error, in two parts: its meaning, and advice."""
 
     meaning: str  # with {reason} for the library's own words
     advice: str

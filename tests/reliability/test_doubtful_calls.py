@@ -48,7 +48,7 @@ def send(line, tracking_server, tmp_path, model, request) -> Send:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What the store has of a run that nothing disturbs, and its calls."""
+    """The contents of the store after a run that nothing disturbs, and the calls of that run."""
 
     stored: dict[str, Any]
     calls: list[str]

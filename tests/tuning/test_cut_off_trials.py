@@ -1,4 +1,4 @@
-"""What a driver leaves of its trials when it is killed or its time is over, and what the next session makes of it."""
+"""Trials that a driver left when it was killed or its time was over are closed, and the next session continues them."""
 
 from typing import Any
 

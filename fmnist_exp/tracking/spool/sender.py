@@ -115,7 +115,7 @@ class Sender:
             waiting = [spool for spool in self._spools if spool.pending]
             counts = len(waiting), sum(len(spool.pending) for spool in waiting), sum(spool.size() for spool in waiting)
             unsaved = sum(spool.unsaved for spool in waiting)
-            reasons = (spool.reason for spool in waiting if spool.reason)  # those of uploads are told nowhere else
+            reasons = (spool.reason for spool in waiting if spool.reason)  # only here is the reason of an upload shown
             return Left(*counts, unsaved, self.refused, next(reasons, self._contact.reason))
 
     def wake(self, spool: Spool | None = None) -> None:
