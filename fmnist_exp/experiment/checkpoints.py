@@ -34,7 +34,7 @@ from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 log = logging.getLogger(__name__)
 
 STATES = {Artifact.STATE.format(turn=turn) for turn in (0, 1)}
-TRIAL_SECONDS = 30.0  # of fitting between two states of a trial
+PAUSE = 30.0  # seconds of fitting between two states of a trial or a refit
 HARMLESS = ("name", "data.source", "gate.")  # fields that do not change the fit; the images themselves are compared
 
 
@@ -93,7 +93,7 @@ def callbacks(run: Run, config: ExperimentConfig, to_log: Callable[[keras.Model]
     if config.training.checkpoint:
         log.append(CheckpointLog(run, to_log))
     elif run.kind == "trial":
-        log.append(CheckpointLog(run, pause=TRIAL_SECONDS))
+        log.append(CheckpointLog(run, pause=PAUSE))
     return log
 
 
@@ -198,9 +198,9 @@ def can_be_resumed(run: Run) -> bool:
     return not _checkpoint_files(run.client, run.id).isdisjoint(STATES)
 
 
-def finish(run: Run, log: Iterable[FitCallback]) -> None:
-    """Delete the states that a run has, if any, since its fit has ended."""
-    if run.resumed or any(isinstance(callback, CheckpointLog) and callback.states for callback in log):
+def finish(run: Run, used: Iterable[FitCallback]) -> None:
+    """Delete the states that a run has, if any, since its fit with these callbacks has ended."""
+    if run.resumed or any(isinstance(callback, CheckpointLog) and callback.states for callback in used):
         delete_states(run)
 
 

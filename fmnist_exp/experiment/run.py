@@ -49,10 +49,10 @@ def run_experiment(
         state = checkpoints.begin(run, config, data)
         run.set_tags({Tag.SCORE_TEST: str(score_test).lower()})
         trained = _build(config, run)
-        log = checkpoints.callbacks(run, config, partial(_to_log, config=config))
-        resumed = {"start": state} if state else {}
         # the log comes last: an execution of a trial that is no longer wanted learns it before it logs an epoch
-        fitted = fit(trained, config, data, [*callbacks, *log], **resumed)
+        callbacks = [*callbacks, *checkpoints.callbacks(run, config, partial(_to_log, config=config))]
+        resumed = {"start": state} if state else {}
+        fitted = fit(trained, config, data, callbacks, **resumed)
 
         setup.set_precision("float32")
         network = _to_log(trained, config)
@@ -69,7 +69,7 @@ def run_experiment(
         _log_result(run, outcome, data)
         digest = conditions.weights_digest(network.get_weights())
         run.set_tags({Tag.NOTE: outcome.note(config, run.kind), Tag.WEIGHTS_DIGEST: digest})
-        checkpoints.finish(run, log)
+        checkpoints.finish(run, callbacks)
         return outcome
 
 

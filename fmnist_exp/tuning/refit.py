@@ -15,10 +15,11 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
-from fmnist_exp.tracking import orphans
+from fmnist_exp.tracking import orphans, resumption
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning.driver import Search
@@ -62,7 +63,9 @@ def plan(space: SearchSpace, best: FrozenTrial) -> list[ExperimentConfig]:
 
 
 def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> Refitted:
-    """Fit the winner again with each seed, as child runs of the parent run. A resumed search repeats no finished fit.
+    """Fit the winner again with each seed, as child runs of the parent run.
+
+    A resumed search repeats no finished fit, and continues one that was interrupted in its run.
 
     Args:
         search: the search.
@@ -88,25 +91,26 @@ def refit(search: Search, best: FrozenTrial, notify: Callable[[str], None]) -> R
 
 def _run(config: ExperimentConfig, data: FashionMNIST, best: FrozenTrial, search: Search, name: str) -> Refitted:
     parent = search.parent
-    if earlier := _earlier(config, data, best, search):
-        orphans.reattach(parent, earlier.run_id)
-        return earlier
     winner = TrialRecord.of(best).in_store(parent.client)
-    tags: dict[str, str] = {Tag.STUDY: search.study.study_name, Tag.REFIT_OF: winner.run_id}
-    run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
+    query = f"tags.`{Tag.REFIT_OF}` = '{winner.run_id}'"
+    members = str(list(config.model.members))
+    found = parent.client.search_runs([parent.experiment_id], query)
+    fits = [fit for fit in found if fit.data.params.get("model.members", members) == members]
+    for fit in fits:
+        models = lineage.model_ids(fit)
+        if fit.info.status == "FINISHED" and models and fit.data.params.get("seed") == str(config.seed):
+            orphans.reattach(parent, fit.info.run_id)
+            return Refitted(fit.info.run_id, models[-1], data)
+    unfinished = [fit.info.run_id for fit in fits if fit.info.status != "FINISHED" and fit.info.run_name == name]
+    if unfinished:
+        run = resumption.take(parent.client, unfinished[0], {Tag.PARENT: parent.id})
+    else:
+        tags: dict[str, str] = {Tag.STUDY: search.study.study_name, Tag.REFIT_OF: winner.run_id}
+        run = runs.start_run(parent.client, "train", name, config.name, parent, more_tags=tags)
     with runs.closing(run):
-        outcome = experiment_run.run_experiment(config, data, run, score_test=False)
+        if unfinished:
+            resumption.continue_curves(run)
+        states = checkpoints.CheckpointLog(run, pause=checkpoints.PAUSE)
+        outcome = experiment_run.run_experiment(config, data, run, [states], score_test=False)
     model_id = logged_models.arrived(parent.client, outcome.model_id)
     return Refitted(run.id, model_id, data)
-
-
-def _earlier(config: ExperimentConfig, data: FashionMNIST, best: FrozenTrial, search: Search) -> Refitted | None:
-    """Return the finished fit of an earlier session with this seed and these members, if there is one."""
-    wanted = str(config.seed), str(list(config.model.members))
-    winner = TrialRecord.of(best).in_store(search.parent.client)
-    query = f"tags.`{Tag.REFIT_OF}` = '{winner.run_id}' and attributes.status = 'FINISHED'"
-    for run in search.parent.client.search_runs([search.parent.experiment_id], query):
-        models = lineage.model_ids(run)
-        if models and (run.data.params["seed"], run.data.params["model.members"]) == wanted:
-            return Refitted(run.info.run_id, models[-1], data)
-    return None

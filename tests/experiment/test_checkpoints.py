@@ -100,7 +100,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(cut, damage):
 
 @pytest.mark.parametrize(("pause", "kept"), [(0.0, {"state-0.npz", "state-1.npz"}), (1000.0, set())])
 def test_a_trial_keeps_a_state_now_and_then(shared_store, small, monkeypatch, pause, kept):
-    monkeypatch.setattr(checkpoints, "TRIAL_SECONDS", pause)
+    monkeypatch.setattr(checkpoints, "PAUSE", pause)
     monkeypatch.setattr(checkpoints, "delete_states", lambda run: None)
     config = files.override(CONFIG, {"training.checkpoint": False, "training.epochs": 2})
     with runs.closing(runs.start_run(store.connect(), "trial", "trial", "tiny")) as run:

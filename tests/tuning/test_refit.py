@@ -13,6 +13,7 @@ from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation import intervals
+from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.registry import evaluate as evaluations
 from fmnist_exp.registry import lineage
@@ -20,6 +21,7 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import fit as fitting
+from fmnist_exp.training.events import Epoch
 from fmnist_exp.tuning import refit
 from fmnist_exp.tuning.space import SearchSpace
 
@@ -196,6 +198,37 @@ def test_what_was_fitted_again_is_not_fitted_a_third_time(searched, folder):
     assert [run.info.run_id for run in again.children("train")] == before
     assert again.result.registration.version == searched.result.registration.version
     assert again.result.retention.deleted == 0
+
+
+def test_an_interrupted_refit_continues_in_its_run(shared_store, folder, monkeypatch):
+    config = configure(data__source=folder, search__n_trials=1, search__refit=1, training__schedule="one_cycle")
+    config = files.override(config, {"training.epochs": 4})
+    fitted, log_epoch = list[int](), checkpoints.EpochLog.on_epoch
+
+    def interrupt_once(log: checkpoints.EpochLog, epoch: Epoch) -> bool:
+        if log.run.kind == "train" and epoch.number == 3 and 3 not in fitted:
+            fitted.append(3)
+            raise KeyboardInterrupt
+        return log_epoch(log, epoch)
+
+    monkeypatch.setattr(checkpoints, "PAUSE", 0.0)
+    monkeypatch.setattr(checkpoints.EpochLog, "on_epoch", interrupt_once)
+    stopped = search(config, "stopped in its refit")
+    assert stopped.result.status == "interrupted"
+    (before,) = stopped.children("train")
+    assert before.info.status == "KILLED"
+    continued, whole = search(config, "stopped in its refit"), search(config, "not stopped")
+    (run,), (other,) = continued.children("train"), whole.children("train")
+    assert (run.info.run_id, run.info.status) == (before.info.run_id, "FINISHED")
+    assert run.data.tags["fmnist.resumptions"] == "1"
+    for name in ("train_loss", "train_accuracy"):
+        curves = [continued.client.get_metric_history(each.info.run_id, name) for each in (run, other)]
+        assert [point.step for point in curves[0]] == [1, 2, 3, 4]
+        assert [point.value for point in curves[0]] == pytest.approx([point.value for point in curves[1]], rel=1e-4)
+    states = {entry.path for entry in continued.client.list_artifacts(run.info.run_id, "checkpoint")}
+    assert not states, "the states are not needed any more"
+    version = continued.client.get_model_version("fashion-mnist", continued.result.registration.version)
+    assert version.run_id == run.info.run_id
 
 
 def test_seeds_and_epochs():
