@@ -116,7 +116,8 @@ class Run:
         self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, split: Split | None = None
     ) -> None:
         """Log metrics that the run does not have yet. If a model and images are given, link the metrics with them."""
-        known, again = self.known_steps or {}, {"again": True} if self.known_steps is None else {}
+        known = self.known_steps or {}
+        again = {"again": True} if self.known_steps is None or (self.resumed and not step) else {}
         new = {key: metrics[key] for key in metrics if not step or step not in known.get(str(key), ())}
         about = now(), step, model_id, *((split.name, split.digest) if split else (None, None))
         if new:

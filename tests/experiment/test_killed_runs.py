@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from support.experiments import checkpoint_of
 
 from fmnist_exp.cli import main
+from fmnist_exp.tracking import resumption, store
+from fmnist_exp.tracking import run as runs
 
 PROJECT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "fmnist_exp", "train"]
@@ -77,3 +79,26 @@ def test_killed_and_continued_it_is_the_same_run(tmp_path, new_database, monkeyp
     assert "test_accuracy" in whole.data.metrics  # and in that which resumes, without being asked for again
     assert not any((hasty.folder / "mlruns" / "0" / old / "artifacts" / "checkpoint").iterdir())
     assert checkpoint_of(hasty.client, old, hasty.folder) == whole.data.metrics["best_epoch"]
+
+
+def test_results_that_were_logged_before_the_kill_are_there_once(shared_store):
+    """A process may be killed between its last metrics and the end of its run."""
+    client = store.connect()
+    models = [client.create_logged_model("0", name=name) for name in ("first", "second")]
+    run = runs.start_run(client, "trial", "trial", "tiny")
+    results = {"best_val_accuracy": 0.9}
+    run.log_metrics({**results, "fit_seconds": 3.0}, 0, models[0].model_id)
+    run.release()
+    again = resumption.take(client, run.id, {})
+    resumption.continue_curves(again)
+    again.log_metrics({**results, "fit_seconds": 4.0}, 0, models[1].model_id)
+    again.log_metrics(results)
+    again.close()
+    histories = {name: client.get_metric_history(run.id, name) for name in ("best_val_accuracy", "fit_seconds")}
+    assert {name: [point.value for point in found] for name, found in histories.items()} == {
+        "best_val_accuracy": [0.9],
+        "fit_seconds": [3.0, 4.0],  # each process measured its own
+    }
+    for model in models:
+        found = client.get_logged_model(model.model_id).metrics or []
+        assert {metric.key for metric in found} == {"best_val_accuracy", "fit_seconds"}

@@ -17,6 +17,8 @@ from fmnist_exp.tracking.spool import folder as folders
 from fmnist_exp.tracking.spool import ids
 from fmnist_exp.tracking.spool.records import Record
 
+Identity = tuple[object, ...]
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -31,7 +33,7 @@ class Delivery:
     doubtful: bool  # the store may have the record already
     retried: bool  # the run was created by more than one request, one of which may still be on its way
     late: bool  # its writer is gone, so that the run may have been resumed by another process since
-    history: dict[tuple[str, str], set[tuple[object, ...]]]  # of metrics by run and name, where it is known
+    history: dict[tuple[str, str], dict[Identity, int]]  # times of metrics by run and name, where they are known
     damaged: list[str] = field(default_factory=list)  # what the disk has changed, so that it cannot be sent
 
 
@@ -146,23 +148,28 @@ def _metric(
 def _missing(to: Delivery, metrics: list[list[Any]]) -> list[list[Any]]:
     """Return those metrics that the store does not have.
 
-    Metrics of models are sent again in any case: the store keeps them twice, and drops equal ones. A run that was
-    resumed after the death of a writer has computed the same epochs again, at other times.
+    Metrics of models are sent again in any case, at the time that the store knows: the store keeps them once more for
+    the model, and drops equal ones of the run. A run that was resumed after the death of a writer has computed the same
+    epochs again, and perhaps the same results, at other times.
     """
-    by_step = to.late or to.body.get("again")
-
-    def identity(key: str, timestamp: int, step: int) -> tuple[object, ...]:
-        return (key, step) if by_step and step > 0 else (key, step, timestamp)
-
-    known = dict[str, set[tuple[object, ...]]]()
-    for key in {entry[0] for entry in metrics if not any(entry[4:5])}:
-        known[key] = to.history.get((to.run_id, key)) or {
-            identity(key, point.timestamp, point.step) for point in to.client.get_metric_history(to.run_id, key)
-        }
-    missing = [entry for entry in metrics if any(entry[4:5]) or identity(entry[0], *entry[2:4]) not in known[entry[0]]]
-    for key, points in known.items():
-        to.history[to.run_id, key] = points | {identity(key, *entry[2:4]) for entry in metrics if entry[0] == key}
+    by_step, missing = to.late or to.body.get("again"), []
+    for entry in metrics:
+        key, value, timestamp, step, *linked = entry
+        known = to.history.get((to.run_id, key))
+        if known is None:
+            points = to.client.get_metric_history(to.run_id, key)
+            known = {identity: p.timestamp for p in points for identity in _identities(p.value, p.timestamp, p.step)}
+        own = _identities(value, timestamp, step)
+        stored = known.get(own[0] if not by_step else own[1] if step > 0 else own[2])
+        if stored is None or any(linked[:1]):
+            missing.append([key, value, stored or timestamp, step, *linked])
+        to.history[to.run_id, key] = {**dict.fromkeys(own, timestamp), **known}
     return missing
+
+
+def _identities(value: float, timestamp: int, step: int) -> tuple[Identity, Identity, Identity]:
+    """Return what tells a value of a metric from the others: its time, its step, or the value itself."""
+    return ("time", step, timestamp), ("step", step), ("value", step, value)
 
 
 @delivers("inputs")

@@ -40,7 +40,7 @@ class Spool:
         self.blocked = False  # by a local id that another folder must bring to the store
         self.stuck = False  # the store refused to create the run
         self.lost: set[str] = set()  # local ids that the store will never have
-        self.history: dict[tuple[str, str], set[tuple[object, ...]]] = {}  # known metrics by run and name
+        self.history: dict[tuple[str, str], dict[tuple[object, ...], int]] = {}  # known metrics by run and name
         self.damaged: list[str] = []  # what cannot be sent because the disk has changed it
         self._start(carrier)
 
