@@ -26,7 +26,7 @@ test: lint ## run all checks: lint, then the tests
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 faults: $(READY) ## inject the faults of docs/reliability.md that need minutes
-	$(ACTIVATE) python -m pytest -n 2 --dist worksteal --durations 10 -m slow tests/reliability
+	$(ACTIVATE) python -m pytest -n 3 --dist worksteal --durations 10 -m slow tests/reliability
 
 attacks: $(READY) ## try every attack of docs/security.md, and print what happened to each
 	$(ACTIVATE) python -m pytest -n 2 --dist loadfile --quiet tests/security

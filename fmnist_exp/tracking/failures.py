@@ -36,6 +36,7 @@ _NETWORK = Explanation("a connection failed: {reason}", f"check that the server 
 _STORE = Explanation("the tracking store failed: {reason}", f"check MLFLOW_TRACKING_URI and the server, {_AGAIN}")
 _STUDY = Explanation("the study failed: {reason}", "run the command again, or with another --study")
 _FILE = Explanation("a file or a device failed: {reason}", f"check that it exists and may be used, {_AGAIN}")
+_DAMAGED = Explanation("a file is damaged: {reason}", f"replace it, {_AGAIN}")
 _MEMORY = Explanation("there is not enough memory: {reason}", "use fewer --workers or a smaller training.batch_size")
 _FORBIDDEN = Explanation(
     "the tracking server does not permit this to its user: {reason}", "ask for the permission EDIT"
@@ -56,6 +57,7 @@ WORDS = {
     "database is locked": _IN_USE,
     "out-of-date database schema": _RELEASE,  # MLflow, also about a newer one
     "Can't locate revision": _RELEASE,  # Alembic
+    "INVALID_PROTOBUF": _DAMAGED,  # ONNX Runtime
     "no longer compatible with the table schema": _RELEASE,  # Optuna, in a plain RuntimeError
 }
 # class → explanation; the first class in an error's method resolution order that stands here decides
@@ -64,9 +66,7 @@ CLASSES = {
     "google.protobuf.json_format.Error": _STORE,  # an answer in JSON that is not MLflow's
     "sqlalchemy.exc.SQLAlchemyError": _DATABASE,
     "optuna.exceptions.StorageInternalError": _DATABASE,
-    "optuna.exceptions.OptunaError": Explanation(
-        "the study failed: {reason}", "run the command again, or with another --study"
-    ),
+    "optuna.exceptions.OptunaError": _STUDY,
     "alembic.util.exc.CommandError": _DATABASE,
     "sqlite3.Error": _DATABASE,
     "requests.exceptions.RequestException": _NETWORK,
@@ -79,13 +79,11 @@ CLASSES = {
     "distributed.scheduler.KilledWorker": _WORKERS,
     "builtins.ConnectionError": _NETWORK,
     "builtins.TimeoutError": _NETWORK,
-    "zipfile.BadZipFile": Explanation("a file is damaged: {reason}", f"replace it, {_AGAIN}"),
+    "zipfile.BadZipFile": _DAMAGED,
     "builtins.MemoryError": _MEMORY,
     "tensorflow.python.framework.errors_impl.ResourceExhaustedError": _MEMORY,
     "builtins.ImportError": Explanation("a library is missing: {reason}", f"install it, {_AGAIN}"),
-    "builtins.OSError": Explanation(
-        "a file or a device failed: {reason}", f"check that it exists and may be used, {_AGAIN}"
-    ),
+    "builtins.OSError": _FILE,
 }
 
 
@@ -111,9 +109,7 @@ def _explanation(error: BaseException) -> Explanation | None:
         if words in reason:
             return found
     if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-        return Explanation(
-            "the tracking server does not permit this to its user: {reason}", "ask for the permission EDIT"
-        )
+        return _FORBIDDEN
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
     return next((CLASSES[name] for name in names if name in CLASSES), None)
 
