@@ -16,10 +16,13 @@ def sync(folder: Path | None) -> None:
     from fmnist_exp.cli.display import console
     from fmnist_exp.registry import deliveries  # noqa: F401  (so that models and versions can be sent)
     from fmnist_exp.tracking import store
+    from fmnist_exp.tracking.spool import folder as folders
     from fmnist_exp.tracking.spool import sync as library
 
     sent = library.send(store.connect(), folder)
     console.print(f"records sent to {store.address()}: {sent.records}")
+    if sent == library.Sent():
+        console.print(f"nothing waits in {folder or folders.root()}")
     if sent.in_use:
         console.print(f"folders of commands that are still running, which send them: {len(sent.in_use)}")
     for address in sorted(sent.elsewhere):

@@ -131,7 +131,9 @@ def _parsed(variable: str, file: str, parse: Callable[[bytes], Key]) -> Key:
             content = opened.read(LONGEST)
         return parse(content)
     except OSError as error:
-        raise RequestError(f"{variable}={file} cannot be read: {error.strerror}") from error
+        raise RequestError(
+            f"{variable}={file} cannot be read: {error.strerror}; name a file that you may read"
+        ) from error
     except TypeError as error:
         raise RequestError(
             f"{variable}={file} is encrypted; name a file without a password that only you read"

@@ -241,5 +241,5 @@ def test_the_file_of_the_certificates_is_for_its_owner_and_never_overwritten(tmp
     with pytest.raises(RequestError, match=r"tls\.yaml exists; a cluster may be using it"):
         certificates.write(file)
     assert file.read_text() == before
-    with pytest.raises(RequestError, match=r"tls\.yaml cannot be written: No such file"):
+    with pytest.raises(RequestError, match=r"tls\.yaml cannot be written: No such file or directory; make its folder"):
         certificates.write(tmp_path / "none" / "tls.yaml")

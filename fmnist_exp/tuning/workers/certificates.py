@@ -37,7 +37,9 @@ def write(path: Path) -> None:
     except FileExistsError as error:
         raise RequestError(f"{path} exists; a cluster may be using it, so move it away or name another file") from error
     except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror}") from error
+        raise RequestError(
+            f"{path} cannot be written: {error.strerror}; make its folder, or name another file"
+        ) from error
     certificate, key = _make()
     tls = {"ca-file": certificate, **{role: {"cert": certificate + key} for role in ROLES}}
     pages = {role: {"http": {"routes": [PAGES]}} for role in ("scheduler", "worker")}
