@@ -1,7 +1,7 @@
 """Fits and searches go on without their tracking server, and everything arrives when it is back."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -29,26 +29,10 @@ CONFIG = files.override(NORMALIZED, {"training.epochs": EPOCHS, "training.precis
 SEARCH = searches.configure(search__n_trials=3, training__epochs=1)
 
 
-class Server:
-    """A real MLflow server that a test stops and starts again at the same address, with the same database."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        self.port = services.free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.folder, self.database = folder, database
-        self.running = ExitStack()
-
-    def start(self) -> None:
-        self.running.enter_context(services.mlflow_server(self.folder, self.database, "127.0.0.1", self.port))
-
-    def stop(self) -> None:
-        self.running.close()
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, new_database) -> Iterator[Server]:
+def server(tmp_path_factory, new_database) -> Iterator[services.MlflowServer]:
     folder = tmp_path_factory.mktemp("server")
-    made = Server(folder, new_database(folder, "mlflow-artifacts:/0"))
+    made = services.MlflowServer(folder, new_database(folder, "mlflow-artifacts:/0"))
     made.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -144,7 +128,7 @@ def calling(epoch: int, call: Callable[[], None]) -> Iterator[FitCallback]:
 class Outage(SearchCallback):
     """Stops the server when the first trial begins, and starts it again when the second one has ended."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: services.MlflowServer) -> None:
         self.server = server
         self.ended: list[TrialSummary] = []
 

@@ -180,3 +180,18 @@ def dask_worker(
             folder / f"worker-{name}.log",
         )
         yield running
+
+
+class MlflowServer:
+    """A server that a test stops and starts again at the same address, with the same database."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.folder, self.database, self.port = folder, database, free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.running = contextlib.ExitStack()
+
+    def start(self) -> None:
+        self.running.enter_context(mlflow_server(self.folder, self.database, "127.0.0.1", self.port))
+
+    def stop(self) -> None:
+        self.running.close()

@@ -1,6 +1,5 @@
 """An MLflow server that goes away and comes back gets everything once, and no fit waits for it meanwhile."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -18,33 +17,15 @@ from fmnist_exp.tracking.spool.left import on_disk
 from fmnist_exp.tracking.spool.process import sender
 
 
-class Server:
-    """A real server that can be killed and started again at the same address."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        self.folder, self.uri = folder, database
-        self.port = services.free_port()
-        self.stack = contextlib.ExitStack()
-
-    @property
-    def database(self) -> Path:
-        return Path(self.uri.removeprefix("sqlite:///"))
-
-    def start(self) -> str:
-        return self.stack.enter_context(services.mlflow_server(self.folder, self.uri, "127.0.0.1", self.port))
-
-    def kill(self) -> None:
-        self.stack.close()
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, new_database) -> Iterator[Server]:
+def server(tmp_path_factory, new_database) -> Iterator[services.MlflowServer]:
     where = tmp_path_factory.mktemp("server")
-    made = Server(where, new_database(where, "mlflow-artifacts:"))
+    made = services.MlflowServer(where, new_database(where, "mlflow-artifacts:"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", made.start())
+        made.start()
+        patch.setenv("MLFLOW_TRACKING_URI", made.address)
         yield made
-        made.kill()
+        made.stop()
 
 
 @pytest.fixture
@@ -57,7 +38,7 @@ def test_an_outage_costs_no_time_and_loses_nothing(client, server, registered, t
     parent = begin(client)
     assert parent.wait(1, 60)
     assert not ids.is_local(parent.id)
-    server.kill()
+    server.stop()
     child = begin(client, parent.id)  # nobody knows yet that the server is away
     assert not child.wait(1, 60)
     assert not sender().is_up
@@ -89,7 +70,7 @@ def test_an_outage_costs_no_time_and_loses_nothing(client, server, registered, t
     ]
     assert {entry.path for entry in client.list_artifacts(child.id)} == {"curves"}
     assert {entry.path for entry in client.list_artifacts(child.id, "curves")} == {"curves/a.txt", "curves/deep"}
-    rows = contents(server.database)
+    rows = contents(Path(server.database.removeprefix("sqlite:///")))
     assert len(rows["runs"]) == 2
     assert len(rows["logged_models"]) == 1
     said = [record.getMessage() for record in caplog.records if record.name.endswith("contact")]
@@ -100,7 +81,7 @@ def test_an_outage_costs_no_time_and_loses_nothing(client, server, registered, t
 
 def test_runs_that_wait_for_the_server_hold_few_files_open(client, server):
     process = psutil.Process()
-    server.kill()
+    server.stop()
     before = process.num_fds()
     spools = [begin(client) for _ in range(30)]
     for spool in spools:
