@@ -76,9 +76,13 @@ class Tracked:
         self._of_local = {
             tags[SPOOL_ID]: key
             for found in (self.tags, self.model_tags)
-            for key, tags in found.items()
+            for key, tags in sorted(found.items(), key=lambda entry: self._is_active(entry[0]))
             if SPOOL_ID in tags
         }
+
+    def _is_active(self, key: str) -> bool:
+        """Return False for a run that was deleted, as the twin of one whose request was carried out twice is."""
+        return self.status.get(key, ("", "active"))[1] == "active"
 
     def id(self, known: str) -> str:
         """Return the store's id of a run or model that may be known by its local id."""

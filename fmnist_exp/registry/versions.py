@@ -20,6 +20,7 @@ from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.inputs import image_counts
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import without_secrets
+from fmnist_exp.tracking.spool import ids
 
 NAME = "fashion-mnist"
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -203,23 +204,26 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     with private_copy.opened(client, model_id) as copy:
         digest = checksums.digest(copy.folder)
         _upload_checksums(client, copy)
+    own = str(tags.get(VersionTag.SPOOL_ID) or ids.new())
     texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
-    texts[VersionTag.SHA256] = digest
+    texts |= {VersionTag.SHA256: digest, VersionTag.SPOOL_ID: own}
     if signature := signing.sign(NAME, digest):
         texts[VersionTag.SIGNATURE] = signature
-    return client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
+    client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
+    made = [found for found in by_number(client).values() if found.tags.get(VersionTag.SPOOL_ID) == own]
+    version, *twins = sorted(made, key=lambda found: int(found.version))
+    for twin in twins:  # of a request that was carried out twice on its way to a server
+        client.delete_model_version(NAME, twin.version)
+    return version
 
 
 def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Return the accuracies among a version's tags with their intervals, by what they were measured on."""
     judged = tags.get(VersionTag.REFIT_OF, run_id)
+    validation = f"validation accuracy{' of the judged network' if judged != run_id else ''}"
     measured = {
         "test accuracy": (VersionTag.TEST_ACCURACY, run_id, "test"),
-        f"validation accuracy{' of the judged network' if judged != run_id else ''}": (
-            VersionTag.VAL_ACCURACY,
-            judged,
-            "validation",
-        ),
+        validation: (VersionTag.VAL_ACCURACY, judged, "validation"),
     }
     return {
         name: _text(client, float(tags[tag]), run, purpose)

@@ -192,7 +192,10 @@ class VersionTag(Name):
     STUDY = "study", "Name of the study that found the model."
     TRIAL = "trial", "Number of the trial that found the model."
     REFIT_OF = "refit_of", "Id of the trial's run whose setting was fitted again on all images."
-    SPOOL_ID = "fmnist.spool_id", "Local id of the registration, if it waited in a spool while the store was away."
+    SPOOL_ID = (
+        "fmnist.spool_id",
+        "Local id of the registration, which tells versions that a repeated request made.",
+    )
     VAL_ACCURACY = "val_accuracy", "Accuracy of the network on the validation images; of the trial, if refitted."
     TEST_ACCURACY = "test_accuracy", "Accuracy on the test images; missing until the version is scored on them."
     TEST_SCORED = "test_scored", "Its last 20 scorings on the test set: time (UTC), kind of the run, user and run."

@@ -14,6 +14,7 @@ from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.spool import delivery, ids
 from fmnist_exp.tracking.spool.delivery import DamagedError, Delivery
+from fmnist_exp.tracking.spool.folder import heads, root
 from fmnist_exp.tracking.spool.queue import Spool
 from fmnist_exp.tracking.spool.records import Record
 
@@ -42,7 +43,7 @@ class RefusedError(Exception):
 
 
 class GoneError(Exception):
-    """A user has deleted the run, so that nothing more can be written about it."""
+    """A user has deleted the run, or it is lost, so that nothing more can be written about it."""
 
 
 def attempt(client: MlflowClient, spool: Spool, record: Record) -> str:
@@ -55,7 +56,11 @@ def attempt(client: MlflowClient, spool: Spool, record: Record) -> str:
     with compat.impatient(CONNECT_SECONDS, UPLOAD_SECONDS if record.kind in UPLOADS else longest):
         try:
             return _deliver(client, spool, record)
-        except (ids.NotSentError, DamagedError):
+        except ids.NotSentError as error:
+            if _is_lost(client, spool, record, error.local):
+                raise GoneError(f"run {error.local} was never written to the disk, and its process is gone") from error
+            raise
+        except DamagedError:
             raise
         except Exception as error:
             if not is_refusal(error):
@@ -75,7 +80,7 @@ def _deliver(client: MlflowClient, spool: Spool, record: Record) -> str:
     body = ids.resolve_all(client, record.body, spool.lost)
     run_id = body.get("run_id") or spool.run_id
     if not run_id and not creates:
-        raise ids.NotSentError(f"the store does not have run {spool.head.id} yet")
+        raise ids.NotSentError(spool.head.id)
     local = spool.head.id if ids.is_local(spool.head.id) else ""
     spool.retried |= creates and spool.doubtful
     flags = spool.doubtful, spool.retried, spool.reopened
@@ -88,6 +93,19 @@ def _deliver(client: MlflowClient, spool: Spool, record: Record) -> str:
     if found:
         ids.remember(client, local if creates else str(record.body["id"]), found)
     return found
+
+
+def _is_lost(client: MlflowClient, spool: Spool, record: Record, local: str) -> bool:
+    """Return True if a record is about another run that no process and no folder can bring to the store any more.
+
+    A full disk may have kept the run in the memory of a process that was killed. Only what is said about the end or the
+    parent of such a run is given up; a version waits for its model.
+    """
+    if record.kind not in ("batch", "status") or record.body.get("run_id") != local or spool.path.parent != root():
+        return False
+    if spool.carrier.writes(local) or local in heads():
+        return False
+    return ids.resolve(client, local) is None  # asked again: the run may have been sent, and its folder deleted
 
 
 def _check_lifecycle(client: MlflowClient, run_id: str, error: Exception) -> None:

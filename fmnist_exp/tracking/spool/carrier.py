@@ -27,6 +27,9 @@ class Carrier(Protocol):
     def hopeful(self, spool: Any) -> bool:
         """Return True if it is worth waiting for the delivery of a record."""
 
+    def writes(self, run_id: str) -> bool:
+        """Return True if this process has records of a run."""
+
     def wake(self, spool: Any) -> None:
         """Send what is waiting in a spool."""
 

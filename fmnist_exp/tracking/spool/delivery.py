@@ -17,8 +17,6 @@ from fmnist_exp.tracking.spool import folder as folders
 from fmnist_exp.tracking.spool import ids
 from fmnist_exp.tracking.spool.records import Record
 
-Identity = tuple[object, ...]
-
 
 @dataclass(frozen=True)
 class Delivery:
@@ -33,7 +31,9 @@ class Delivery:
     doubtful: bool  # the store may have the record already
     retried: bool  # the run was created by more than one request, one of which may still be on its way
     late: bool  # its writer is gone, so that the run may have been resumed by another process since
-    history: dict[tuple[str, str], dict[Identity, int]]  # times of metrics by run and name, where they are known
+    history: dict[
+        tuple[str, str], dict[tuple[object, ...], int]
+    ]  # times of metrics by run and name, where they are known
     damaged: list[str] = field(default_factory=list)  # what the disk has changed, so that it cannot be sent
 
 
@@ -64,21 +64,14 @@ def intact_files(to: Delivery) -> Path:
     A folder from elsewhere may hold more than its records say. Such files and all links are deleted and not sent.
     """
     expected: Mapping[str, str] = to.record.body.get("files", {})
-    found = {path.relative_to(to.files).as_posix(): path for path in to.files.rglob("*") if not path.is_dir()}
-    found |= {path.relative_to(to.files).as_posix(): path for path in to.files.rglob("*") if path.is_symlink()}
-    sound = {
-        name
-        for name, path in found.items()
-        if name in expected and _is_plain(path) and folders.checksum(path) == expected[name]
-    }
+    paths = [path for path in to.files.rglob("*") if path.is_symlink() or not path.is_dir()]
+    found = {path.relative_to(to.files).as_posix(): path for path in paths}
+    plain = {name for name, path in found.items() if path.is_file() and not path.is_symlink()}
+    sound = {name for name in plain & expected.keys() if folders.checksum(found[name]) == expected[name]}
     for name in found.keys() - sound:
         found[name].unlink()
     to.damaged.extend(f"file {name}" for name in sorted(expected.keys() - sound))
     return to.files
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 @delivers("create_run")
@@ -167,7 +160,7 @@ def _missing(to: Delivery, metrics: list[list[Any]]) -> list[list[Any]]:
     return missing
 
 
-def _identities(value: float, timestamp: int, step: int) -> tuple[Identity, Identity, Identity]:
+def _identities(value: float, timestamp: int, step: int) -> tuple[tuple[object, ...], ...]:
     """Return what tells a value of a metric from the others: its time, its step, or the value itself."""
     return ("time", step, timestamp), ("step", step), ("value", step, value)
 

@@ -176,6 +176,12 @@ def all_paths(parent: Path) -> list[Path]:
     return sorted(found, key=lambda path: (found[path], path))
 
 
+def heads() -> set[str]:
+    """Return the ids of the runs that the folders of this machine's spool are about."""
+    found = (records.read(path / name for name in RECORDS).get(0) for path in all_paths(root()))
+    return {str(head.body["id"]) for head in found if head is not None}
+
+
 def model_files(local: str) -> Path | None:
     """Return the files of a logged model that was not sent yet, or None; any process may have written them."""
     for path in all_paths(root()):

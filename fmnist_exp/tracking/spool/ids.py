@@ -23,6 +23,10 @@ _known: dict[tuple[str, str], str] = {}  # address of the store, local id → id
 class NotSentError(LookupError):
     """The store does not have what a local id stands for."""
 
+    def __init__(self, local: str) -> None:
+        super().__init__(f"the store does not have {local} yet")
+        self.local = local
+
 
 def new() -> str:
     """Return a local id that nothing else has."""
@@ -74,13 +78,14 @@ def find_run(client: MlflowClient, local: str) -> str | None:
 def find_runs(client: MlflowClient, experiments: list[str], local: str, active: bool = False) -> list[str]:
     """Return the ids of all runs in these experiments that have the local id as their tag, always in the same order.
 
-    There are several if a request was carried out twice. With `active`, deleted runs do not count.
+    There are several if a request was carried out twice; those that were deleted come last. With `active`, they do not
+    count.
     """
     if not experiments:
         return []
     view = ViewType.ACTIVE_ONLY if active else ViewType.ALL
     found = client.search_runs(experiments, f"tags.`{Tag.SPOOL_ID}` = '{local}'", view)
-    return sorted(str(run.info.run_id) for run in found)
+    return [run_id for _, run_id in sorted((run.info.lifecycle_stage == "deleted", run.info.run_id) for run in found)]
 
 
 def _find_model(client: MlflowClient, local: str) -> str | None:
@@ -110,4 +115,4 @@ def _experiments(client: MlflowClient) -> list[str]:
 def _resolved(client: MlflowClient, local: str) -> str:
     if stored := resolve(client, local):
         return stored
-    raise NotSentError(f"the store does not have {local} yet")
+    raise NotSentError(local)

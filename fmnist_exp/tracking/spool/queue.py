@@ -45,7 +45,7 @@ class Spool:
         self._start(carrier)
 
     def _start(self, carrier: Carrier) -> None:
-        self._carrier = carrier
+        self.carrier = carrier
         self._process = os.getpid()
         self._appending = threading.RLock()
         self._folder: Folder | None = None
@@ -95,21 +95,21 @@ class Spool:
         """
         if self._process != os.getpid():  # a fork has neither the threads nor the folder
             self.pending = deque()
-            self._start(self._carrier.here())
+            self._start(self.carrier.here())
         with self._appending:
             number = self._count + 1
             record = self._write(Record(number, kind, folders.now(), dict(body)), files)
-            with self._carrier.changed:
+            with self.carrier.changed:
                 self._count = number
                 self._supersede(record)
                 self.pending.append(record)
-        self._carrier.wake(self)
+        self.carrier.wake(self)
         return number
 
     def _write(self, record: Record, files: Path | None) -> Record:
         try:
             if self._folder is None:
-                self._folder = Folder.create(replace(self.head, id=self.id), self._carrier.address, record.number)
+                self._folder = Folder.create(replace(self.head, id=self.id), self.carrier.address, record.number)
             if files is not None:
                 record = replace(record, body={**record.body, "files": self._folder.keep(record.number, files)})
             self._folder.append(record)
@@ -147,11 +147,11 @@ class Spool:
 
     def close(self) -> None:
         """Say that an object that may append will not do so again; the folder goes when everything is sent."""
-        with self._carrier.changed:
+        with self.carrier.changed:
             self.users -= 1
             if self.users <= 0 and self._folder is not None:
                 self._folder.rest()
-        self._carrier.wake(self)
+        self.carrier.wake(self)
 
     @property
     def is_over(self) -> bool:
@@ -177,9 +177,9 @@ class Spool:
 
         Return False if it refused the record, after `seconds`, or at once while the store is away.
         """
-        with self._carrier.changed:
-            self._carrier.changed.wait_for(
-                lambda: self._settled >= number or not self._carrier.hopeful(self), timeout=seconds
+        with self.carrier.changed:
+            self.carrier.changed.wait_for(
+                lambda: self._settled >= number or not self.carrier.hopeful(self), timeout=seconds
             )
             return self._settled >= number and number not in self._refusals
 

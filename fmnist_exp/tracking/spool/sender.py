@@ -51,6 +51,10 @@ class Sender:
             self._spools.append(spool)
             return spool
 
+    def writes(self, run_id: str) -> bool:
+        """Return True if this process has records of a run."""
+        return any(spool.head.id == run_id for spool in self._spools)
+
     @property
     def is_up(self) -> bool:
         """Return True unless the last requests to the store got no answer."""
@@ -143,11 +147,6 @@ class Sender:
                     spool.leave()
             self._spools.clear()
 
-    def _to_the_end(self, spool: Spool) -> None:
-        if spool in self._spools:
-            self._spools.remove(spool)
-        self._spools.append(spool)
-
     def _start_threads(self) -> None:
         if self._stopped:
             return
@@ -185,7 +184,9 @@ class Sender:
             with self.changed:
                 spool.busy = False
                 self._conclude(spool, record, found)
-                self._to_the_end(spool)
+                with suppress(ValueError):
+                    self._spools.remove(spool)
+                self._spools.append(spool)
             self.wake()
 
     def _next(self, uploads: bool) -> Spool | None:

@@ -123,6 +123,26 @@ def test_the_command_sends_what_waits_and_says_what_it_left(client, offline, tmp
     assert "nothing waits in" in capsys.readouterr().out
 
 
+def test_what_is_said_about_a_run_that_was_lost_is_given_up(client, offline):
+    """A full disk kept the run in the memory of a process that was killed; another process closes it."""
+    lost, waiting = ids.new(), begin(client)
+    writer = begin(client)
+    for run_id in (lost, waiting.id):
+        writer.append("batch", {"tags": {"fmnist.error": "its driver was killed"}, "run_id": run_id})
+        writer.append("status", {"status": "KILLED", "end_time": 5000, "run_id": run_id})
+    writer.append("batch", {"tags": {"after": "that"}})
+    writer.close()
+    waiting.close()
+    sender().offline = False
+    sent = sync.send(client)
+    assert (sent.left, sent.refused) == ({}, 0)
+    assert not folders.root().exists()
+    assert client.get_run(ids.resolve(client, writer.head.id)).data.tags["after"] == "that"
+    closed = client.get_run(ids.resolve(client, waiting.head.id))
+    assert (closed.info.status, closed.data.tags["fmnist.error"]) == ("KILLED", "its driver was killed")
+    assert ids.resolve(client, lost) is None
+
+
 def test_a_child_waits_for_its_parent(client, offline, tmp_path):
     parent = begin(client)
     child = begin(client, parent.id)
