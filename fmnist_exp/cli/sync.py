@@ -20,9 +20,9 @@ def sync(folder: Path | None) -> None:
     from fmnist_exp.tracking.spool import sync as library
 
     sent = library.send(store.connect(), folder)
-    console.print(f"records sent to {store.address()}: {sent.records}")
     if sent == library.Sent():
         console.print(f"nothing waits in {folder or folders.root()}")
+    console.print(f"records sent to {store.address()}: {sent.records}")
     if sent.in_use:
         console.print(f"folders of commands that are still running, which send them: {len(sent.in_use)}")
     for address in sorted(sent.elsewhere):
