@@ -98,7 +98,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
-    wrong = "" if row.holds else f" **wrong** {row.examples}".replace("|", "/")
+    examples = " ".join(row.examples.split()).replace("|", "/")
+    wrong = "" if row.holds else f" **wrong** {examples}"
     return row.name, f"{row.found}{wrong}", str(row.expected)
 
 
