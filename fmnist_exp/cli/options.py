@@ -16,7 +16,7 @@ from fmnist_exp.config.fields import FieldHelp, fields
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.errors import RequestError
 
-SEARCH_SECTIONS = ("search", "gate")  # only tune's help shows them
+SEARCH_SECTIONS = ("search", "final", "gate")  # only tune's help shows them
 
 
 class FieldsCommand(click.Command):
@@ -37,6 +37,7 @@ class FieldsCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         config = self._experiment(ctx)
         listed = [field for field in schema_fields.describe(config) if self._has_effect(field, config)]
+        listed.sort(key=lambda field: bool(field.section))  # first what belongs to no section
         formatter.write_paragraph()
         formatter.write_text(
             f"Fields of the experiment {config.name!r} (--NAME VALUE), with their values, a description and the"

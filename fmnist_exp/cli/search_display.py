@@ -27,6 +27,7 @@ class SearchDisplay(SearchCallback):
         self.start = self.deadline = 0.0
         self.ended = 0  # trials ended in this session
         self.study = ""  # its name, once it is open
+        self.fit: tuple[str, TaskID] | None = None  # another fit of the winner, with its bar
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -56,6 +57,12 @@ class SearchDisplay(SearchCallback):
     def on_retry(self, number: int, reason: str) -> None:  # noqa: D102
         console.print(f"trial {number:>3} runs again: {reason}")
         self.on_progress(number, 0.0)
+
+    def on_fit(self, title: str, epochs: float, total: int) -> None:  # noqa: D102
+        if self.fit is None or self.fit[0] != title:
+            self.fit = title, self.bar.add_task("", left="", total=total)
+        epoch = min(int(epochs) + 1, total)
+        self.bar.update(self.fit[1], description=f"  {title}: epoch {epoch}/{total}", completed=epochs)
 
     def on_trial_end(self, trial: TrialSummary) -> None:  # noqa: D102
         if trial.number in self.trials:

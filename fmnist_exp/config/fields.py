@@ -75,8 +75,8 @@ def _walk(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def flatten(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the value of every field by dotted name, in the schema's order; without a search, no `search.` names."""
-    names = (name for name in fields() if config.search or not name.startswith("search."))
+    """Return the value of every field by dotted name, in the schema's order; without a search, nothing about one."""
+    names = (name for name in fields() if config.search or not name.startswith(("search.", "final")))
     return {name: attrgetter(name)(config) for name in names}
 
 

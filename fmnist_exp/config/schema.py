@@ -3,7 +3,7 @@
 A field's docstring is its description in `--help` and docs/interface.md. Files and overrides are read in files.py.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -223,6 +223,9 @@ class ExperimentConfig(Section):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     search: SearchConfig | None = None
+    final: dict[str, Any] | None = Field(None, min_length=1)
+    """Values of model, training and augmentation fields, by dotted name, with which the winner of a search is trained
+    again on the same images, for as many of their epochs as the time limit allows. That network is registered."""
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
@@ -230,6 +233,8 @@ class ExperimentConfig(Section):
         for name in ("mixup", "cutmix"):
             if getattr(self.augmentation, name) and self.training.labels != "one_hot":
                 raise ValueError(f"augmentation.{name} requires training.labels=one_hot")
+        if self.final is not None and self.search is None:
+            raise ValueError("final requires an experiment with a search, e.g. tune_cnn")
         watching = {  # what needs validation images; without them all epochs are run and the last one is kept
             "training.schedule=plateau": self.training.schedule == "plateau",
             "training.patience": self.training.patience,
@@ -240,6 +245,10 @@ class ExperimentConfig(Section):
         if first and not self.data.validation_fraction:
             raise ValueError(f"data.validation_fraction=0 leaves no validation images, which {first} requires")
         return self
+
+    def without_search(self) -> Self:
+        """Return the experiment alone, which is what a single run fits."""
+        return self.model_copy(update={"search": None, "final": None})
 
     def to_yaml(self) -> str:
         """Return the experiment as YAML text that reads back as an equal experiment."""

@@ -40,6 +40,27 @@ def bounds(accuracy: float, count: int) -> tuple[float, float]:
     return wilson(round(accuracy * count), count)
 
 
+def paired(won: int, lost: int, count: int, level: float = LEVEL) -> tuple[float, float, float]:
+    """Return the difference between two accuracies that were measured on the same images, and its interval.
+
+    The interval is Wald's for paired proportions with half an image added to each of the four cells, of Agresti and Min
+    2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (5).
+
+    Args:
+        won: the number of images that only the first model classifies correctly.
+        lost: the number of images that only the second model classifies correctly.
+        count: the number of images, at least 1.
+        level: the confidence level, between 0 and 1.
+
+    Returns:
+        The difference, first minus second, and the bounds of its interval, as fractions.
+    """
+    z, total = NormalDist().inv_cdf((1 + level) / 2), count + 2
+    middle = (won - lost) / total
+    half = z * sqrt((won + lost + 1) - (won - lost) ** 2 / total) / total
+    return (won - lost) / count, middle - half, middle + half
+
+
 def lead(accuracies: Sequence[float], count: int) -> str:
     """Return a sentence on how many trials may be as good as the one with the highest accuracy; empty for one trial.
 

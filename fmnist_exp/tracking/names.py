@@ -53,6 +53,8 @@ class Tag(Name):
     )
     WARM_LAYERS = "fmnist.warm_layers", "How many layers started with the weights of model.warm_start."
     REFIT_OF = "fmnist.refit_of", "Id of the trial's run whose setting this run fitted again on all images."
+    FINAL_OF = "fmnist.final_of", "Id of the trial's run whose setting this run trained to the end."
+    GAIN = "fmnist.gain", "What a search gained over the experiment's own setting, in one sentence."
     BEST_TRIAL = "fmnist.best_trial", "Number of the best trial of a search."
     BEST_RUN = "fmnist.best_run", "Id of the run of the best trial of a search."
     DAMAGED = (
@@ -192,6 +194,7 @@ class VersionTag(Name):
     STUDY = "study", "Name of the study that found the model."
     TRIAL = "trial", "Number of the trial that found the model."
     REFIT_OF = "refit_of", "Id of the trial's run whose setting was fitted again on all images."
+    GAIN = "gain", "What the search gained over the experiment's own setting, in one sentence."
     SPOOL_ID = (
         "fmnist.spool_id",
         "Local id of the registration, which tells versions that a repeated request made.",

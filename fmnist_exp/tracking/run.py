@@ -114,7 +114,7 @@ def _explain(run: Run, error: BaseException) -> None:
 def log_start(run: Run, config: ExperimentConfig, data: FashionMNIST) -> None:
     """Log what is known before the first epoch: the experiment, every field, library versions and the data."""
     with run.artifacts() as folder:  # already now, so that a run that is killed can be run again or resumed
-        text = config.model_copy(update={"search": None}).to_yaml()
+        text = config.without_search().to_yaml()
         (folder / Artifact.EXPERIMENT).write_text(text, encoding="utf-8")
     versions = {Param.LIBRARY.format(library=name): importlib.metadata.version(name) for name in LIBRARIES}
     run.log_params({**flatten(config), **versions})

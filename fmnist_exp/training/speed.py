@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from fmnist_exp import models
@@ -62,13 +61,16 @@ def measure(config: ExperimentConfig, data: FashionMNIST) -> Speeds:
     Each precision is judged by its fastest call, because other processes can only slow a call down. The process keeps
     the precision that was measured last: call `seeds.prepare` before you build the network that is to be kept.
     """
-    speeds: dict[str, float] = {}
-    for precision in setup.POLICIES:
-        seeds.prepare(config.seed, precision)
-        model = layers.accelerate(models.build(config.model))
-        transfer.freeze(model, config.model.frozen)
-        speeds[precision] = _images_per_second(model, config, data)
-    return speeds
+    return {precision: _images_per_second(precision, config, data) for precision in setup.POLICIES}
+
+
+def epoch_seconds(config: ExperimentConfig, data: FashionMNIST) -> float:
+    """Return the seconds that the steps of an epoch take here in the experiment's precision, from a few timed ones.
+
+    Call `seeds.prepare` before you build the network that is to be kept.
+    """
+    images = len(data.train.images) * (1 + config.augmentation.copies)
+    return images / _images_per_second(config.training.precision, config, data)
 
 
 def _key(config: ExperimentConfig) -> dict[str, object]:
@@ -91,7 +93,10 @@ def _file(key: Mapping[str, object]) -> Path:
     return cache_folder() / "precision" / f"{digest[:16]}.json"
 
 
-def _images_per_second(model: keras.Model, config: ExperimentConfig, data: FashionMNIST) -> float:
+def _images_per_second(precision: str, config: ExperimentConfig, data: FashionMNIST) -> float:
+    seeds.prepare(config.seed, precision)
+    model = layers.accelerate(models.build(config.model))
+    transfer.freeze(model, config.model.frozen)
     short = _shortened(config, len(data.train.images))
     images = short.training.steps_per_execution * short.training.batch_size  # per call
     chosen = np.arange(CALLS * images) % len(data.train.images)  # repeats the images if there are too few

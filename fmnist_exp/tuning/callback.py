@@ -61,6 +61,9 @@ class SearchCallback:
     def on_retry(self, number: int, reason: str) -> None:
         """Handle a retry: the trial is executed again from its beginning."""
 
+    def on_fit(self, title: str, epochs: float, total: int) -> None:
+        """Handle the progress of another fit of the winner, in epochs of `total` ones; half an epoch is 0.5."""
+
     def on_trial_end(self, trial: TrialSummary) -> None:
         """Handle the end of a trial, whatever its state."""
 

@@ -44,8 +44,9 @@ class Search:
     data: FashionMNIST
     study: Study
     parent: Run
-    deadline: float  # in seconds of `clock`
+    deadline: float  # of the trials, in seconds of `clock`
     clock: Callable[[], float] = time.monotonic
+    end: float = math.inf  # of the time limit; between the two the winner is trained to the end
 
 
 class Driver:

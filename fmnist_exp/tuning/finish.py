@@ -13,7 +13,7 @@ from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import Tag, VersionTag
-from fmnist_exp.tuning import refit, retention, score, winner
+from fmnist_exp.tuning import final, gain, refit, retention, score, winner
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.driver import Search
@@ -60,8 +60,8 @@ def _postpone(search: Search, result: SearchResult, callback: SearchCallback) ->
     """Leave what needs the store to later commands: the version is registered when the store gets the rest."""
     space, best = search.space.search, studies.ranked(search.study)[0]
     record, left = TrialRecord.of(best), ["the test score", "the gate"]
-    if space.refit:
-        left = ["the refit of the winner", "its registration", *left]
+    if space.refit or search.space.config.final:
+        left = ["the last fit of the winner", "its registration", *left]
     else:
         tags = _version_tags(search, best) | {VersionTag.DATA_DIGEST: search.data.train.digest}
         search.parent.log_output_model(record.model_id)
@@ -87,11 +87,17 @@ def _register(search: Search, result: SearchResult, callback: SearchCallback) ->
     parent, data, best = search.parent, search.data, winner.choose(search, callback.on_notice)
     model_id = logged_models.arrived(parent.client, TrialRecord.of(best).model_id)
     run_id = TrialRecord.of(best).in_store(parent.client).run_id
-    tags = _version_tags(search, best)
+    gained = gain.sentence(search, best)
+    parent.set_tags({Tag.GAIN: gained})
+    callback.on_notice(gained)
+    tags = _version_tags(search, best) | {VersionTag.GAIN: gained}
     if search.space.search.refit:
-        again = refit.refit(search, best, callback.on_notice)
+        again = refit.refit(search, best, callback)
         tags[VersionTag.REFIT_OF] = run_id
         run_id, model_id, data = again.run_id, again.model_id, again.data
+    elif search.space.config.final and (longer := final.fit(search, best, callback)):
+        tags[VersionTag.VAL_ACCURACY] = longer.val_accuracy
+        run_id, model_id = longer.run_id, longer.model_id
     run = runs.Run(parent.client, run_id)
     test_accuracy, scored = score.score(search, best, run, model_id, data, callback.on_notice)
     run.release()
@@ -99,4 +105,4 @@ def _register(search: Search, result: SearchResult, callback: SearchCallback) ->
     parent.log_output_model(model_id)
     interrupts.check()
     registration = champions.register(model_id, run_id, tags, parent, search.space.config.gate, data)
-    return replace(result, test_accuracy=test_accuracy, registration=registration)
+    return replace(result, test_accuracy=test_accuracy, registration=registration, gain=gained)

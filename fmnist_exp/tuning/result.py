@@ -24,6 +24,7 @@ class SearchResult:
     front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with a single objective
     test_accuracy: float | None = None  # of the winner; None if it was not registered, or not scored
     test_images: int = 0  # of the data set
+    gain: str = ""  # what the search gained over the experiment's own setting, in a sentence
     registration: Registration | None = None
     retention: Retention | None = None  # None without `search.keep`
 
@@ -48,4 +49,4 @@ class SearchResult:
         if self.tested:
             found.append(f"test accuracy of the winner {self.tested}")
         ended = "It was interrupted. " if self.status == "interrupted" else ""
-        return f"{ended}{'; '.join(found)}. {self.lead}".strip()
+        return " ".join(filter(None, [f"{ended}{'; '.join(found)}.", self.lead, self.gain]))

@@ -21,7 +21,7 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.redact import shell_command
-from fmnist_exp.tuning import finish, objectives, recovery, refit
+from fmnist_exp.tuning import final, finish, objectives, recovery, refit
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.driver import Driver, Search
@@ -102,6 +102,7 @@ def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionM
     pool.check(request.scheduler)
     data = request.data or dataset.load(request.config.data, request.config.seed)
     space.validate_data(data)
+    final.check(space, data)
     resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
     return resolved.config, data, resolved.client
 
@@ -126,7 +127,9 @@ def _acquire(
 
 def _announce(request: SearchRequest, study: Study, workers: int) -> None:
     search, callback = SearchSpace(request.config).search, request.callback
-    callback.on_notice(f"study {study.study_name}: {search.n_trials} trials, at most {search.timeout:g} minutes")
+    kept = f", {final.SHARE * search.timeout:.3g} of them for the final fit" if request.config.final else ""
+    limits = f"{search.n_trials} trials, at most {search.timeout:g} minutes{kept}"
+    callback.on_notice(f"study {study.study_name}: {limits}")
     if taken := study.user_attrs.get(warm_start.TAKEN):
         callback.on_notice(f"warm start: {taken} of study {search.warm_start} come first")
     if warning := objectives.warning(search, workers):
@@ -137,11 +140,12 @@ def _begin(
     config: ExperimentConfig, data: dataset.FashionMNIST, study: Study, parent: runs.Run, callback: SearchCallback
 ) -> Search:
     """Complete and log what the trials have in common, and take over the trials of earlier sessions."""
-    deadline = time.monotonic() + SearchSpace(config).search.timeout * 60
+    begin, seconds = time.monotonic(), SearchSpace(config).search.timeout * 60
+    deadline = begin + seconds * (1 - final.SHARE if config.final else 1)
     config = studies.with_precision(study, config, data, parent, callback.on_notice)
     runs.log_start(parent, config, data)
     recovery.reattach(study, parent)
-    return Search(SearchSpace(config), data, study, parent, deadline)
+    return Search(SearchSpace(config), data, study, parent, deadline, end=begin + seconds)
 
 
 def _run(driver: Driver, request: SearchRequest) -> SearchResult:

@@ -60,7 +60,7 @@ class SearchSpace:
                 layers = enumerate(field.limits(), start=1)
                 widths = [trial.suggest_int(f"{name}.{i}", low, high, step=field.step) for i, (low, high) in layers]
                 overrides[name] = widths[:depth]
-        return _override(self.config.model_copy(update={"search": None}), overrides)
+        return _override(self.config.without_search(), overrides)
 
     def apply(self, parameters: Values) -> ExperimentConfig:
         """Return the experiment of a trial that has these parameters of Optuna."""

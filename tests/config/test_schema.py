@@ -82,7 +82,7 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     tree: dict[str, typing.Any] = {}
     for name, field in fields().items():
         section, _, leaf = name.rpartition(".")
-        if section != "search":
+        if section != "search" and name != "final":
             target = tree.setdefault(section, {}) if section else tree
             target[leaf] = draw(values(field.annotation, field.metadata))
     for leaf in ("dropout", "convolutions"):  # what the schema asks of several fields together
@@ -107,7 +107,8 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     if tree["data"]["validation_fraction"] == 0:
         tree["training"] |= {"patience": None, "checkpoint": False, "schedule": "constant"}
         search = None
-    return ExperimentConfig(**tree, search=search)
+    final = draw(st.sampled_from([None, {"training.epochs": 20, "training.patience": None}])) if search else None
+    return ExperimentConfig(**tree, search=search, final=final)
 
 
 @given(experiments())

@@ -43,3 +43,19 @@ def test_a_lead_within_the_interval_is_not_called_better(accuracies, count, word
     assert found.startswith(words)
     assert "better" not in found
     assert bool(found) == bool(words)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.02, 0.02), (0.03, 0.02), (0.005, 0.001)])
+def test_the_interval_of_a_difference_covers_it_as_often_as_it_claims(first, second):
+    """On 6,000 images: drawn answers, of which these shares are correct in one of the two models only."""
+    drawn = np.random.default_rng(0).multinomial(6000, [first, second, 1 - first - second], size=4000)
+    covered = [low <= first - second <= high for _, low, high in (intervals.paired(*row[:2], 6000) for row in drawn)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
+def test_the_difference_is_that_of_the_accuracies():
+    difference, low, high = intervals.paired(30, 10, 1000)
+    assert difference == pytest.approx(0.02)
+    assert low < 0.0200 < high
+    assert [-bound for bound in intervals.paired(10, 30, 1000)] == pytest.approx([difference, high, low])
+    assert intervals.paired(0, 0, 1)[1] < 0 < intervals.paired(0, 0, 1)[2], "one image says nothing"

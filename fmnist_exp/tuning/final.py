@@ -1,0 +1,109 @@
+"""Train the winner of a search to the end: a longer fit with the values of the experiment's `final:` section.
+
+It is fitted on the images of the trials, so that its network is judged on validation and gate images like a trial's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from fmnist_exp.config.fields import fields
+from fmnist_exp.config.files import override, unknown_field
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
+from fmnist_exp.errors import RequestError
+from fmnist_exp.evaluation import intervals
+from fmnist_exp.experiment import resolve
+from fmnist_exp.tracking.names import Tag
+from fmnist_exp.training import speed
+from fmnist_exp.tuning import again
+from fmnist_exp.tuning.again import Fitted
+from fmnist_exp.tuning.callback import SearchCallback
+from fmnist_exp.tuning.driver import Search
+from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.space import SearchSpace
+
+# The part of the time limit in which no trial runs. Trials that end earlier leave more to the final fit.
+SHARE = 0.4
+# An epoch takes longer than its measured steps: it is validated, and a state is kept now and then.
+SLOWER = 1.15
+LOGGING_SECONDS = 20.0  # for the last steps: the network is scored, exported and logged
+SAME = ("model.warm_start", "model.members", "training.precision", "training.checkpoint")  # in all fits of a search
+
+
+def check(space: SearchSpace, data: FashionMNIST) -> None:
+    """Raise RequestError if `final` contradicts the search, or if some winner could not be fitted with its values."""
+    values = space.config.final
+    if values is None:
+        return
+    if space.search.refit:
+        raise RequestError("final and search.refit both say which network is registered; leave one of them out")
+    for name in values:
+        if name not in fields():
+            raise unknown_field(name)
+        if not name.startswith(("model.", "training.", "augmentation.")) or name in SAME:
+            raise RequestError(f"final: {name} must be the same in all fits of a search; set it outside of final")
+        if name in space.fields:
+            raise RequestError(f"final: {name} is searched, so that the winner decides it; take it out of final")
+    try:
+        longer = _longer(space, values)
+        longer.validate()
+        resolve.check_batch_size(longer.config.training.batch_size, data)
+    except RequestError as error:
+        raise RequestError(f"final: {error}") from error
+
+
+def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted | None:
+    """Fit the winner with the values of `final`, in a child run of the parent run, if the time limit allows it.
+
+    It is trained for the epochs of `final`, or for as many as fit into the time that is left on this machine, which a
+    few timed steps tell. A final fit that was interrupted continues with the epochs that it began with.
+
+    Returns:
+        The network to register; None if the time does not suffice for the epochs of a trial, or if the network of the
+        trial is better on the validation images.
+    """
+    space = search.space
+    assert space.config.final is not None
+    config = _longer(space, space.config.final).apply(best.params)
+    least, trial = space.apply(best.params).training.epochs, TrialRecord.of(best)
+    epochs = _begun(search, best) or _affordable(config, search)
+    if epochs < min(least, config.training.epochs):
+        callback.on_notice(
+            f"the time left of search.timeout does not suffice for a final fit of {least} epochs, so the network of"
+            f" trial {best.number} is registered"
+        )
+        return None
+    callback.on_notice(f"training the setting of trial {best.number} to the end: {_count(epochs)}")
+    fitted = again.fit(override(config, {"training.epochs": epochs}), search.data, search, best, Tag.FINAL_OF, callback)
+    accuracy, images = fitted.val_accuracy or 0.0, len(search.data.validation.labels)
+    shown = f"the final fit reaches {intervals.text(accuracy, images)} on the validation images"
+    if accuracy < trial.val_accuracy:
+        callback.on_notice(f"{shown}, which is less than trial {best.number} does, so that one is registered")
+        return None
+    callback.on_notice(shown)
+    return fitted
+
+
+def _longer(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
+    """Return the search with the values of `final` in place of the experiment's own."""
+    return SearchSpace(override(space.config, {**values, "final": None}))
+
+
+def _begun(search: Search, best: FrozenTrial) -> int:
+    """Return the epochs of the final fit that an earlier session began, or 0."""
+    known = [run.data.params.get("training.epochs") for run in again.earlier(search, best, Tag.FINAL_OF)]
+    return next((int(epochs) for epochs in known if epochs), 0)
+
+
+def _affordable(config: ExperimentConfig, search: Search) -> int:
+    """Return how many epochs of this experiment fit into the time that is left, at most its own."""
+    left = search.end - LOGGING_SECONDS - search.clock()
+    return min(config.training.epochs, int(left / (speed.epoch_seconds(config, search.data) * SLOWER)))
+
+
+def _count(epochs: int) -> str:
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
