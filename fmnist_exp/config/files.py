@@ -152,7 +152,7 @@ def _sentence(error: ValidationError) -> RequestError:
     if name == "search.space" and first["type"] == "too_short":
         return RequestError("search.space is empty: name at least one field, as experiments/tune_mlp.yaml does")
     if name == "final":
-        return RequestError(f"final takes values by dotted name, e.g. {{training.epochs: 20}}; got {first['input']!r}")
+        return RequestError(f"final takes values of fields, e.g. {{training.epochs: 20}}; got {first['input']!r}")
     if name == "search.space":
         forms = "{low, high[, log][, step]}, {choices} or {depth, low, high[, step]}"
         return RequestError(f"search.space: each field takes {forms}; got {first['input']!r}")

@@ -6,7 +6,7 @@ A field's docstring is its description in `--help` and docs/interface.md. Files 
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmnist_exp.config.search import SearchConfig, Section, Width
 
@@ -224,9 +224,19 @@ class ExperimentConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     search: SearchConfig | None = None
     final: dict[str, Any] | None = Field(None, min_length=1)
-    """Values of model, training and augmentation fields, by dotted name, with which the winner of a search is trained
-    again on the same images, for as many of their epochs as the time limit allows. That network is registered."""
+    """Values of model, training and augmentation fields with which the winner of a search is trained once more on the
+    same images, for as many of these epochs as the time limit allows. That network is registered."""
     gate: GateConfig = GateConfig()
+
+    @field_validator("final", mode="before")
+    @classmethod
+    def _by_dotted_name(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        flat: dict[object, object] = {}
+        for name, value in values.items():
+            flat |= {f"{name}.{leaf}": own for leaf, own in value.items()} if isinstance(value, dict) else {name: value}
+        return flat
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

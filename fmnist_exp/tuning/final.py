@@ -34,7 +34,7 @@ LOGGING_SECONDS = 20.0  # for the last steps: the network is scored, exported an
 SAME = ("model.warm_start", "model.members", "training.precision", "training.checkpoint")  # in all fits of a search
 
 
-def check(space: SearchSpace, data: FashionMNIST) -> None:
+def check(space: SearchSpace) -> None:
     """Raise RequestError if `final` contradicts the search, or if some winner could not be fitted with its values."""
     values = space.config.final
     if values is None:
@@ -49,11 +49,15 @@ def check(space: SearchSpace, data: FashionMNIST) -> None:
         if name in space.fields:
             raise RequestError(f"final: {name} is searched, so that the winner decides it; take it out of final")
     try:
-        longer = _longer(space, values)
-        longer.validate()
-        resolve.check_batch_size(longer.config.training.batch_size, data)
+        _longer(space, values).validate()
     except RequestError as error:
         raise RequestError(f"final: {error}") from error
+
+
+def check_data(space: SearchSpace, data: FashionMNIST) -> None:
+    """Raise RequestError if the values of `final` do not fit these images."""
+    if space.config.final is not None:
+        resolve.check_batch_size(_longer(space, space.config.final).config.training.batch_size, data)
 
 
 def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted | None:

@@ -98,11 +98,12 @@ def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionM
     space = SearchSpace(request.config)
     space.validate()
     refit.check(space)
+    final.check(space)
     signing.check(own_models=True)
     pool.check(request.scheduler)
     data = request.data or dataset.load(request.config.data, request.config.seed)
     space.validate_data(data)
-    final.check(space, data)
+    final.check_data(space, data)
     resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
     return resolved.config, data, resolved.client
 

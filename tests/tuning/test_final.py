@@ -20,6 +20,7 @@ from fmnist_exp.tuning import final
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.search import SearchRequest
+from fmnist_exp.tuning.space import SearchSpace
 
 LONGER = {"training.epochs": 5, "training.labels": "one_hot", "training.label_smoothing": 0.05}
 DROPOUT = {"model.dropout": {"low": 0.0, "high": 0.3}}
@@ -184,7 +185,7 @@ def test_a_measured_epoch_takes_as_long_as_its_images(folder):
         ({"model.warm_start": "models:/m"}, {}, "final: model.warm_start must be the same in all fits of a search"),
         ({"training.epochs": 0}, {}, "final: training.epochs=0: must be at least 1"),
         ({"training.label_smoothing": 0.1}, {}, "final: training.label_smoothing requires training.labels"),
-        ({"training.batch_size": 5000}, {}, "final: training.batch_size=5000: must be at most 640"),
+        ({"training.batch_size": 5000}, {}, "training.batch_size=5000: must be at most 640"),
         ({"training.epochs": 3}, {"search__refit": 1}, "final and search.refit both say which network is registered"),
     ],
 )
@@ -194,6 +195,19 @@ def test_what_contradicts_the_search_is_refused_before_anything_starts(values, c
         searching.run(SearchRequest(config=config, study="refused", workers=1))
     assert reason in str(raised.value)
     assert not Path("studies.db").exists()
+
+
+@pytest.mark.parametrize("given", [7, [1], {}, "{training.epochs: 3", "{training: 3}", "{training: {epochs: {a: 1}}}"])
+def test_it_gives_values_to_fields(given):
+    with pytest.raises(RequestError, match=r"final takes values of|final=.* not a value|unknown field|epochs={'a': 1}"):
+        final.check(SearchSpace(configure(final=given)))
+
+
+def test_it_is_written_like_the_sections_or_by_dotted_name():
+    nested = {"training": {"epochs": 3, "patience": None}, "model": {"averaging": "flip"}}
+    dotted = {"training.epochs": 3, "training.patience": None, "model.averaging": "flip"}
+    assert configure(final=nested) == configure(final=dotted)
+    assert configure(final=nested).final == dotted
 
 
 def test_it_needs_a_search():
