@@ -60,12 +60,14 @@ def _postpone(search: Search, result: SearchResult, callback: SearchCallback) ->
     """Leave what needs the store to later commands: the version is registered when the store gets the rest."""
     space, best = search.space.search, studies.ranked(search.study)[0]
     record, left = TrialRecord.of(best), ["the test score", "the gate"]
-    if space.refit or search.space.config.final:
-        left = ["the last fit of the winner", "its registration", *left]
+    if space.refit:
+        left = ["the refit of the winner", "its registration", *left]
     else:
         tags = _version_tags(search, best) | {VersionTag.DATA_DIGEST: search.data.train.digest}
         search.parent.log_output_model(record.model_id)
         champions.register_later(record.model_id, record.run_id, tags, search.parent)
+    if search.space.config.final:
+        left = ["the final fit of the winner, which becomes another version", *left]
     if space.keep is not None:
         left.append("the deletion of weights")
     callback.on_notice(

@@ -1,0 +1,195 @@
+"""Find out which cheap score of a setting ranks settings as their final fits do, and what each score costs.
+
+Random settings of a search are fitted to the end, with the values of the experiment's `final:`, and in several cheaper
+ways: as the trials of the search are, with fewer epochs, and on a part of the images. The curve of every fit also gives
+the scores of its prefixes. All scores are validation accuracies; the test set and the gate's images are not used.
+Each result is a line of --file and is not measured again, so the command can be stopped and repeated.
+
+    python -m benchmarks.tuning.cheap_scores                 # the table and the figure, after 24 settings: hours
+    python -m benchmarks.tuning.cheap_scores --settings 0    # the table and the figure of what the file has
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from scipy import stats
+
+from benchmarks import arguments, processes, reporting
+
+PICTURE = processes.PROJECT / "docs" / "pictures" / "cheap-scores.png"
+RESAMPLES = 2000  # of the settings, for the intervals
+LEVEL = 0.95
+WHOLE = "final fit"
+SHORT = (1, 2, 3)  # epochs of short but complete schedules
+PARTS = (0.5, 0.25)  # of the training images, with the epochs of a trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cheap score."""
+
+    name: str
+    cost: float  # of the final fit's time, the mean over the settings
+    correlation: float  # Spearman's, with the final score
+    interval: tuple[float, float]
+    regret: float  # final score of the best setting minus that of the setting that the cheap score would choose
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return arguments.parser(
+        __doc__,
+        experiment=("tune_cnn", "experiment with a search and a section final"),
+        settings=(24, "settings to fit; the first one is the experiment's own, the others are random"),
+        epochs=(12, "epochs of the final fits"),
+        seed=(0, "random seed of the settings"),
+        file=("cheap_scores.jsonl", "file of the results"),
+        figure=(str(PICTURE), "file of the figure"),
+    )
+
+
+def main() -> None:
+    """Make the fits that are missing, print the table and draw the figure."""
+    given = parser().parse_args()
+    file = Path(given.file)
+    if given.settings:
+        measure(given, file)
+    results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = compare(results)
+    print(table(rows, results))
+    draw(rows, Path(given.figure))
+
+
+def measure(given: argparse.Namespace, file: Path) -> None:
+    """Fit every setting in every way, except for what the file has."""
+    from fmnist_exp.config import files as experiments
+    from fmnist_exp.data import dataset
+    from fmnist_exp.experiment import resolve
+    from fmnist_exp.tuning.space import SearchSpace
+
+    config = experiments.load(given.experiment, {"seed": given.seed})
+    data = dataset.load(config.data, config.seed)
+    config, _ = resolve.choose_precision(config, data)
+    final = {**(config.final or {}), "training.epochs": given.epochs}
+    digest = hashlib.sha256(experiments.override(config, {"final": final}).to_yaml().encode()).hexdigest()[:12]
+    known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = {(entry["digest"], entry["setting"], entry["fit"]) for entry in map(json.loads, known)}
+    space = SearchSpace(config)
+    longer = SearchSpace(experiments.override(config, {**final, "final": None}))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=given.seed))
+    study.enqueue_trial(space.defaults())
+    for number in range(given.settings):
+        trial = study.ask()
+        fits = {"trial": (space.suggest(trial), 1.0), WHOLE: (longer.apply(trial.params), 1.0)}
+        own = fits["trial"][0]
+        for epochs in SHORT:
+            fits[f"trial with {epochs} epochs"] = experiments.override(own, {"training.epochs": epochs}), 1.0
+        fits |= {f"trial on {part:.0%} of the images": (own, part) for part in PARTS}
+        for name, (setting, part) in fits.items():
+            if (digest, number, name) not in done:
+                entry = {"digest": digest, "setting": number, "fit": name, "params": trial.params}
+                entry |= fit(setting, data, part) | {"processor": reporting.processor()}
+                with file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry) + "\n")
+                print(f"setting {number}, {name}: {entry['curve'][-1]:.4f} in {entry['seconds']:.0f} s", flush=True)
+
+
+def fit(config: Any, data: Any, part: float) -> dict[str, object]:
+    """Fit an experiment on a part of the training images; return its curve of validation accuracies and its time."""
+    from fmnist_exp import models
+    from fmnist_exp.backend import layers, seeds
+    from fmnist_exp.data.dataset import FashionMNIST, Split
+    from fmnist_exp.training import fit as fitting
+
+    count = int(len(data.train.images) * part)
+    train = Split(data.train.name, data.train.images[:count], data.train.labels[:count])
+    seeds.prepare(config.seed, config.training.precision)
+    model = layers.accelerate(models.build(config.model))
+    found = fitting.fit(model, config, FashionMNIST(train, data.validation, data.test, data.source))
+    curve = [float(epoch.metrics["val_accuracy"]) for epoch in found.epochs]
+    return {"curve": curve, "seconds": found.seconds, "precision": config.training.precision}
+
+
+def compare(results: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return a row for each cheap score of the settings that were fitted in every way, the cheapest score first."""
+    newest = results[-1]["digest"]
+    by_setting: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for entry in results:
+        if entry["digest"] == newest:
+            by_setting.setdefault(entry["setting"], {})[entry["fit"]] = entry
+    most = max(map(len, by_setting.values()))
+    whole = [fits for fits in by_setting.values() if len(fits) == most]
+    final = np.array([fits[WHOLE]["curve"][-1] for fits in whole])
+    rows = []
+    for name, first in whole[0].items():
+        for epoch in range(1, len(first["curve"]) + (name != WHOLE)):
+            scores = np.array([fits[name]["curve"][epoch - 1] for fits in whole])
+            share = epoch / len(first["curve"])
+            cost = statistics.mean(share * fits[name]["seconds"] / fits[WHOLE]["seconds"] for fits in whole)
+            title = name if share == 1 else f"{name}, its first {epoch} epochs"
+            regret = float(final.max() - final[scores.argmax()])
+            rows.append(Row(title, cost, spearman(scores, final), interval(scores, final), regret))
+    return sorted(rows, key=lambda row: row.cost)
+
+
+def spearman(scores: np.ndarray, final: np.ndarray) -> float:
+    """Return Spearman's rank correlation; 0 if all scores are equal, which rank nothing."""
+    if len(set(scores)) < 2 or len(set(final)) < 2:
+        return 0.0
+    return float(stats.spearmanr(scores, final).statistic)
+
+
+def interval(scores: np.ndarray, final: np.ndarray) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the rank correlation over the settings."""
+    drawn = np.random.default_rng(0).integers(0, len(final), size=(RESAMPLES, len(final)))
+    found = [spearman(scores[chosen], final[chosen]) for chosen in drawn]
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def table(rows: Sequence[Row], results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table in Markdown, with what it was measured on."""
+    entries = [entry for entry in results if entry["digest"] == results[-1]["digest"]]
+    count = len({entry["setting"] for entry in entries})
+    machines = ", ".join(sorted({f"{entry['processor']} in {entry['precision']}" for entry in entries}))
+    lines = ["| score | cost, of the final fit | rank correlation (95 % interval) | regret, points |"]
+    lines.append("|---|---:|---:|---:|")
+    for row in rows:
+        low, high = row.interval
+        shown = f"{row.correlation:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {row.name} | {row.cost:.1%} | {shown} | {100 * row.regret:.2f} |")
+    return "\n".join([*lines, "", f"{count} settings; {machines}."])
+
+
+def draw(rows: Sequence[Row], file: Path) -> None:
+    """Draw the rank correlation of each score, with its interval, over its cost."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    kinds = list(dict.fromkeys(row.name.partition(",")[0] for row in rows))
+    for kind in kinds:
+        own = [row for row in rows if row.name.partition(",")[0] == kind]
+        middle = [row.correlation for row in own]
+        spread = [
+            [row.correlation - row.interval[0] for row in own],
+            [row.interval[1] - row.correlation for row in own],
+        ]
+        axes.errorbar([100 * row.cost for row in own], middle, spread, marker="o", capsize=2, label=kind)
+    axes.set_xscale("log")
+    axes.set_xlabel("cost, % of the final fit")
+    axes.set_ylabel("rank correlation with the final score")
+    axes.legend()
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
