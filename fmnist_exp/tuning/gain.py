@@ -1,7 +1,7 @@
-"""What a search gained: its best trial beside the trial of the experiment's own setting, which was trained equally.
+"""Measure what a search gained over the experiment's own setting, whose trial was trained like all others.
 
-The two are compared on the images of the gate, which no trial has seen. On the validation images, which chose the best
-of many trials, its lead would be too large.
+This trial and the best one are compared on the images of the gate, which no trial has seen. On the validation images,
+which chose the best of many trials, its lead would be too large.
 """
 
 from __future__ import annotations

@@ -193,13 +193,15 @@ def test_offline_baselines_stand_below_their_parent(server, small):
         assert (run.info.status, run.data.tags["mlflow.parentRunId"]) == ("FINISHED", parent)
 
 
-def test_an_offline_search_is_sent_later_and_then_resumed(server, small):
+@pytest.mark.parametrize("final", [None, {"training.epochs": 2}])
+def test_an_offline_search_is_sent_later_and_then_resumed(server, small, final):
     notices: list[str] = []
     callback = SearchCallback()
     callback.on_notice = notices.append  # type: ignore[method-assign]
     changed = {"search__objectives": ["val_accuracy", "prediction_seconds"], "search__keep": 1}
-    config = searches.configure(search__n_trials=2, training__epochs=1, **changed)
-    request = SearchRequest(config=config, study="offline", data=small, workers=1, offline=True, callback=callback)
+    config = searches.configure(search__n_trials=2, training__epochs=1, final=final, **changed)
+    name = "offline-longer" if final else "offline"  # a server for the whole file
+    request = SearchRequest(config=config, study=name, data=small, workers=1, offline=True, callback=callback)
     with offline_here():
         result = searching.run(request)
     assert result.status == "completed"
@@ -214,8 +216,9 @@ def test_an_offline_search_is_sent_later_and_then_resumed(server, small):
         assert run.data.tags["mlflow.parentRunId"] == parent
         assert run.data.metrics["prediction_seconds"] > 0
     version = store.connect().get_model_version_by_alias(versions.NAME, versions.CHALLENGER)
-    assert version.tags["study"] == "offline"
-    again = searches.search(config, "offline", data=small)
+    assert version.tags["study"] == name
+    again = searches.search(config, name, data=small)
     assert again.result.registration is not None
-    assert again.result.registration.version == version.version
+    assert (again.result.registration.version == version.version) == (final is None)
+    assert len(again.children("train")) == (final is not None)
     assert again.result.retention is not None
