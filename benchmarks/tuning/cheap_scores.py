@@ -91,7 +91,7 @@ def measure(given: argparse.Namespace, file: Path) -> None:
         fits = {"trial": (space.suggest(trial), 1.0), WHOLE: (longer.apply(trial.params), 1.0)}
         own = fits["trial"][0]
         for epochs in SHORT:
-            fits[f"trial with {epochs} epochs"] = experiments.override(own, {"training.epochs": epochs}), 1.0
+            fits[f"trial of {epochs} {'epoch' if epochs == 1 else 'epochs'}"] = experiments.override(own, {"training.epochs": epochs}), 1.0
         fits |= {f"trial on {part:.0%} of the images": (own, part) for part in PARTS}
         for name, (setting, part) in fits.items():
             if (digest, number, name) not in done:
@@ -134,7 +134,7 @@ def compare(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             scores = np.array([fits[name]["curve"][epoch - 1] for fits in whole])
             share = epoch / len(first["curve"])
             cost = statistics.mean(share * fits[name]["seconds"] / fits[WHOLE]["seconds"] for fits in whole)
-            title = name if share == 1 else f"{name}, its first {epoch} epochs"
+            title = name if share == 1 else f"{name}, after epoch {epoch}"
             regret = float(final.max() - final[scores.argmax()])
             rows.append(Row(title, cost, spearman(scores, final), interval(scores, final), regret))
     return sorted(rows, key=lambda row: row.cost)
