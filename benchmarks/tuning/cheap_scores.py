@@ -91,7 +91,7 @@ def measure(given: argparse.Namespace, file: Path) -> None:
         fits = {"trial": (space.suggest(trial), 1.0), WHOLE: (longer.apply(trial.params), 1.0)}
         own = fits["trial"][0]
         for epochs in SHORT:
-            fits[f"trial of {epochs} {'epoch' if epochs == 1 else 'epochs'}"] = experiments.override(own, {"training.epochs": epochs}), 1.0
+            fits[f"trial with epochs={epochs}"] = experiments.override(own, {"training.epochs": epochs}), 1.0
         fits |= {f"trial on {part:.0%} of the images": (own, part) for part in PARTS}
         for name, (setting, part) in fits.items():
             if (digest, number, name) not in done:
