@@ -26,6 +26,7 @@ EACH_EPOCH = (
 )
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 SPOOL_ID = "fmnist.spool_id"
+_KEPT = "current_stage != 'Deleted_Internal'"  # MLflow keeps the rows of deleted versions
 UPLOADING = ".artifact.uploading.*"  # files that MLflow's server writes first, and hides: a killed one leaves them
 
 
@@ -72,7 +73,7 @@ class Tracked:
         self.model_tags: dict[str, dict[str, str]] = collections.defaultdict(dict)
         for model, key, value in ask("SELECT model_id, tag_key, tag_value FROM logged_model_tags"):
             self.model_tags[model][key] = value
-        self.versions = ask("SELECT version, run_id, source, status FROM model_versions")
+        self.versions = ask(f"SELECT version, run_id, source, status FROM model_versions WHERE {_KEPT}")
         self._of_local = {
             tags[SPOOL_ID]: key
             for found in (self.tags, self.model_tags)

@@ -116,8 +116,8 @@ class Driver:
 
     def _start(self) -> None:
         trial = self.study.ask()
-        passed = TrialRecord.of(trial).passed
-        self.running[trial.number] = RunningTrial(trial, self.space.suggest(trial), passed)
+        known = TrialRecord.of(trial)
+        self.running[trial.number] = RunningTrial(trial, self.space.suggest(trial), known.passed, known.stopped)
         self._submit(trial.number)
 
     def _submit(self, number: int) -> None:
@@ -204,7 +204,11 @@ class Driver:
             pruned = objectives.report(entry.trial, epoch, val_accuracy) and epoch > entry.passed
         self.callback.on_progress(entry.number, float(epoch))
         last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
-        return Verdict.STOP if not last and (pruned or self._is_late()) else Verdict.CONTINUE
+        undecided = not (last or entry.stopped) and epoch >= max(entry.epochs, entry.passed)
+        if undecided and (pruned or self._is_late()):
+            entry.stopped = epoch  # for every execution: the run may already have the results of this end
+            TrialRecord.write(entry.trial, stopped=epoch)
+        return Verdict.STOP if 0 < entry.stopped <= epoch and not last else Verdict.CONTINUE
 
     def _finish(self, entry: RunningTrial, result: TrialResult) -> None:
         measured = result.measured()

@@ -31,6 +31,7 @@ class TrialRecord:
     run_id: str = ""  # of the execution that counts; a local id if the store was away when it began
     resumes: str = ""  # id of the run that this trial continues: that of a trial that was cut off
     passed: int = 0  # epochs of that run which the study knows; they are not judged a second time
+    stopped: int = 0  # epoch after which the driver stopped the trial, early; 0 if it did not
     worker: str = ""  # that runs it
     error: str = ""  # why the trial failed
     val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
@@ -68,6 +69,7 @@ class RunningTrial:
     trial: Trial
     config: ExperimentConfig
     passed: int = 0  # epochs that its run has from a trial that was cut off
+    stopped: int = 0  # epoch after which every execution ends early; 0 unless one was stopped
     executions: int = 0  # that began
     losses: int = 0  # of those, given up by their worker, since the driver was silent for long
     early_deaths: int = 0  # of workers, before the trial began

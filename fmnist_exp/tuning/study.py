@@ -175,7 +175,8 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
         record = TrialRecord.of(frozen)
         run_id = record.run_id or record.resumes
         passed = max([record.passed, *frozen.intermediate_values])
-        study.enqueue_trial(setting, {"resumes": run_id, "passed": passed} if run_id else None)
+        known = {"resumes": run_id, "passed": passed, "stopped": record.stopped}
+        study.enqueue_trial(setting, known if run_id else None)
     study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import optuna
 import pytest
-from support.scripts import Interrupted, Late, Script, Slow, Stage, away, end, run_of, start
+from support.scripts import DIED, Interrupted, Late, Script, Slow, Stage, away, end, run_of, start
 
 from fmnist_exp.tracking import resumption, store
 from fmnist_exp.tuning import driver, recovery
@@ -69,6 +69,32 @@ def test_epochs_that_an_earlier_driver_let_pass_are_not_judged_again(stage):
     stage.drive(script, 60)
     assert script.answers[1:4] == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
     assert stage.study.trials[1].state.name == "PRUNED"
+
+
+@pytest.mark.parametrize("killed", ["worker", "driver"])
+def test_a_trial_that_was_stopped_is_stopped_at_the_same_epoch_again(stage, killed):
+    """Its run may have the results of this end; a soak found a trial with those of two ends."""
+
+    def epochs(number: int, execution: str, first: int = 1) -> list[Envelope]:
+        accuracies = list(enumerate((0.95, 0.5, 0.95, 0.95), 1))[first - 1 :]
+        return [Envelope(number, execution, EpochEnd(epoch, value), 2) for epoch, value in accuracies]
+
+    stage.study.pruner = optuna.pruners.ThresholdPruner(lower=0.9)
+    number = 1 if killed == "driver" else 0
+    again = [Envelope(number, "b", Started("two", "tcp://two"), 1), *epochs(number, "b")]
+    again += [Envelope(number, "b", Finished(TrialResult(True, 0.95, parameters=1)))]
+    begun = [start("a"), *epochs(0, "a")[:2]]
+    if killed == "driver":
+        with pytest.raises(KeyboardInterrupt):
+            stage.drive(Interrupted(*begun), 60)
+        recovery.finalise(stage.study, stage.parent, "its driver was killed")
+        script = Script(*again)
+    else:
+        script = Script(*begun, DIED, *again)
+    stage.drive(script, 60)
+    verdicts = [answer for answer in script.answers if isinstance(answer, Verdict)]
+    assert verdicts[-4:-1] == [Verdict.CONTINUE, Verdict.STOP, Verdict.STOP]
+    assert stage.study.trials[number].state.name == "PRUNED"
 
 
 def test_a_study_goes_on_after_somebody_deleted_a_run(stage):
