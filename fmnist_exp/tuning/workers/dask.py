@@ -191,5 +191,7 @@ def quiet() -> Iterator[None]:
 
 def _is_not_of_dask(record: logging.LogRecord) -> bool:
     """Return False for an error raised inside Dask, for example by a request that waited when the scheduler closed."""
+    if f"{os.sep}distributed{os.sep}" in record.getMessage():  # the coroutine's file; its error may have no traceback
+        return False
     steps = traceback.walk_tb(record.exc_info[2] if record.exc_info else None)
     return not any(frame.f_globals.get("__name__", "").startswith("distributed.") for frame, _ in steps)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import distributed
 import psutil
 import pytest
 from distributed.comm import connect
@@ -104,4 +106,7 @@ def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
     with dask_workers.quiet():
         asyncio.run(nobody_waits())
     gc.collect()  # asyncio speaks when a task goes
+    coroutine = f"<Server._handle_comm() done, defined at {distributed.core.__file__}:706>"
+    message = f"Task exception was never retrieved\nfuture: <Task finished coro={coroutine} exception=TimeoutError()>"
+    logging.getLogger("asyncio").error(message)  # as a search once ended: an error without a traceback
     assert [record.exc_info[1].args for record in caplog.records if record.name == "asyncio"] == [("ours",)]
