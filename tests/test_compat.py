@@ -117,7 +117,7 @@ def test_mlflow_request_uses_mlflows_credentials(monkeypatch):
 
 
 def test_one_thread_is_impatient_while_another_waits(monkeypatch):
-    """Without patience, a busy server is asked once; with MLflow's own settings, again and again."""
+    """Without patience, a busy server is asked once; with MLflow's own settings, again and again, for a time."""
     asked: list[str] = []
 
     class Busy(BaseHTTPRequestHandler):
@@ -146,8 +146,13 @@ def test_one_thread_is_impatient_while_another_waits(monkeypatch):
             thread.join()
             with pytest.raises(mlflow.MlflowException, match="busy"):
                 client.get_run("impatient")
+        with compat.retrying(2), pytest.raises(mlflow.MlflowException, match="503"):
+            client.get_run("limited")
+        with compat.retrying(1000), pytest.raises(mlflow.MlflowException, match="503"):
+            client.get_run("allowed")
         server.shutdown()
-    assert [sum(name in path for path in asked) for name in ("run_id=impatient", "run_id=patient")] == [1, 3]
+    names = ("impatient", "patient", "limited", "allowed")
+    assert [sum(f"run_id={name}" in path for path in asked) for name in names] == [1, 3, 2, 3]
 
 
 def test_an_impatient_request_ends_in_time():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import operator
 import random
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -112,7 +113,19 @@ def impatient(connect: float, read: float) -> Iterator[None]:
         _patience.reset(token)
 
 
+@contextmanager
+def retrying(seconds: float) -> Iterator[None]:
+    """Let MLflow repeat a failed request of this thread for about these seconds at most, whatever its own limit is."""
+    _patch_requests()
+    token = _retries.set(int(math.log2(seconds / 2 + 2)))  # MLflow pauses 0, 4, 8, 16, … seconds before them
+    try:
+        yield
+    finally:
+        _retries.reset(token)
+
+
 _patience: ContextVar[tuple[float, float] | None] = ContextVar("patience", default=None)
+_retries: ContextVar[int | None] = ContextVar("retries", default=None)
 
 
 @functools.cache
@@ -126,10 +139,12 @@ def _patch_requests() -> None:
 
     @functools.wraps(send)
     def send_once(*words: Any, **options: Any) -> Any:
-        patience = _patience.get()
-        if patience is None:
-            return send(*words, **options)
+        patience, retries = _patience.get(), _retries.get()
         call = describe.bind(*words, **options)
+        if patience is None:
+            if retries is not None:
+                call.arguments["max_retries"] = min(call.arguments["max_retries"], retries)
+            return send(*call.args, **call.kwargs)
         call.arguments |= {"max_retries": 0, "raise_on_status": False}
         return send(*call.args, **(call.kwargs | {"timeout": patience}))
 

@@ -13,7 +13,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus
 
 from fmnist_exp.export import completion, layout
 from fmnist_exp.registry import versions
-from fmnist_exp.tracking import store
+from fmnist_exp.tracking import store, transport
 from fmnist_exp.tracking.names import LoggedModelTag, VersionTag
 from fmnist_exp.tracking.spool import delivery, ids
 from fmnist_exp.tracking.spool.delivery import DamagedError, Delivery
@@ -31,7 +31,7 @@ def _model(to: Delivery) -> str:
         files = delivery.intact_files(to)
         if to.damaged or not files.is_dir():
             for begun in known:
-                to.client.delete_logged_model(begun.model_id)
+                _delete(to, begun)
             raise DamagedError(f"the model of record {to.record.number} ({', '.join(to.damaged) or 'all files'})")
         model = model or _create(to)
         _complete(to, model, files)
@@ -42,7 +42,7 @@ def _model(to: Delivery) -> str:
     over_http = to.client.tracking_uri.startswith("http")
     for twin in _existing(to) if over_http else ():  # of a request that was carried out twice, or after it was given up
         if twin.model_id != model.model_id:
-            to.client.delete_logged_model(twin.model_id)
+            _delete(to, twin)
     return str(model.model_id)
 
 
@@ -63,7 +63,12 @@ def _delete_earlier(to: Delivery) -> None:
         if model.model_id != newest.model_id and model.model_id not in needed:
             with suppress(Exception):  # each kind of artifact store has errors of its own, and some cannot delete
                 store.delete_files(to.client, str(model.artifact_location), layout.FILES)
-            to.client.delete_logged_model(model.model_id)
+            _delete(to, model)
+
+
+def _delete(to: Delivery, model: LoggedModel) -> None:
+    with transport.unless_gone():
+        to.client.delete_logged_model(model.model_id)
 
 
 def _experiment(to: Delivery) -> str:
@@ -72,8 +77,11 @@ def _experiment(to: Delivery) -> str:
 
 def _existing(to: Delivery) -> list[LoggedModel]:
     """Return what earlier attempts made of the model."""
-    found = ids.find_models(to.client, [_experiment(to)], to.record.body["id"])
-    return [to.client.get_logged_model(model) for model in found]
+    found = []
+    for model_id in ids.find_models(to.client, [_experiment(to)], to.record.body["id"]):
+        with transport.unless_gone():  # a deletion that was given up may arrive late
+            found.append(to.client.get_logged_model(model_id))
+    return found
 
 
 def _create(to: Delivery) -> LoggedModel:

@@ -213,7 +213,8 @@ def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str,
     made = [found for found in by_number(client).values() if found.tags.get(VersionTag.SPOOL_ID) == own]
     version, *twins = sorted(made, key=lambda found: int(found.version))
     for twin in twins:  # of a request that was carried out twice on its way to a server
-        client.delete_model_version(NAME, twin.version)
+        with transport.unless_gone():
+            client.delete_model_version(NAME, twin.version)
     return version
 
 

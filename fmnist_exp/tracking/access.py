@@ -6,10 +6,12 @@ from typing import NoReturn, cast
 
 from mlflow import MlflowClient
 
+from fmnist_exp import compat
 from fmnist_exp.errors import RequestError, WorkError
 from fmnist_exp.tracking import store, transport
 from fmnist_exp.tracking.redact import first_line
 from fmnist_exp.tracking.spool import sync
+from fmnist_exp.tracking.spool.left import patience
 from fmnist_exp.tracking.spool.process import sender
 
 
@@ -19,9 +21,10 @@ class StoreAwayError(WorkError):
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Replace an error of the connection to the store by a StoreAwayError."""
+    """Replace an error of the connection to the store by a StoreAwayError, after FMNIST_EXP_SEND_SECONDS at most."""
     try:
-        yield
+        with compat.retrying(patience()):
+            yield
     except Exception as error:  # each kind of artifact store has errors of its own
         if not transport.is_lost(error):
             raise

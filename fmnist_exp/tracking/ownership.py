@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from fmnist_exp.backend import processes
 from fmnist_exp.backend.processes import Process
 from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.spool import ids
 
@@ -183,7 +184,8 @@ def renew(run: Held) -> None:
     by_mistake = found.info.status == "KILLED" and found.data.tags.get(Tag.ERROR, "").startswith(DIED)
     if by_mistake and run in _held:
         run.client.update_run(run.id, "RUNNING")
-        run.client.delete_tag(run.id, str(Tag.ERROR))
+        with transport.unless_gone():
+            run.client.delete_tag(run.id, str(Tag.ERROR))
 
 
 def _holds(run_id: str) -> bool:

@@ -41,7 +41,8 @@ def take(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
     client.update_run(run_id, "RUNNING")
     for tag in (Tag.ERROR, Tag.TRIAL_STATE):  # they said how it ended
         if tag in before.data.tags:
-            client.delete_tag(run_id, str(tag))
+            with transport.unless_gone():
+                client.delete_tag(run_id, str(tag))
     return run
 
 

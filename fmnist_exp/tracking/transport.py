@@ -1,5 +1,7 @@
 """Tell an error of the connection to a store from an answer of the store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import requests
@@ -40,3 +42,16 @@ def is_lost(error: BaseException | None) -> bool:
 def is_missing(error: MlflowException) -> bool:
     """Return True if the store says that what was asked for does not exist, and False for all other trouble."""
     return error.error_code in MISSING
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Let the deletion of something pass that is gone already.
+
+    MLflow sends a deletion again when its answer was lost, and a proxy may send it twice.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if not is_missing(error):
+            raise

@@ -224,7 +224,8 @@ def _status(to: Delivery) -> str:
     if to.late:
         run = to.client.get_run(to.run_id)
         if run.data.tags.get(Tag.ERROR, "").startswith(ownership.DIED):  # so it ended by itself, while nobody knew
-            to.client.delete_tag(to.run_id, str(Tag.ERROR))
+            with transport.unless_gone():
+                to.client.delete_tag(to.run_id, str(Tag.ERROR))
         elif _has_gone_on(to, run):
             return ""
     if status == "RUNNING":
@@ -251,7 +252,8 @@ def _discard(to: Delivery, ended: int | None) -> None:
     try:
         found = to.client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{to.run_id}'")
         for model in found:
-            to.client.delete_logged_model(model.model_id)
+            with transport.unless_gone():
+                to.client.delete_logged_model(model.model_id)
         to.client.delete_run(to.run_id)
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
