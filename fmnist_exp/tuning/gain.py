@@ -88,8 +88,8 @@ def _on_images(search: Search, own: FrozenTrial, best: FrozenTrial) -> str:
         images = f"the {len(unseen.labels):,} validation images, which have chosen trial {best.number}"
     chance = "; that may be chance" if low <= 0 <= high else ""
     return (
-        f"Trial {best.number} leads trial {own.number}, the experiment's own setting trained equally, by"
-        f" {difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}) on {images}{chance}."
+        f"The search gained {difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}) over trial {own.number},"
+        f" the experiment's own setting trained equally, measured with trial {best.number} on {images}{chance}."
     )
 
 
