@@ -99,6 +99,7 @@ def _register(search: Search, result: SearchResult, callback: SearchCallback) ->
         run_id, model_id, data = again.run_id, again.model_id, again.data
     elif search.space.config.final and (longer := final.fit(search, best, callback)):
         tags[VersionTag.VAL_ACCURACY] = longer.val_accuracy
+        result = replace(result, final_accuracy=longer.val_accuracy)
         run_id, model_id = longer.run_id, longer.model_id
     run = runs.Run(parent.client, run_id)
     test_accuracy, scored = score.score(search, best, run, model_id, data, callback.on_notice)

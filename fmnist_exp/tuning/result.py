@@ -24,6 +24,7 @@ class SearchResult:
     front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with a single objective
     test_accuracy: float | None = None  # of the winner; None if it was not registered, or not scored
     test_images: int = 0  # of the data set
+    final_accuracy: float | None = None  # on the validation images, of the final fit that was registered
     gain: str = ""  # what the search gained over the experiment's own setting, in a sentence
     registration: Registration | None = None
     retention: Retention | None = None  # None without `search.keep`
@@ -46,6 +47,9 @@ class SearchResult:
         found = [f"Trials: {states}"]
         if self.ranked:
             found.append(f"highest validation accuracy {self.ranked[0].accuracy}, {intervals.EXPLANATION}")
+        if self.final_accuracy is not None:
+            images = self.ranked[0].images
+            found.append(f"validation accuracy of the final fit {intervals.text(self.final_accuracy, images)}")
         if self.tested:
             found.append(f"test accuracy of the winner {self.tested}")
         ended = "It was interrupted. " if self.status == "interrupted" else ""

@@ -92,6 +92,7 @@ def test_what_the_user_is_told(searched, listener):
     assert listener.fits[-1] == (f"final fit of trial {number}", 5.0, 5)
     note = searched.parent.data.tags[Tag.NOTE]
     assert searched.result.gain in note.replace("\\", "")
+    assert f"validation accuracy of the final fit {searched.result.final_accuracy:.2%}" in note
     assert searched.parent.data.tags[Tag.GAIN] == searched.result.gain
 
 
