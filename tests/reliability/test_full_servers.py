@@ -49,7 +49,7 @@ def full(server, request) -> Iterator[Disk]:
     [
         ("train", "database", 0),
         pytest.param("train", "artifacts", 150_000, marks=pytest.mark.slow),
-        pytest.param("tune", "database", 150_000, marks=pytest.mark.slow),
+        pytest.param("tune", "database", 40_000, marks=pytest.mark.slow),
         pytest.param("tune", "artifacts", 0, marks=pytest.mark.slow),
     ],
     indirect=["full"],

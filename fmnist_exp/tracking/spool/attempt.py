@@ -46,11 +46,11 @@ class GoneError(Exception):
     """A user has deleted the run, or it is lost, so that nothing more can be written about it."""
 
 
-def attempt(client: MlflowClient, spool: Spool, record: Record) -> str:
+def attempt(client: MlflowClient, spool: Spool, record: Record, again: bool = True) -> str:
     """Bring a record to the store, and return the id that the store gave, or an empty text.
 
     Raises RefusedError or GoneError if it is useless to try again, NotSentError if another folder has to be sent first,
-    and otherwise whatever the store raises.
+    and otherwise whatever the store raises. What the store refuses is sent once more, if `again`.
     """
     longest = min(ANSWER_SECONDS * 2.0 ** min(spool.failures, 10), LONGEST_ANSWER)
     with compat.impatient(CONNECT_SECONDS, UPLOAD_SECONDS if record.kind in UPLOADS else longest):
@@ -65,9 +65,9 @@ def attempt(client: MlflowClient, spool: Spool, record: Record) -> str:
         except Exception as error:
             if not is_refusal(error):
                 raise
-            if not spool.doubtful:  # a proxy may have sent the call twice, so that the store has what it refuses
+            if again:  # the same call may have come before, twice or late, so that the store has what it refuses
                 spool.doubtful = True
-                return attempt(client, spool, record)
+                return attempt(client, spool, record, again=False)
             if run_id := str(record.body.get("run_id") or spool.run_id):
                 _check_lifecycle(client, run_id, error)
             raise RefusedError(error) from error
