@@ -14,9 +14,11 @@ from fmnist_exp.config.fields import fields
 from fmnist_exp.config.files import override, unknown_field
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import RequestError
+from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.evaluation import intervals
 from fmnist_exp.experiment import resolve
+from fmnist_exp.tracking import transport
+from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.tuning import again
@@ -67,8 +69,8 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
     few timed steps tell. A final fit that was interrupted continues with the epochs that it began with.
 
     Returns:
-        The network to register; None if the time does not suffice for the epochs of a trial, or if the network of the
-        trial is better on the validation images.
+        The network to register; None if the time does not suffice for the epochs of a trial, if the fit fails, or if
+        the network of the trial is better on the validation images.
     """
     space = search.space
     assert space.config.final is not None
@@ -82,7 +84,14 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
         )
         return None
     callback.on_notice(f"training the setting of trial {best.number} to the end: {_count(epochs)}")
-    fitted = again.fit(override(config, {"training.epochs": epochs}), search.data, search, best, Tag.FINAL_OF, callback)
+    config = override(config, {"training.epochs": epochs})
+    try:
+        fitted = again.fit(config, search.data, search, best, Tag.FINAL_OF, callback)
+    except WorkError as error:
+        if isinstance(error, StoreAwayError) or transport.is_lost(error) or is_full_disk(error):
+            raise
+        callback.on_notice(f"the final fit failed, so the network of trial {best.number} is registered: {error}")
+        return None
     accuracy, images = fitted.val_accuracy or 0.0, len(search.data.validation.labels)
     shown = f"the final fit reaches {intervals.text(accuracy, images)} on the validation images"
     if accuracy < trial.val_accuracy:

@@ -159,6 +159,19 @@ def test_a_final_fit_that_is_worse_is_not_registered(shared_store, folder):
     assert any("which is less than trial 0 does, so that one is registered" in text for text in listener.notices)
 
 
+def test_a_final_fit_that_fails_costs_no_version(shared_store, folder):
+    listener = Listener()
+    diverging = {"training": {"optimizer": "sgd", "learning_rate": 10, "momentum": 0.999, "epochs": 4}}
+    config = configure(data__source=folder, search__n_trials=1, search__space=DROPOUT, final=diverging)
+    found = search(config, "diverging", callback=listener)
+    (run,) = found.children("train")
+    assert run.info.status == "FAILED"
+    version = found.client.get_model_version("fashion-mnist", found.result.registration.version)
+    assert version.run_id == found.result.ranked[0].run_id
+    said = [text for text in listener.notices if text.startswith("the final fit failed, so the network of trial 0 is")]
+    assert "lower training.learning_rate" in said[0]
+
+
 @pytest.mark.parametrize(("seconds", "epochs"), [(1.0, 20), (10.0, 20), (20.0, 12), (40.0, 6), (400.0, 0)])
 def test_the_epochs_fit_into_the_time(seconds, epochs, monkeypatch):
     """With recorded speeds: 300 s are left, of which 20 are for logging, and an epoch takes 1.15 times its steps."""
