@@ -3,12 +3,12 @@
 A field's docstring is its description in `--help` and docs/interface.md. Files and overrides are read in files.py.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fmnist_exp.config.search import SearchConfig, Section, Width
+from fmnist_exp.config.search import FinalValues, SearchConfig, Section, Width
 
 Convolutions = Annotated[int, Field(ge=1, le=4)]
 Dropout = Annotated[float, Field(ge=0, le=0.95)]
@@ -223,20 +223,10 @@ class ExperimentConfig(Section):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     search: SearchConfig | None = None
-    final: dict[str, Any] | None = Field(None, min_length=1)
+    final: FinalValues | None = None
     """Values of model, training and augmentation fields with which the winner of a search is trained once more on the
     same images, for as many of these epochs as the time limit allows. That network is registered."""
     gate: GateConfig = GateConfig()
-
-    @field_validator("final", mode="before")
-    @classmethod
-    def _by_dotted_name(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        flat: dict[object, object] = {}
-        for name, value in values.items():
-            flat |= {f"{name}.{leaf}": own for leaf, own in value.items()} if isinstance(value, dict) else {name: value}
-        return flat
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

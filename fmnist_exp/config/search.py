@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Width = Annotated[int, Field(ge=1, le=4096)]  # units of a dense layer or filters of a convolution
 
@@ -71,6 +71,17 @@ class Layers(Section):
         return list(zip(*wide, strict=True))
 
 
+def _by_dotted_name(values: object) -> object:
+    """Return the values of a section that may be written like the other sections, or by dotted name."""
+    if not isinstance(values, dict):
+        return values
+    flat: dict[object, object] = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{leaf}": own for leaf, own in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+FinalValues = Annotated[dict[str, Any], BeforeValidator(_by_dotted_name), Field(min_length=1)]
 ObjectiveName = Literal["val_accuracy", "parameters", "prediction_seconds"]
 
 
