@@ -140,7 +140,8 @@ class Sender:
             self._stopped = True
             self.changed.notify_all()
         for thread in list(self._threads.values()):
-            thread.join(seconds)
+            if thread.is_alive():
+                thread.join(seconds)
         with self.changed:
             for spool in self._spools:
                 if not spool.busy:
@@ -154,9 +155,9 @@ class Sender:
         for uploads in needed - {uploads for uploads, thread in self._threads.items() if thread.is_alive()}:
             name = "spool-uploads" if uploads else "spool-records"
             thread = threading.Thread(target=self._work, args=[uploads], name=name, daemon=True)
+            self._threads[uploads] = thread  # before it starts, as Ctrl-C may come right after that
             with suppress(RuntimeError):  # Python is about to end
                 thread.start()
-                self._threads[uploads] = thread
 
     def _work(self, uploads: bool) -> None:
         client: MlflowClient | None = None
@@ -168,7 +169,7 @@ class Sender:
                     busy = any(s.pending and (s.pending[0].kind in UPLOADS) == uploads for s in self._spools)
                     idle_since = time.monotonic() if busy else idle_since
                     if self._stopped or time.monotonic() > idle_since + IDLE_SECONDS:
-                        self._threads.pop(uploads)
+                        self._threads.pop(uploads, None)
                         return
                     self.changed.wait(self._pause())
                     continue

@@ -1,5 +1,8 @@
 """A run that is written to a spool reaches the embedded store, in order and once."""
 
+import threading
+
+import mlflow
 import pytest
 from support.spools import creation, head
 
@@ -7,6 +10,7 @@ from fmnist_exp.tracking import store
 from fmnist_exp.tracking.spool import folder as folders
 from fmnist_exp.tracking.spool import ids
 from fmnist_exp.tracking.spool.process import sender
+from fmnist_exp.tracking.spool.sender import Sender
 
 
 @pytest.fixture
@@ -35,3 +39,26 @@ def test_a_run_is_created_written_and_ended(client, tmp_path):
     spool.close()
     assert not sender().drain()
     assert not folders.root().exists()
+
+
+def test_ctrl_c_just_after_a_thread_started_leaves_no_thread_that_nobody_knows(client, monkeypatch):
+    """Such a thread was not waited for, and ended with a KeyError."""
+    start, errors = threading.Thread.start, []
+
+    def start_and_be_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    others = set(threading.enumerate())
+    mine = Sender(str(mlflow.get_tracking_uri()), lambda uri: mine)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(threading.Thread, "start", start_and_be_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mine.open(client, head()).append("create_run", creation())
+    begun = set(threading.enumerate()) - others
+    mine.drain(30)
+    mine.stop(30)
+    assert [thread.name for thread in begun] == ["spool-records"]
+    assert not [thread for thread in begun if thread.is_alive()]
+    assert not errors
