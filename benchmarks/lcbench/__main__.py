@@ -35,7 +35,15 @@ from benchmarks.lcbench.surrogate import EPOCHS, MissingSurrogate, Surrogate
 from benchmarks.processes import PROJECT
 
 OURS = "fmnist_exp"
-OUR_CODE = ("sampling/*.py", "driver.py", "objectives.py", "space.py", "study.py")  # what a search depends on
+OUR_CODE = (
+    "sampling/*.py",
+    "driver.py",
+    "halving.py",
+    "objectives.py",
+    "record.py",
+    "space.py",
+    "study.py",
+)  # what a search depends on
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from fmnist_exp.tuning.workers.messages import (
     EpochEnd,
     Finished,
     Handler,
+    Paused,
     Started,
     TrialResult,
     Verdict,
@@ -37,6 +38,7 @@ class VirtualPool:
         self._curve, self._ledger = curve, ledger
         self._waiting: list[Task] = []
         self._curves: dict[int, Array] = {}  # of the running trials, by number
+        self._paused: dict[int, tuple[Array, int]] = {}  # curves, and epochs done
         self._events: list[tuple[float, int, int, int]] = []  # (time, order, trial, epoch): the ends of epochs
         self._order = itertools.count()
 
@@ -59,9 +61,17 @@ class VirtualPool:
         self.now, _, number, epoch = heapq.heappop(self._events)
         curve = self._curves[number]
         self._ledger.record(float(curve[epoch - 1]))
+        self._go_on(number, epoch, handle)
+
+    def _go_on(self, number: int, epoch: int, handle: Handler) -> None:
+        """Report the last epoch of a trial, and do what the driver says."""
+        curve = self._curves[number]
         verdict = handle(_envelope(number, EpochEnd(epoch, float(curve[epoch - 1]))))
         if verdict is Verdict.CONTINUE and epoch < len(curve):
             heapq.heappush(self._events, (self.now + 1, next(self._order), number, epoch + 1))
+        elif verdict is Verdict.PAUSE:
+            self._paused[number] = curve, epoch
+            handle(_envelope(number, Paused()))
         elif verdict is not Verdict.ABANDON:
             best = int(curve[:epoch].argmax())
             result = TrialResult(verdict is Verdict.STOP, float(curve[best]), best_epoch=best + 1)
@@ -76,7 +86,12 @@ class VirtualPool:
         return True
 
     def _begin(self, task: Task, handle: Handler) -> None:
-        if isinstance(handle(_envelope(task.number, Started("virtual", "virtual"))), Begin):
+        if not isinstance(handle(_envelope(task.number, Started("virtual", "virtual"))), Begin):
+            return
+        if task.number in self._paused:
+            self._curves[task.number], epoch = self._paused.pop(task.number)
+            self._go_on(task.number, epoch, handle)
+        else:
             self._ledger.trials += 1
             self._curves[task.number] = self._curve(settings_of(task))
             heapq.heappush(self._events, (self.now + 1, next(self._order), task.number, 1))

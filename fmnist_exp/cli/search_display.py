@@ -54,6 +54,11 @@ class SearchDisplay(SearchCallback):
             self.bar.update(task, description=f"  trial {number}: epoch {epoch}/{total:.0f}", completed=epochs)
         self._show()
 
+    def on_pause(self, number: int, epochs: int) -> None:  # noqa: D102
+        if number in self.trials:
+            self.bar.remove_task(self.trials.pop(number))
+        self._show()
+
     def on_retry(self, number: int, reason: str) -> None:  # noqa: D102
         console.print(f"trial {number:>3} runs again: {reason}")
         self.on_progress(number, 0.0)

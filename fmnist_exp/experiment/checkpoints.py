@@ -78,8 +78,7 @@ class CheckpointLog(FitCallback):
             write = partial(packaging.save_checkpoint, model=self.to_log(checkpoint.model))
             logged_models.log_checkpoint(self.run, write, self.epoch)
         if time.monotonic() - self.kept >= self.pause:
-            with self.run.artifacts() as folder:
-                _write(checkpoint.state(), folder)
+            keep(self.run, checkpoint.state())
             self.kept = time.monotonic()
             self.states += 1
 
@@ -110,7 +109,7 @@ class Interrupted:
 
 def find(client: MlflowClient, run_id: str) -> Interrupted:
     """Return the interrupted run. Raises RequestError if there is none, it finished, or it has no complete state."""
-    if os.environ.get(signing.TRUSTED_KEYS):
+    if not are_trusted():
         raise RequestError(f"--resume {run_id}: the states of runs are not signed, and {signing.TRUSTED_KEYS} is set")
     try:
         found = client.get_run(run_id)
@@ -182,7 +181,7 @@ def begin(run: Run, config: ExperimentConfig, data: FashionMNIST) -> states.Stat
 
 def _state_of(run: Run) -> states.State | None:
     """Return the newest state of a resumed run, or None if there is none that this process may and can read."""
-    if os.environ.get(signing.TRUSTED_KEYS) or ids.is_local(run.id):  # states are not signed; or nobody has them yet
+    if not are_trusted() or ids.is_local(run.id):  # or nobody has the states yet
         return None
     try:
         return newest_state(run.client, run.id)
@@ -209,6 +208,11 @@ def delete_states(run: Run) -> None:
     run.delete_artifacts(STATES)
 
 
+def are_trusted() -> bool:
+    """Return whether this process may read states, which are not signed."""
+    return not os.environ.get(signing.TRUSTED_KEYS)
+
+
 def newest_state(client: MlflowClient, run_id: str) -> states.State | None:
     """Return the state with the most epochs among those that are complete."""
     with tempfile.TemporaryDirectory() as downloads:
@@ -228,9 +232,10 @@ def _repository(client: MlflowClient, run_id: str) -> Any:
     return compat.artifact_repository(client.get_run(run_id).info.artifact_uri, client.tracking_uri)
 
 
-def _write(state: states.State, folder: Path) -> None:
-    """Write to two state files in turn: while one of them is being written, the other one is complete."""
-    state.write(_file(folder, Artifact.STATE.format(turn=len(state.epochs) % 2)))
+def keep(run: Run, state: states.State) -> None:
+    """Log a state to one of two files in turn: while one of them is being written, the other one is complete."""
+    with run.artifacts() as folder:
+        state.write(_file(folder, Artifact.STATE.format(turn=len(state.epochs) % 2)))
 
 
 def _file(folder: Path, path: str) -> Path:

@@ -29,10 +29,13 @@ class Tag(Name):
     EXPERIMENT = "fmnist.experiment", "Name of the experiment."
     STUDY = "fmnist.study", "Name of the study that the run belongs to."
     TRIAL = "fmnist.trial", "Number of the trial in its study."
-    TRIAL_STATE = "fmnist.trial_state", "How the trial ended: COMPLETE, PRUNED or FAIL."
+    TRIAL_STATE = (
+        "fmnist.trial_state",
+        "How the trial ended: COMPLETE, PRUNED or FAIL. Before that, PAUSED and RUNNING if it has paused.",
+    )
     ERROR = "fmnist.error", "Why the run failed or was interrupted."
     OWNER = "fmnist.owner", "Process that writes the run, with its machine and the time of its last sign of life."
-    RESUMPTIONS = "fmnist.resumptions", "Number of times that the run was resumed after an interruption."
+    RESUMPTIONS = "fmnist.resumptions", "Number of times that the run was resumed after an interruption or a pause."
     RESUMED_UNDER = "fmnist.resumed_under", "Conditions of the fit that differed when the run was resumed, if any did."
     RESUMES = "fmnist.resumes", "Id of an interrupted run that this run, or the command that made it, resumed."
     PRECISION = "fmnist.precision", "Precision that was chosen for training.precision=auto or measure."

@@ -180,11 +180,12 @@ class Checkpointer(keras.callbacks.Callback):
             callback.on_checkpoint(Checkpoint(self.model, is_best, self._state))
 
     def _state(self) -> State:
+        stopping = self.stateful.get("early_stopping")
         return State(
             epochs=tuple(epoch.metrics for epoch in self.recorder.epochs),
             seconds=self.recorder.seconds(),
             step_seconds=self.recorder.step_seconds,
-            stopped=bool(self.model.stop_training),
+            stopped=isinstance(stopping, EarlyStopping) and stopping.stopped_epoch > 0,
             stopped_by_callback=self.recorder.stopped,
             variables=_copies(self.model.variables),
             optimizer=_copies(self.model.optimizer.variables),

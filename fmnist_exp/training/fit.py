@@ -56,7 +56,7 @@ def fit(
         model.fit(
             feed,
             initial_epoch=len(start.epochs),
-            epochs=len(start.epochs) if start.stopped else training.epochs,
+            epochs=len(start.epochs) if start.ended else training.epochs,
             verbose=0,
             shuffle=False,
             validation_data=(data.validation.images, targets(data.validation, training)) if held_out else None,

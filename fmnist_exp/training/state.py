@@ -35,11 +35,16 @@ class State:
     epochs: tuple[Mapping[str, float], ...] = ()  # the metrics of each
     seconds: float = 0.0  # of fitting so far
     step_seconds: float = 0.0  # the part of them that went into training steps
-    stopped: bool = False  # True if the last epoch is over and no other will follow
+    stopped: bool = False  # early, because validation did not improve any more
     stopped_by_callback: bool = False
     variables: Sequence[Array] = ()  # of the model, with the states of its random generators
     optimizer: Sequence[Array] = ()
     callbacks: Mapping[str, Memory] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch is over and no other will follow."""
+        return self.stopped or self.stopped_by_callback
 
     def write(self, file: Path) -> None:
         """Write the state; `read` returns an equal one."""

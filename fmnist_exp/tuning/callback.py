@@ -58,6 +58,9 @@ class SearchCallback:
     def on_progress(self, number: int, epochs: float) -> None:
         """Handle the progress of a trial, in epochs; half an epoch is 0.5."""
 
+    def on_pause(self, number: int, epochs: int) -> None:
+        """Handle the pause of a trial after some epochs. `on_trial` is called if it goes on."""
+
     def on_retry(self, number: int, reason: str) -> None:
         """Handle a retry: the trial is executed again from its beginning."""
 

@@ -1,7 +1,7 @@
 """The driver of a search: it asks the study for trials, keeps the workers busy, and reports results to the study.
 
-Only the driver touches the study. A trial may run more than once, when its worker or its driver dies; only the newest
-execution counts, and it continues the trial's run from the last state that an earlier one has kept.
+Only the driver touches the study. A trial may run more than once, when its worker or its driver dies or when it paused;
+only the newest execution counts, and it continues the trial's run from the last state that an earlier one has kept.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.tuning import continuation, objectives, recovery
+from fmnist_exp.tuning import continuation, recovery
 from fmnist_exp.tuning import study as studies
+from fmnist_exp.tuning.agenda import Agenda
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
 from fmnist_exp.tuning.space import SearchSpace
@@ -58,8 +59,8 @@ class Driver:
         objective: the function that runs a trial.
         callback: receives the events of the search.
         lock: the lock of the study; the search ends when it is lost.
+        agenda: the trials that are left to run.
         running: the trials in progress, by number.
-        finished: number of finished trials, including those of earlier sessions.
         failures: number of trials that failed in a row.
         slow: names of the workers that compute slowly in the search's precision.
     """
@@ -75,8 +76,8 @@ class Driver:
         self.lock = lock
         self.space = search.space
         self.requirements = requirements_of(search.space.config, search.data)
+        self.agenda = Agenda(search.study, search.space, self.requirements.keeps_states)
         self.running: dict[int, RunningTrial] = {}
-        self.finished = len(studies.finished(search.study))  # counted once: it takes longer with every trial
         self.failures = 0
         self.slow: set[str] = set()
 
@@ -87,13 +88,12 @@ class Driver:
             WorkError: too many trials in a row failed, a worker cannot run them, or another driver took over the study.
         """
         while True:
-            while self._wants_more():
-                self._start()
+            self._keep_busy()
             if not self.running:
                 return
             for entry in self.running.values():
-                if entry.ends_pause(self.search.clock()):
-                    self._submit(entry.number)
+                if entry.ends_wait(self.search.clock()):
+                    self._submit(entry)
             self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.deadline - self.search.clock())))
             interrupts.check()
             if self.lock is not None:
@@ -106,28 +106,28 @@ class Driver:
         for number in list(self.running):
             self._forget(number)
 
-    def _wants_more(self) -> bool:
-        if self._is_late() or len(self.running) >= self.space.search.n_trials - self.finished:
-            return False
-        return len(self.running) < self.pool.size
-
     def _is_late(self) -> bool:
         return self.search.clock() > self.search.deadline
 
-    def _start(self) -> None:
-        trial = self.study.ask()
-        known = TrialRecord.of(trial)
-        self.running[trial.number] = RunningTrial(trial, self.space.suggest(trial), known.passed, known.stopped)
-        self._submit(trial.number)
+    def _keep_busy(self) -> None:
+        """Give every worker a trial, if there is one for it."""
+        while len(self.running) < self.pool.size:
+            entry = self.agenda.next(len(self.running), self._is_late())
+            if entry is None:
+                return
+            self.running[entry.number] = entry
+            self._submit(entry)
 
-    def _submit(self, number: int) -> None:
-        self.pool.submit(Task(number, self.running[number].config, self.objective, self.requirements))
+    def _submit(self, entry: RunningTrial) -> None:
+        entry.heard = self.search.clock()
+        self.pool.submit(Task(entry.number, entry.config, self.objective, self.requirements))
 
     def _cut_dead(self) -> None:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
             hangs = self.search.clock() - entry.heard > SILENT_SECONDS
-            if not entry.execution or hangs or not self.pool.has(entry.address):
+            waits = not entry.execution and not entry.stopped  # one that only lacks its result may still begin
+            if waits or hangs or (entry.execution and not self.pool.has(entry.address)):
                 self._cut(entry)
 
     def _cut(self, entry: RunningTrial) -> None:
@@ -151,7 +151,7 @@ class Driver:
                 return None
             case messages.Unreachable(reason) if entry.execution in ("", envelope.execution):
                 self.pool.drop(number)
-                entry.pause(self.search.clock(), reason)
+                entry.wait(self.search.clock(), reason)
                 return None
             case Started():
                 return self._begin(entry, envelope.execution, message)
@@ -165,6 +165,10 @@ class Driver:
                 return self._report(entry, epoch, val_accuracy)
             case messages.Finished(result):
                 self._finish(entry, result)
+            case messages.Paused():
+                self._forget(number)
+                self.agenda.pause(entry)
+                self.callback.on_pause(number, entry.epochs)
             case messages.Failed(reason, full_disk):
                 if full_disk:
                     raise recovery.full_disk(f"on worker {TrialRecord.of(entry.trial).worker}: {reason}")
@@ -173,7 +177,7 @@ class Driver:
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
         """Let an execution of a trial begin: the first one, or the next one after a worker died."""
-        if self._is_late():
+        if self._is_late() and not entry.stopped:
             self._cut(entry)
             return Verdict.ABANDON
         if entry.hopeless:
@@ -187,28 +191,28 @@ class Driver:
             self.callback.on_retry(entry.number, entry.interruption)
         entry.executions += 1
         entry.execution, entry.address, entry.heard = execution, message.address, self.search.clock()
+        is_new = entry.run is None
         entry.run, resumed = continuation.open_run(entry, self.search.parent, self.space.config.name)
         TrialRecord.write(entry.trial, worker=message.worker)
-        if entry.executions == 1:
+        if is_new:
             entry.run.log_metrics({Metric.TRIAL: entry.number})
+        if entry.executions == 1:
             settings = self.space.settings(entry.config)
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
         return Begin(entry.run.head, resumed)
 
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
         """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""
-        pruned = False
-        if epoch > entry.epochs:
-            entry.epochs, entry.outages = epoch, 0
-            # others may have become better since an earlier driver let the trial go on; its run has the next epochs
-            pruned = objectives.report(entry.trial, epoch, val_accuracy) and epoch > entry.passed
+        verdict = self.agenda.judge(entry, epoch, val_accuracy)
         self.callback.on_progress(entry.number, float(epoch))
-        last = epoch >= entry.config.training.epochs  # after it nothing is left to stop: the trial is complete
-        undecided = not (last or entry.stopped) and epoch >= max(entry.epochs, entry.passed)
-        if undecided and (pruned or self._is_late()):
+        if epoch >= entry.config.training.epochs:
+            return Verdict.CONTINUE  # nothing is left to stop: the trial is complete
+        if not entry.stopped and epoch >= max(entry.epochs, entry.passed):
+            if verdict is not Verdict.STOP and not self._is_late():
+                return verdict
             entry.stopped = epoch  # for every execution: the run may already have the results of this end
             TrialRecord.write(entry.trial, stopped=epoch)
-        return Verdict.STOP if 0 < entry.stopped <= epoch and not last else Verdict.CONTINUE
+        return Verdict.STOP if 0 < entry.stopped <= epoch else Verdict.CONTINUE
 
     def _finish(self, entry: RunningTrial, result: TrialResult) -> None:
         measured = result.measured()
@@ -237,7 +241,7 @@ class Driver:
         TrialRecord.write(entry.trial, outcome={"state": state.name, "values": values})
         told = self.study.tell(entry.trial, values, state)
         self._forget(entry.number)
-        self.finished += 1
+        self.agenda.finished += 1
         if state != TrialState.FAIL:
             self.failures = 0
         entry.close_run(recovery.STATUS[state], reason, {Tag.TRIAL_STATE: state.name})
@@ -251,7 +255,7 @@ class Driver:
             self._fail(entry, entry.hopeless)
         else:
             entry.execution = ""
-            self._submit(entry.number)
+            self._submit(entry)
 
     def _forget(self, number: int) -> None:
         del self.running[number]

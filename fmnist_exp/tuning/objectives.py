@@ -52,16 +52,12 @@ def warning(search: SearchConfig, workers: int) -> str:
     )
 
 
-def report(trial: Trial, epoch: int, val_accuracy: float) -> bool:
-    """Report an epoch to Optuna, and return True if it prunes the trial.
-
-    With several objectives Optuna accepts no reports and prunes no trial; the trial's record keeps the curve.
-    """
+def report(trial: Trial, epoch: int, val_accuracy: float) -> None:
+    """Report an epoch to Optuna. With several objectives it accepts no reports; the trial's record keeps the curve."""
     if len(trial.study.directions) == 1:
         trial.report(val_accuracy, epoch)
-        return trial.should_prune()
-    TrialRecord.write(trial, val_accuracies=[*TrialRecord.of(trial).val_accuracies, val_accuracy])
-    return False
+    else:
+        TrialRecord.write(trial, val_accuracies=[*TrialRecord.of(trial).val_accuracies, val_accuracy])
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from mlflow import MlflowClient
 from optuna import Study, Trial
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -20,8 +22,8 @@ from fmnist_exp.tracking.spool import ids
 EXPERIMENT = "search"  # user attribute of a study: the experiment that made it, in YAML
 EXECUTIONS = 3  # of one trial, when its workers die
 LOSSES = 20  # times that a trial's workers may lose touch with the driver
-OUTAGES = 20  # executions in a row of one trial that may end because a server does not answer: with pauses, 17 minutes
-PAUSE_SECONDS = 60.0  # at most, between two of these executions
+OUTAGES = 20  # executions in a row of one trial that may end because a server does not answer: 17 minutes
+WAIT_SECONDS = 60.0  # at most, between two of these executions
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class TrialRecord:
     resumes: str = ""  # id of the run that this trial continues: that of a trial that was cut off
     passed: int = 0  # epochs of that run which the study knows; they are not judged a second time
     stopped: int = 0  # epoch after which the driver stopped the trial, early; 0 if it did not
+    paused: int = 0  # epoch after which the trial waits, until it deserves to go on; 0 if it does not
     worker: str = ""  # that runs it
     error: str = ""  # why the trial failed
     val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
@@ -75,12 +78,15 @@ class RunningTrial:
     early_deaths: int = 0  # of workers, before the trial began
     outages: int = 0  # executions in a row, without an epoch between them, that ended because a server did not answer
     excused: int = 0  # executions that began and ended for that reason
-    pause_until: float = 0.0  # by the search's clock; 0 unless the trial waits for a server
+    wait_until: float = 0.0  # by the search's clock; 0 unless the trial waits for a server
     execution: str = ""  # id of the one that counts; empty until it begins
     address: str = ""  # of its worker
     heard: float = 0.0  # time of its last message, by the search's clock
     run: Run | None = None
     epochs: int = 0  # reported to the study
+    best: float = -math.inf  # accuracy of these epochs
+    rung: int = 0  # of successive halving that the trial reached last, in epochs
+    at_rung: float = -math.inf  # highest accuracy up to there
 
     @property
     def number(self) -> int:
@@ -103,7 +109,7 @@ class RunningTrial:
             return "a server did not answer"
         return "its worker lost touch with the driver" if self.losses else "its worker died"
 
-    def pause(self, now: float, reason: str) -> None:
+    def wait(self, now: float, reason: str) -> None:
         """Let the trial wait for a server that does not answer, longer each time, since its setting is not to blame.
 
         Raises WorkError if the server has not answered for too long.
@@ -112,13 +118,21 @@ class RunningTrial:
         self.excused += bool(self.execution)
         if self.outages == OUTAGES:
             raise WorkError(f"a server did not answer {OUTAGES} executions of trial {self.number} in a row: {reason}")
-        self.execution, self.pause_until = "", now + min(PAUSE_SECONDS, 2**self.outages)
+        self.execution, self.wait_until = "", now + min(WAIT_SECONDS, 2**self.outages)
 
-    def ends_pause(self, now: float) -> bool:
-        """Return True once, when the pause of the trial is over."""
-        if over := 0 < self.pause_until <= now:
-            self.pause_until = 0
+    def ends_wait(self, now: float) -> bool:
+        """Return True once, when the trial has waited long enough."""
+        if over := 0 < self.wait_until <= now:
+            self.wait_until = 0
         return over
+
+    def pause(self) -> None:
+        """Let the trial wait as if it had not begun, in its run, which stays open."""
+        self.execution, self.executions = "", 0
+        self.losses = self.early_deaths = self.outages = self.excused = 0
+        if self.run is not None:
+            self.run.set_tags({Tag.TRIAL_STATE: "PAUSED"})
+            self.run.release()
 
     def close_run(self, status: Status, reason: str = "", tags: Mapping[str, object] | None = None) -> None:
         """Close the run, if the trial has one."""
@@ -126,6 +140,20 @@ class RunningTrial:
             self.run.status = status
             self.run.set_tags({**(tags or {}), **({Tag.ERROR: reason} if reason else {})})
             self.run.close()
+
+
+def is_paused(trial: FrozenTrial) -> bool:
+    """Return whether a trial waits until it deserves to go on; a sampler can learn from it."""
+    return trial.state == TrialState.RUNNING and bool(trial.user_attrs.get("paused"))
+
+
+def as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """Return a paused trial as one that was pruned, and any other trial as it is, for samplers of Optuna."""
+    if not is_paused(trial):
+        return trial
+    pruned = copy.copy(trial)
+    pruned.state = TrialState.PRUNED
+    return pruned
 
 
 def experiment_of(study: Study) -> ExperimentConfig | None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 import optuna
 from optuna import Study, Trial
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
@@ -172,12 +172,21 @@ def cut_off(study: Study, trial: FrozenTrial | Trial) -> None:
     setting = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     if setting not in [other.system_attrs.get("fixed_params") for other in waiting]:
-        record = TrialRecord.of(frozen)
-        run_id = record.run_id or record.resumes
-        passed = max([record.passed, *frozen.intermediate_values])
-        known = {"resumes": run_id, "passed": passed, "stopped": record.stopped}
-        study.enqueue_trial(setting, known if run_id else None)
+        study.add_trial(_continuation(frozen, setting))
     study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _continuation(trial: FrozenTrial, setting: Mapping[str, object]) -> FrozenTrial:
+    """Return a queued trial that continues one that was cut off, if that had begun, and knows its curve."""
+    known, record = {}, TrialRecord.of(trial)
+    curve = trial.intermediate_values
+    if run_id := record.run_id or record.resumes:
+        known = {"resumes": run_id, "passed": max([record.passed, *curve])}
+        known |= {"stopped": record.stopped, "paused": record.paused}
+    fixed = {"fixed_params": setting}
+    return create_trial(
+        state=TrialState.WAITING, system_attrs=fixed, user_attrs=known, intermediate_values=curve if known else {}
+    )
 
 
 def ranked(study: Study) -> list[FrozenTrial]:

@@ -1,11 +1,12 @@
 """A pool of workers whose messages a test writes as a script, and what a driver needs to work with it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState, create_trial
 
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.run import Run
@@ -14,9 +15,11 @@ from fmnist_exp.tuning.workers.messages import (
     Answer,
     Died,
     Envelope,
+    EpochEnd,
     Finished,
     Handler,
     Lost,
+    Paused,
     Started,
     TrialResult,
     Unreachable,
@@ -99,13 +102,20 @@ class Late(Script):
 
 @dataclass(frozen=True)
 class Stage:
-    """A new study, and how to have a driver work on it. `drive` with seconds until the time is over."""
+    """A new study, and how to have a driver work on it: with seconds until the time is over, and a number of trials."""
 
     study: optuna.Study
     parent: Run
-    drive: Callable[[Script, float], None]
+    drive: Callable[..., None]
     clock: Clock
     notices: list[str]
+
+
+def others(stage: Stage, *curves: Sequence[float]) -> None:
+    """Add trials to the study that were pruned after these curves."""
+    for curve in curves:
+        reported = dict(enumerate(curve, 1))
+        stage.study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values=reported))
 
 
 def run_of(stage: Stage, number: int = 0) -> Any:
@@ -116,12 +126,21 @@ def run_of(stage: Stage, number: int = 0) -> Any:
 # messages
 
 
-def start(execution: str, address: str = "tcp://one", slow: str = "") -> Envelope:
-    return Envelope(0, execution, Started("one", address, slow), 1)
+def start(execution: str, address: str = "tcp://one", slow: str = "", number: int = 0) -> Envelope:
+    return Envelope(number, execution, Started("one", address, slow), 1)
 
 
-def end(execution: str, stopped: bool = False) -> Envelope:
-    return Envelope(0, execution, Finished(TrialResult(stopped, 0.5, parameters=1)))
+def epochs(execution: str, *accuracies: float, number: int = 0, first: int = 1) -> list[Envelope]:
+    curve = enumerate(accuracies, first)
+    return [Envelope(number, execution, EpochEnd(epoch, accuracy), 2) for epoch, accuracy in curve]
+
+
+def pause(execution: str, number: int = 0) -> Envelope:
+    return Envelope(number, execution, Paused())
+
+
+def end(execution: str, stopped: bool = False, number: int = 0) -> Envelope:
+    return Envelope(number, execution, Finished(TrialResult(stopped, 0.5, parameters=1)))
 
 
 def away(execution: str) -> Envelope:

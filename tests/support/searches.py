@@ -113,6 +113,10 @@ class Diary(SearchCallback):
         self.searches: list[tuple[int, int]] = []
         self.started: list[tuple[int, Mapping[str, typing.Any]]] = []
         self.ended: list[TrialSummary] = []
+        self.paused: list[int] = []
+
+    def on_pause(self, number: int, epochs: int) -> None:
+        self.paused.append(number)
 
     def on_search(self, done: int, n_trials: int, deadline: float) -> None:
         self.searches.append((done, n_trials))

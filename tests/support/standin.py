@@ -76,6 +76,7 @@ class Killer(SearchCallback):
     def __init__(self) -> None:
         self.killed: list[int] = []
         self.retried: list[int] = []
+        self.paused: list[int] = []
         self.together = 0  # trials, before one lost its worker
         self.running: set[int] = set()
         self.notices: list[str] = []
@@ -96,6 +97,10 @@ class Killer(SearchCallback):
 
     def on_retry(self, number: int, reason: str) -> None:
         self.retried.append(number)
+
+    def on_pause(self, number: int, epochs: int) -> None:
+        self.paused.append(number)
+        self.running.discard(number)
 
     def on_trial_end(self, trial: TrialSummary) -> None:
         self.running.discard(trial.number)

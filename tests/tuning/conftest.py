@@ -24,8 +24,9 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
     study = studies.open_study(config, request.node.name, STORAGE)
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
-        def drive(script: Script, seconds: float) -> None:
-            search = Search(SearchSpace(config), data, study, parent, time.monotonic() + seconds, clock.monotonic)
+        def drive(script: Script, seconds: float, n_trials: int = 1) -> None:
+            space = SearchSpace(standin.configure(n_trials))
+            search = Search(space, data, study, parent, time.monotonic() + seconds, clock.monotonic)
             callback = SearchCallback()
             callback.on_notice = notices.append  # type: ignore[method-assign]
             Driver(search, script, standin.objective, callback, None).work()

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import optuna
 import pytest
-from support.scripts import DIED, Interrupted, Late, Script, Slow, Stage, away, end, run_of, start
+from optuna.trial import TrialState
+from support.scripts import Interrupted, Late, Script, Slow, Stage, away, end, epochs, others, run_of, start
 
 from fmnist_exp.tracking import resumption, store
 from fmnist_exp.tuning import driver, recovery
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.workers.messages import Begin, Envelope, EpochEnd, Finished, Started, TrialResult, Verdict
+from fmnist_exp.tuning.workers.messages import Begin, Died, Envelope, EpochEnd, Finished, Started, TrialResult, Verdict
 
 # the driver is killed, or somebody deletes a run
 
@@ -54,47 +54,52 @@ def test_a_kill_between_record_and_run_loses_no_state(stage, monkeypatch):
     assert (found.info.lifecycle_stage, found.info.status) == ("active", "KILLED")
 
 
-def test_epochs_that_an_earlier_driver_let_pass_are_not_judged_again(stage):
+@pytest.fixture
+def second(stage) -> int:
+    """The number of the trial that comes after that of the experiment's own setting, which is never stopped."""
+    stage.study.tell(stage.study.ask(), state=TrialState.PRUNED)
+    return 1
+
+
+def test_epochs_that_an_earlier_driver_let_pass_are_not_judged_again(stage, second):
     """Other trials may have become better meanwhile, and the run has these epochs."""
-
-    def epochs(number: int, *values: float) -> list[Envelope]:
-        return [Envelope(number, "a", EpochEnd(epoch, value), 2) for epoch, value in enumerate(values, 1)]
-
-    stage.study.pruner = optuna.pruners.ThresholdPruner(lower=0.9)
+    others(stage, [0.1], [0.1])
+    number = second + 2
     with pytest.raises(KeyboardInterrupt):
-        stage.drive(Interrupted(start("a"), *epochs(0, 0.95, 0.95)), 60)
+        stage.drive(Interrupted(start("a", number=number), *epochs("a", 0.5, 0.5, number=number)), 60, n_trials=5)
     recovery.finalise(stage.study, stage.parent, "its driver was killed")
-    stopped = Envelope(1, "a", Finished(TrialResult(True, 0.5, parameters=1)))
-    script = Script(Envelope(1, "a", Started("one", "tcp://one"), 1), *epochs(1, 0.5, 0.5, 0.5), stopped)
-    stage.drive(script, 60)
+    others(stage, *[[0.9, 0.9, 0.9]] * 8)
+    again = number + 1  # the queued one
+    script = Script(
+        start("b", number=again),
+        *epochs("b", 0.5, 0.5, 0.5, number=again),
+        end("b", stopped=True, number=again),
+    )
+    stage.drive(script, 60, n_trials=12)
     assert script.answers[1:4] == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
-    assert stage.study.trials[1].state.name == "PRUNED"
+    assert stage.study.trials[again].state.name == "PRUNED"
 
 
 @pytest.mark.parametrize("killed", ["worker", "driver"])
-def test_a_trial_that_was_stopped_is_stopped_at_the_same_epoch_again(stage, killed):
+def test_a_trial_that_was_stopped_is_stopped_at_the_same_epoch_again(stage, second, killed):
     """Its run may have the results of this end; a soak found a trial with those of two ends."""
-
-    def epochs(number: int, execution: str, first: int = 1) -> list[Envelope]:
-        accuracies = list(enumerate((0.95, 0.5, 0.95, 0.95), 1))[first - 1 :]
-        return [Envelope(number, execution, EpochEnd(epoch, value), 2) for epoch, value in accuracies]
-
-    stage.study.pruner = optuna.pruners.ThresholdPruner(lower=0.9)
-    number = 1 if killed == "driver" else 0
-    again = [Envelope(number, "b", Started("two", "tcp://two"), 1), *epochs(number, "b")]
-    again += [Envelope(number, "b", Finished(TrialResult(True, 0.95, parameters=1)))]
-    begun = [start("a"), *epochs(0, "a")[:2]]
+    others(stage, *[[0.9]] * 4)
+    number = second + 4
+    begun = [start("a", number=number), *epochs("a", 0.5, number=number)]
+    later = number + 1 if killed == "driver" else number
+    again = [start("b", number=later), *epochs("b", 0.5, number=later), end("b", stopped=True, number=later)]
     if killed == "driver":
+        first = Interrupted(*begun)
         with pytest.raises(KeyboardInterrupt):
-            stage.drive(Interrupted(*begun), 60)
+            stage.drive(first, 60, n_trials=6)
         recovery.finalise(stage.study, stage.parent, "its driver was killed")
         script = Script(*again)
     else:
-        script = Script(*begun, DIED, *again)
-    stage.drive(script, 60)
-    verdicts = [answer for answer in script.answers if isinstance(answer, Verdict)]
-    assert verdicts[-4:-1] == [Verdict.CONTINUE, Verdict.STOP, Verdict.STOP]
-    assert stage.study.trials[number].state.name == "PRUNED"
+        first = script = Script(*begun, Envelope(number, "", Died()), *again)
+    stage.drive(script, 60, n_trials=6)
+    assert first.answers[1] is Verdict.STOP
+    assert script.answers[-2] is Verdict.STOP
+    assert stage.study.trials[later].state.name == "PRUNED"
 
 
 def test_a_study_goes_on_after_somebody_deleted_a_run(stage):

@@ -1,4 +1,4 @@
-"""Build Optuna's samplers and pruners from their names in the schema."""
+"""Build Optuna's samplers from their names in the schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_exp import compat
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
+from fmnist_exp.tuning import record
 from fmnist_exp.tuning.space import SearchSpace
 
 SEEN = 400  # trials that TPE looks at
@@ -23,7 +24,7 @@ GOOD = 25  # how many of them are the best ones: as many as TPE ever counts as g
 
 
 def configure(study: Study, config: ExperimentConfig) -> None:
-    """Set the sampler and the pruner of an opened study.
+    """Set the sampler of an opened study, and no pruner, since the driver has successive halving of its own.
 
     The sampler's seed depends on the number of trials, since a resumed study would otherwise draw its first settings a
     second time.
@@ -31,7 +32,7 @@ def configure(study: Study, config: ExperimentConfig) -> None:
     search = SearchSpace(config).search
     seed = (config.seed + len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = _sampler(search, seed)
-    study.pruner = _pruner(search)
+    study.pruner = NopPruner()
 
 
 def directions(search: SearchConfig) -> list[StudyDirection]:
@@ -49,17 +50,6 @@ def _sampler(search: SearchConfig, seed: int) -> BaseSampler:
 
         return GaussianProcessSampler(search.startup_trials, seed)
     return BoundedTPESampler(n_startup_trials=search.startup_trials, seed=seed)
-
-
-def _pruner(search: SearchConfig) -> BasePruner:
-    """Return the pruner. Its rungs lie at `min_epochs` · `reduction_factor` ** k epochs, also for trials of one cycle.
-
-    Such a trial is judged before its learning rate has been annealed: with warm-up 0.1, after epochs 2 and 4 of 5 it
-    still has 75 % and 12 % of its highest rate.
-    """
-    if search.pruner == "none":
-        return NopPruner()
-    return SuccessiveHalvingPruner(search.min_epochs, search.reduction_factor)
 
 
 class BoundedTPESampler(TPESampler):
@@ -136,7 +126,8 @@ def best_and_newest(
         known: the best trials of an earlier call, which this one updates.
         states: the states of the newest trials; None stands for any.
     """
-    fitting = (trial for trial in reversed(trials) if states is None or trial.state in states)
+    newer = map(record.as_pruned, reversed(trials))
+    fitting = (trial for trial in newer if states is None or trial.state in states)
     known = known or BestTrials()
     newest = list(itertools.islice(fitting, known.seen + 1))
     if len(newest) <= known.seen:

@@ -29,6 +29,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
 from fmnist_exp.data.streams import Stream, generator
+from fmnist_exp.tuning.record import as_pruned, is_paused
 from fmnist_exp.tuning.sampling.encoding import from_unit, row, to_unit
 
 CANDIDATES = 2000  # settings of which the most promising is taken
@@ -65,8 +66,9 @@ class GaussianProcessSampler(BaseSampler):
         self.independent.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that all finished trials share and that have more than one value."""
-        shared = intersection_search_space(study.get_trials(deepcopy=False))
+        """Return the parameters that all finished and paused trials share and that have more than one value."""
+        trials = [as_pruned(trial) for trial in study.get_trials(deepcopy=False)]
+        shared = intersection_search_space(trials, include_pruned=True)
         return {name: kind for name, kind in shared.items() if not kind.single()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Setting:
@@ -79,7 +81,7 @@ class GaussianProcessSampler(BaseSampler):
         running = [
             [*row(other.params, search_space), 1.0]
             for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if other.number != trial.number and search_space.keys() <= other.params.keys()
+            if other.number != trial.number and search_space.keys() <= other.params.keys() and not is_paused(other)
         ]
         candidates = self._candidates(search_space, points[int(scores.argmax())].trial)
         rows = np.array([[*row(candidate, search_space), 1.0] for candidate in candidates])
@@ -136,9 +138,10 @@ class GaussianProcessSampler(BaseSampler):
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
-    """Return the newest complete trials, filled up with the newest pruned ones; none if there is nothing to learn."""
+    """Return the newest complete trials, filled up with pruned and paused ones; none if there is nothing to learn."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MOST:]
-    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    pruned = [*study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)), *filter(is_paused, running)]
     if not complete:  # a value is known of those with a curve only
         pruned = [trial for trial in pruned if trial.intermediate_values]
     room = MOST - len(complete)

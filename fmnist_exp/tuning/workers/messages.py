@@ -62,6 +62,11 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """The execution has ended, and kept the state of the training, from which another one may go on."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """The trial failed with an error."""
 
@@ -100,7 +105,7 @@ class Broken:
     reason: str
 
 
-Message = Started | Progress | EpochEnd | Finished | Failed | Unreachable | Unfit | Died | Lost | Broken
+Message = Started | Progress | EpochEnd | Finished | Paused | Failed | Unreachable | Unfit | Died | Lost | Broken
 
 
 class Verdict(Enum):
@@ -108,6 +113,7 @@ class Verdict(Enum):
 
     CONTINUE = "continue"
     STOP = "stop"  # end as after the last epoch
+    PAUSE = "pause"  # keep the state of the training and end without a result
     ABANDON = "abandon"  # nobody wants the result
 
 

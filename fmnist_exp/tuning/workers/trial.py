@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dask.system import cpu_count
 
@@ -17,6 +17,7 @@ from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError, WorkError, is_full_disk
+from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment.conditions import code_digest
 from fmnist_exp.export import signing
@@ -25,7 +26,7 @@ from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool.process import sender
 from fmnist_exp.training import precision
-from fmnist_exp.training.events import Epoch, FitCallback
+from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning.workers import messages
 from fmnist_exp.tuning.workers.messages import Abandoned, Channel, EpochEnd, TrialResult, Verdict
@@ -48,6 +49,11 @@ class Requirements:
     code: str  # digest of the package
     signer: str  # public key that the models must be signed with; empty if they need no signature
     offline: bool  # the tracking store gets everything later
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether a trial may pause: another execution can read the state of its training."""
+        return not self.offline and checkpoints.are_trusted()
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,14 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
         try:
             if answer.resumed:
                 resumption.continue_curves(run)
-            result = task.objective(task.config, data, run, [_Reporter(channel)])
+            reporter = _Reporter(channel, run)
+            result = task.objective(task.config, data, run, [reporter])
         finally:
             run.release()
     except Abandoned:
         raise
+    except _Paused:
+        channel.send(messages.Paused())
     except Exception as error:  # whatever broke this setting, the search continues with the next one
         interrupts.check()  # a library may have replaced an interrupt by an error of its own
         if failures.debugging():
@@ -123,7 +132,7 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
         else:
             channel.send(messages.Unreachable(reason) if transport.is_lost(error) else messages.Failed(reason))
     else:
-        channel.send(messages.Finished(result))
+        channel.send(messages.Paused() if reporter.pausing else messages.Finished(result))
 
 
 def run_on_worker(task: Task, channel: Channel) -> None:
@@ -183,12 +192,17 @@ def _load(requirements: Requirements) -> FashionMNIST:
     return data
 
 
-class _Reporter(FitCallback):
-    """Callback that reports each epoch, and now and then the steps. The driver's verdict may stop the fit."""
+class _Paused(Exception):  # noqa: N818 — it is no error of the trial
+    """The training has paused after an epoch, and its state was kept."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+
+class _Reporter(FitCallback):
+    """Callback that reports each epoch, and now and then the steps. The driver's verdict may stop or pause the fit."""
+
+    def __init__(self, channel: Channel, run: Run) -> None:
+        self.channel, self.run = channel, run
         self.reported = 0.0  # when steps were reported last, by time.monotonic
+        self.pausing = False  # the driver wants the trial to pause; an objective without checkpoints begins again
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         if time.monotonic() - self.reported > PROGRESS_SECONDS:
@@ -196,4 +210,11 @@ class _Reporter(FitCallback):
             self.channel.send(messages.Progress(epoch - 1 + step / steps))
 
     def on_epoch(self, epoch: Epoch) -> bool:
-        return self.channel.ask(EpochEnd(epoch.number, float(epoch.metrics["val_accuracy"]))) is Verdict.STOP
+        verdict = self.channel.ask(EpochEnd(epoch.number, float(epoch.metrics["val_accuracy"])))
+        self.pausing = verdict is Verdict.PAUSE
+        return verdict in (Verdict.STOP, Verdict.PAUSE)
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if self.pausing:
+            checkpoints.keep(self.run, replace(checkpoint.state(), stopped_by_callback=False))
+            raise _Paused

@@ -1,4 +1,4 @@
-"""Samplers and pruners by name, and TPE in long studies; no network is trained."""
+"""Samplers by name, and TPE in long studies; no network is trained."""
 
 import numpy as np
 import optuna
@@ -26,15 +26,6 @@ def folder(tmp_path, monkeypatch):
 def test_the_sampler_by_name(name, kind):
     study = studies.open_study(configure(search__sampler=name), "named", STORAGE)
     assert type(study.sampler) is kind
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("successive_halving", optuna.pruners.SuccessiveHalvingPruner), ("none", optuna.pruners.NopPruner)],
-)
-def test_the_pruner_by_name(name, kind):
-    study = studies.open_study(configure(search__pruner=name), "named", STORAGE)
-    assert type(study.pruner) is kind
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "gp"])

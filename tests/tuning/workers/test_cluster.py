@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 
 import mlflow
 import optuna
@@ -36,9 +37,9 @@ def test_a_killed_workers_trial_runs_again_and_counts_once(found, killer):
 def test_a_killed_workers_trial_continues_its_run(found, killer):
     everything = found.client.search_runs(["0"], run_view_type=mlflow.entities.ViewType.ALL)
     assert [run for run in everything if run.info.lifecycle_stage == "deleted"] == []
-    resumed = {run.data.tags["fmnist.trial"]: run.data.tags.get("fmnist.resumptions") for run in found.runs()}
-    assert {number for number, count in resumed.items() if count} == {str(number) for number in killer.retried}
-    assert set(resumed.values()) == {"1", None}
+    resumed = {int(run.data.tags["fmnist.trial"]): run.data.tags.get("fmnist.resumptions", 0) for run in found.runs()}
+    interruptions = Counter([*killer.retried, *killer.paused])
+    assert {number: int(count) for number, count in resumed.items() if count} == interruptions
 
 
 def test_each_epoch_is_logged_once_and_reported_once(found):
@@ -104,7 +105,7 @@ def test_timeout_holds_within_an_epoch():
         assert clock.deadline < begin + minutes * 60 + 45
         late = FinishedSearch(name)
         late.check_nothing_is_open()
-        assert sorted(clock.begun) == [trial.number for trial in late.trials if "run_id" in trial.user_attrs]
+        assert set(clock.begun) == {trial.number for trial in late.trials if "run_id" in trial.user_attrs}
         if clock.begun:
             break
     assert clock.begun

@@ -1,0 +1,107 @@
+"""Asynchronous successive halving (ASHA, Li et al. 2020) whose weak trials pause, and are resumed if they deserve it.
+
+Rungs lie at `min_epochs` · `reduction_factor` ** k epochs. Of all trials that have reached a rung, the best ones
+deserve to go on: one of `reduction_factor`. Any other trial pauses there and keeps the state of its training. It is
+resumed from this state when it is among the best ones, because enough others have reached the rung since. A trial that
+will hardly come to that is stopped for good, so that only a few states are kept.
+
+Li, Jamieson, Rostamizadeh, Gonina, Hardt, Recht, Talwalkar: "A System for Massively Parallel Hyperparameter Tuning",
+MLSys 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+
+from optuna.trial import FrozenTrial, TrialState
+
+from fmnist_exp.config.search import SearchConfig
+from fmnist_exp.tuning.record import RunningTrial
+from fmnist_exp.tuning.workers.messages import Verdict
+
+KEPT = 8  # trials of a rung that may be paused behind those that deserve to go on, which bounds the states on the disk
+
+
+class Halving:
+    """The scores of all trials at the rungs, and the trials that are paused.
+
+    Args:
+        search: the section of the experiment.
+        own: the parameters of the experiment's own setting, whose trial is never stopped for good.
+    """
+
+    def __init__(self, search: SearchConfig, own: Mapping[str, object]) -> None:
+        self.paused: dict[int, RunningTrial] = {}  # by number
+        self.least = 0  # trials of each rung that deserve to go on, however few have reached it
+        self._active = search.pruner == "successive_halving"
+        self._first, self._factor, self._n_trials = search.min_epochs, search.reduction_factor, search.n_trials
+        self._own = own
+        self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
+
+    def count(self, trial: FrozenTrial) -> None:
+        """Count a trial that ended in an earlier session at the rungs that it reached."""
+        if trial.state == TrialState.FAIL:
+            return
+        best = -math.inf
+        for epoch, accuracy in sorted(trial.intermediate_values.items()):
+            best = max(best, accuracy)
+            if self._is_rung(epoch):
+                insort(self._scores.setdefault(epoch, []), -best)
+
+    def observe(self, entry: RunningTrial, epoch: int, accuracy: float) -> None:
+        """Take note of an epoch of a running trial."""
+        entry.best = max(entry.best, accuracy)
+        if self._is_rung(epoch):
+            entry.rung = epoch
+            entry.at_rung = entry.best
+            insort(self._scores.setdefault(epoch, []), -entry.best)
+
+    def judge(self, entry: RunningTrial) -> Verdict:
+        """Return whether a trial that has just reached a rung goes on, pauses, or is stopped for good."""
+        if self._deserves(entry):
+            return Verdict.CONTINUE
+        return Verdict.STOP if self._is_hopeless(entry) else Verdict.PAUSE
+
+    def pause(self, entry: RunningTrial) -> None:
+        """Add a trial that has kept its state."""
+        self.paused[entry.number] = entry
+
+    def promoted(self) -> RunningTrial | None:
+        """Take the paused trial that deserves to go on, from the highest rung; None if there is none."""
+        return self._take([entry for entry in self.paused.values() if self._deserves(entry)])
+
+    def own(self) -> RunningTrial | None:
+        """Take the trial of the experiment's own setting, if it is paused: the search is compared with it."""
+        return self._take([entry for entry in self.paused.values() if self._is_own(entry)])
+
+    def hopeless(self, everyone: bool = False) -> RunningTrial | None:
+        """Take a paused trial that will not deserve to go on any more; with `everyone`, any paused trial."""
+        return self._take([entry for entry in self.paused.values() if everyone or self._is_hopeless(entry)])
+
+    def _take(self, entries: list[RunningTrial]) -> RunningTrial | None:
+        if not entries:
+            return None
+        found = max(entries, key=lambda entry: (entry.rung, entry.at_rung, -entry.number))
+        return self.paused.pop(found.number)
+
+    def _is_rung(self, epoch: int) -> bool:
+        rung = self._first
+        while rung < epoch:
+            rung *= self._factor
+        return self._active and rung == epoch
+
+    def _is_own(self, entry: RunningTrial) -> bool:
+        return dict(entry.trial.params) == self._own
+
+    def _rank(self, entry: RunningTrial) -> int:
+        """Return the number of trials that were better at the rung."""
+        return bisect_left(self._scores[entry.rung], -entry.at_rung)
+
+    def _deserves(self, entry: RunningTrial) -> bool:
+        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self._factor)
+
+    def _is_hopeless(self, entry: RunningTrial) -> bool:
+        now, at_last = (count // self._factor for count in (len(self._scores[entry.rung]), self._n_trials))
+        return not self._is_own(entry) and self._rank(entry) >= max(1, min(at_last, now + KEPT))
