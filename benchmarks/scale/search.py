@@ -98,7 +98,7 @@ def objective(config: ExperimentConfig, data: FashionMNIST, run: Run, callbacks:
 
 def configure(trials: int) -> ExperimentConfig:
     """Return the experiment of the search."""
-    fields = {"search.n_trials": trials, "search.timeout": 100_000, "training.epochs": EPOCHS}
+    fields = {"search.n_trials": trials, "search.timeout": 100_000, "search.sampler": "tpe", "training.epochs": EPOCHS}
     return files.load("tune_cnn", {**fields, "search.space": SPACE, "training.precision": "float32"})
 
 

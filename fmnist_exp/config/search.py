@@ -95,16 +95,17 @@ class SearchConfig(Section):
     timeout: float = Field(60.0, gt=0, le=100_000)
     """Time after which the search ends and running trials are stopped, in minutes."""
     reduction_factor: int = Field(3, ge=2, le=10)
-    """Factor of successive halving: at each rung, one of this many trials continues."""
+    """Factor of successive halving: at each rung, one of this many trials goes on, and the next rung lies at this many
+    times the epochs."""
     min_epochs: int = Field(1, ge=1, le=1000)
     """Number of epochs before the first rung of successive halving, which ranks trials before one_cycle has annealed
     their learning rate."""
-    startup_trials: int = Field(5, ge=1, le=1000)
+    startup_trials: int = Field(10, ge=1, le=1000)
     """Number of random trials before the sampler learns from their results."""
-    sampler: Literal["tpe", "random", "gp"] = "tpe"
-    """Algorithm that chooses the setting of each trial."""
+    sampler: Literal["gp", "tpe", "random"] = "gp"
+    """Algorithm that chooses the setting of each trial; gp is a Gaussian process over the setting and the epoch."""
     pruner: Literal["successive_halving", "none"] = "successive_halving"
-    """Algorithm that stops weak trials early; several objectives require none."""
+    """Rule by which weak trials pause, and go on if they come to deserve it; several objectives require none."""
     objectives: tuple[ObjectiveName, ...] = ("val_accuracy",)
     """Metrics to optimise: val_accuracy, and after it parameters or prediction_seconds, which are minimised."""
     warm_start: str | None = None

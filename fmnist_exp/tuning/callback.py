@@ -62,7 +62,7 @@ class SearchCallback:
         """Handle the pause of a trial after some epochs. `on_trial` is called if it goes on."""
 
     def on_retry(self, number: int, reason: str) -> None:
-        """Handle a retry: the trial is executed again from its beginning."""
+        """Handle a retry: the trial is executed again, from the last state that it has kept."""
 
     def on_fit(self, title: str, epochs: float, total: int) -> None:
         """Handle the progress of another fit of the winner, in epochs of `total` ones; half an epoch is 0.5."""

@@ -111,10 +111,7 @@ class Driver:
 
     def _keep_busy(self) -> None:
         """Give every worker a trial, if there is one for it."""
-        while len(self.running) < self.pool.size:
-            entry = self.agenda.next(len(self.running), self._is_late())
-            if entry is None:
-                return
+        while len(self.running) < self.pool.size and (entry := self.agenda.next(len(self.running), self._is_late())):
             self.running[entry.number] = entry
             self._submit(entry)
 
