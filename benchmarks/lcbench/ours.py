@@ -13,7 +13,8 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.driver import Driver
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import trial
 

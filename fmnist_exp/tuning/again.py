@@ -19,8 +19,8 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.training.events import FitCallback
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.session import Search
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from optuna import Study
-
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import objectives
+from fmnist_exp.tuning import plan as plans
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.halving import Halving
+from fmnist_exp.tuning.plan import Pace
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
-from fmnist_exp.tuning.space import SearchSpace
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.workers.messages import Verdict
 
 
@@ -17,41 +17,70 @@ class Agenda:
     """Chooses the trial that a free worker runs, and which trials pause.
 
     Args:
-        study: the study.
-        space: its search space.
+        search: the search.
         can_pause: whether the state of a trial can be kept; otherwise weak trials are stopped for good.
 
     Attributes:
         finished: number of finished trials, including those of earlier sessions.
     """
 
-    def __init__(self, study: Study, space: SearchSpace, can_pause: bool) -> None:
-        self._study, self._space, self._can_pause = study, space, can_pause
-        self._halving = Halving(space.search, space.defaults())
-        before = studies.finished(study)  # read once: it takes longer with every trial
+    def __init__(self, search: Search, can_pause: bool) -> None:
+        self._search, self._can_pause = search, can_pause
+        self._study, self._space = search.study, search.space
+        self._halving = Halving(self._space.search, self._space.defaults())
+        self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
+        self._pace: Pace | None = Pace()  # until there is a plan
+        self._round = 0.0  # seconds that a trial takes to the first rung
+        before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
         for trial in before:
             self._halving.count(trial)
 
-    def next(self, running: int, late: bool) -> RunningTrial | None:
+    def plan(self, entry: RunningTrial, epochs: float, running: int, workers: int) -> str:
+        """Take note of the progress of a trial, and return the plan in words once it can be made.
+
+        As soon as the speed of a trial is known, while all workers are busy, the search is fitted into its time.
+        """
+        left = self._search.left()
+        seconds = self._pace and self._pace.observe(entry.execution, epochs, -left)
+        if not seconds or running < workers:
+            return ""
+        self._pace = None
+        config, others = self._space.config, self._begun(running) - running
+        overhead = plans.TRIAL_SECONDS / seconds
+        most = self._space.search.n_trials - others
+        plan = plans.make(self._space.search, config.training.epochs, most, left * workers / seconds, overhead)
+        self._limit = others + plan.settings
+        self._halving.first, self._halving.factor, self._halving.n_trials = plan.first, plan.factor, self._limit
+        self._round = (plan.first + overhead) * seconds
+        winner = ", then a longer fit of the winner" if config.final else ""
+        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{winner}"
+
+    def _begun(self, running: int) -> int:
+        return self.finished + running + len(self._halving.paused)
+
+    def next(self, running: int) -> RunningTrial | None:
         """Return the trial to run, while so many others run; None if none is left, or they must end first.
 
         When the time is over, only the results of paused trials are left to log.
         """
         halving = self._halving
-        if not late:
-            begun = self.finished + running + len(halving.paused)
+        if not self._search.is_late():
+            begun = self._begun(running)
             if entry := halving.hopeless():
                 return _ended(entry)
             if entry := halving.promoted():
                 return _resumed(entry)
-            if begun < self._space.search.n_trials:
-                halving.least = int(begun + 1 == self._space.search.n_trials)
-                return self._new() or self.next(running, late)
+            if begun < self._limit:
+                halving.least = int(begun + 1 >= self._limit)
+                return self._new() or self.next(running)
             if running:
                 return None
             if entry := halving.own():
                 return _resumed(entry)
+            if begun < self._space.search.n_trials and self._search.left() > self._round:  # faster than planned
+                self._limit = begun + 1
+                return self.next(running)
         entry = halving.hopeless(everyone=True)
         return entry and _ended(entry)
 

@@ -7,25 +7,19 @@ only the newest execution counts, and it continues the trial's run from the last
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from optuna import Study
 from optuna.trial import TrialState
 
 from fmnist_exp.backend import interrupts
-from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning import continuation, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.agenda import Agenda
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
-from fmnist_exp.tuning.space import SearchSpace
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.workers import messages
 from fmnist_exp.tuning.workers.messages import Answer, Begin, Envelope, Started, TrialResult, Verdict
 from fmnist_exp.tuning.workers.pool import WorkerPool
@@ -35,19 +29,6 @@ from fmnist_exp.tuning.workers.trial import Objective, Task, requirements_of
 FAILURES_IN_A_ROW = 5
 SILENT_SECONDS = 600  # after which a trial is given up when the time is over: logging a model may take minutes
 TICK_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Search:
-    """An open search."""
-
-    space: SearchSpace
-    data: FashionMNIST
-    study: Study
-    parent: Run
-    deadline: float  # of the trials, in seconds of `clock`
-    clock: Callable[[], float] = time.monotonic
-    end: float = math.inf  # of the time limit; between the two the winner is trained to the end
 
 
 class Driver:
@@ -76,7 +57,7 @@ class Driver:
         self.lock = lock
         self.space = search.space
         self.requirements = requirements_of(search.space.config, search.data)
-        self.agenda = Agenda(search.study, search.space, self.requirements.keeps_states)
+        self.agenda = Agenda(search, self.requirements.keeps_states)
         self.running: dict[int, RunningTrial] = {}
         self.failures = 0
         self.slow: set[str] = set()
@@ -94,11 +75,11 @@ class Driver:
             for entry in self.running.values():
                 if entry.ends_wait(self.search.clock()):
                     self._submit(entry)
-            self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.deadline - self.search.clock())))
+            self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.left())))
             interrupts.check()
             if self.lock is not None:
                 self.lock.check()
-            if self._is_late():
+            if self.search.is_late():
                 self._cut_dead()
 
     def stop(self) -> None:
@@ -106,12 +87,9 @@ class Driver:
         for number in list(self.running):
             self._forget(number)
 
-    def _is_late(self) -> bool:
-        return self.search.clock() > self.search.deadline
-
     def _keep_busy(self) -> None:
         """Give every worker a trial, if there is one for it."""
-        while len(self.running) < self.pool.size and (entry := self.agenda.next(len(self.running), self._is_late())):
+        while len(self.running) < self.pool.size and (entry := self.agenda.next(len(self.running))):
             self.running[entry.number] = entry
             self._submit(entry)
 
@@ -158,6 +136,8 @@ class Driver:
         match message:
             case messages.Progress(epochs):
                 self.callback.on_progress(number, epochs)
+                if plan := self.agenda.plan(entry, epochs, len(self.running), self.pool.size):
+                    self.callback.on_notice(plan)
             case messages.EpochEnd(epoch, val_accuracy):
                 return self._report(entry, epoch, val_accuracy)
             case messages.Finished(result):
@@ -174,7 +154,7 @@ class Driver:
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
         """Let an execution of a trial begin: the first one, or the next one after a worker died."""
-        if self._is_late() and not entry.stopped:
+        if self.search.is_late() and not entry.stopped:
             self._cut(entry)
             return Verdict.ABANDON
         if entry.hopeless:
@@ -205,7 +185,7 @@ class Driver:
         if epoch >= entry.config.training.epochs:
             return Verdict.CONTINUE  # nothing is left to stop: the trial is complete
         if not entry.stopped and epoch >= max(entry.epochs, entry.passed):
-            if verdict is not Verdict.STOP and not self._is_late():
+            if verdict is not Verdict.STOP and not self.search.is_late():
                 return verdict
             entry.stopped = epoch  # for every execution: the run may already have the results of this end
             TrialRecord.write(entry.trial, stopped=epoch)

@@ -24,8 +24,8 @@ from fmnist_exp.training import speed
 from fmnist_exp.tuning import again
 from fmnist_exp.tuning.again import Fitted
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 
 # The part of the time limit in which no trial runs. Trials that end earlier leave more to the final fit.

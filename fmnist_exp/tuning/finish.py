@@ -16,9 +16,9 @@ from fmnist_exp.tracking.names import Tag, VersionTag
 from fmnist_exp.tuning import final, gain, refit, retention, score, winner
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.result import SearchResult
+from fmnist_exp.tuning.session import Search
 
 
 def finish(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:

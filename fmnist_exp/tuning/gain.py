@@ -18,8 +18,8 @@ from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import transport
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.session import Search
 
 GAIN = "gain"  # user attribute of a study: the best trial of a session, and what `sentence` said of it
 

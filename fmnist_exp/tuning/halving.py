@@ -36,7 +36,9 @@ class Halving:
         self.paused: dict[int, RunningTrial] = {}  # by number
         self.least = 0  # trials of each rung that deserve to go on, however few have reached it
         self._active = search.pruner == "successive_halving"
-        self._first, self._factor, self._n_trials = search.min_epochs, search.reduction_factor, search.n_trials
+        self.first = search.min_epochs  # epochs before the first rung
+        self.factor = search.reduction_factor  # of a rung's trials, one of this many goes on
+        self.n_trials = search.n_trials  # that the search will have in the end
         self._own = own
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
 
@@ -87,9 +89,9 @@ class Halving:
         return self.paused.pop(found.number)
 
     def _is_rung(self, epoch: int) -> bool:
-        rung = self._first
+        rung = self.first
         while rung < epoch:
-            rung *= self._factor
+            rung *= self.factor
         return self._active and rung == epoch
 
     def _is_own(self, entry: RunningTrial) -> bool:
@@ -100,8 +102,8 @@ class Halving:
         return bisect_left(self._scores[entry.rung], -entry.at_rung)
 
     def _deserves(self, entry: RunningTrial) -> bool:
-        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self._factor)
+        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self.factor)
 
     def _is_hopeless(self, entry: RunningTrial) -> bool:
-        now, at_last = (count // self._factor for count in (len(self._scores[entry.rung]), self._n_trials))
+        now, at_last = (count // self.factor for count in (len(self._scores[entry.rung]), self.n_trials))
         return not self._is_own(entry) and self._rank(entry) >= max(1, min(at_last, now + KEPT))

@@ -15,8 +15,8 @@ from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import again
 from fmnist_exp.tuning.again import Fitted
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 
 

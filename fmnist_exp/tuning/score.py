@@ -9,7 +9,7 @@ from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.tracking import scorings
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.run import Run
-from fmnist_exp.tuning.driver import Search
+from fmnist_exp.tuning.session import Search
 
 SCORED = "test_scored"  # user attribute of a study: the trial, the run and the model that were scored on the test set
 

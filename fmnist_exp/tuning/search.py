@@ -24,11 +24,12 @@ from fmnist_exp.tracking.redact import shell_command
 from fmnist_exp.tuning import final, finish, objectives, recovery, refit
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, summary
-from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.driver import Driver
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import write as report
 from fmnist_exp.tuning.result import SearchResult, Status
 from fmnist_exp.tuning.sampling import warm_start
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import pool, study_lock, trial
 from fmnist_exp.tuning.workers.pool import WorkerPool

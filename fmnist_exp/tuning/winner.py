@@ -11,8 +11,8 @@ from fmnist_exp.registry import private_copy
 from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.record import TrialRecord
+from fmnist_exp.tuning.session import Search
 
 
 def choose(search: Search, notify: Callable[[str], None]) -> FrozenTrial:

@@ -12,7 +12,8 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.driver import Driver
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 
 

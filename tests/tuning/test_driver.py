@@ -13,8 +13,9 @@ from fmnist_exp.tracking import store
 from fmnist_exp.tuning import objectives, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
-from fmnist_exp.tuning.driver import Driver, Search
+from fmnist_exp.tuning.driver import Driver
 from fmnist_exp.tuning.record import LOSSES, OUTAGES
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers.messages import Begin, Envelope, EpochEnd, Failed, Verdict
 

@@ -18,8 +18,8 @@ from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
 from fmnist_exp.tuning import final
 from fmnist_exp.tuning import search as searching
-from fmnist_exp.tuning.driver import Search
 from fmnist_exp.tuning.search import SearchRequest
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 
 LONGER = {"training.epochs": 5, "training.labels": "one_hot", "training.label_smoothing": 0.05}

@@ -12,7 +12,7 @@ from support.searches import configure, ended, search
 from fmnist_exp.data import dataset
 from fmnist_exp.tuning import gain
 from fmnist_exp.tuning import study as studies
-from fmnist_exp.tuning.driver import Search
+from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
 
 SLOW_START = {"training__learning_rate": 3e-4}  # so that some other trial is the best

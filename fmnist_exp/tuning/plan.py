@@ -1,0 +1,103 @@
+"""Fit a search into its time limit, at the speed of its trials: how many settings it compares, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fmnist_exp.config.search import SearchConfig
+
+ENOUGH = 12  # settings for which the rungs of the experiment are changed, if it wants so many
+FACTORS = 3, 4, 6, 12  # of successive halving, where that of the experiment lets too many trials go on
+SPAN = 5.0  # seconds of steps after which the speed of a trial is known
+SLOWER = 1.1  # an epoch takes longer than its steps, since it is validated
+TRIAL_SECONDS = 2.0  # beside its epochs: the network is built, and what it has learned is logged
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search does until its trials must end."""
+
+    settings: int  # that it begins
+    first: int  # epochs before the first rung
+    factor: int  # of successive halving
+    rounds: tuple[int, ...]  # epochs that a trial has at the end of each round
+
+    @property
+    def text(self) -> str:
+        """The plan in words."""
+        settings = "1 setting" if self.settings == 1 else f"{self.settings} settings"
+        if len(self.rounds) == 1:
+            return f"{settings} of {_epochs(self.rounds[0])}"
+        ends = f"{', '.join(map(str, self.rounds[:-1]))} and {_epochs(self.rounds[-1])}"
+        return f"{settings} in {len(self.rounds)} rounds, which end after {ends}"
+
+
+class Pace:
+    """The speed of a trial, from the steps that it reports."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, float]] = {}  # by execution: time and epochs of its first report
+
+    def observe(self, execution: str, epochs: float, now: float) -> float | None:
+        """Return the seconds that an epoch takes, once SPAN seconds of steps have been reported; None before."""
+        then, done = self._begun.setdefault(execution, (now, epochs))
+        if now < then + SPAN or epochs <= done:
+            return None
+        return SLOWER * (now - then) / (epochs - done)
+
+
+def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhead: float) -> Plan:
+    """Return the plan for the time that is left.
+
+    The rungs are those of the experiment if as many settings as wanted can be begun: `most`, or ENOUGH if that is less.
+    Otherwise the first rung moves to an earlier epoch, and then fewer trials pass each rung. If even that does not
+    suffice, nobody is sure to be trained to the end.
+
+    Args:
+        search: the section of the experiment.
+        epochs: epochs of a whole trial.
+        most: settings that may be begun.
+        affordable: epochs that all workers together can train until the trials must end.
+        overhead: epochs that a worker could train in the time that a trial takes beside its epochs.
+    """
+    if search.pruner == "none":
+        return Plan(_count((epochs,), 1, most, affordable, overhead), epochs, 1, (epochs,))
+    own = search.reduction_factor
+    larger = [factor for factor in FACTORS if factor > own]
+    for first, factor in [*((first, own) for first in range(search.min_epochs, 0, -1)), *((1, f) for f in larger)]:
+        rounds = rungs(first, factor, epochs)
+        settings = _count(rounds, factor, most, affordable, overhead)
+        if settings >= min(most, ENOUGH):
+            return Plan(settings, first, factor, rounds)
+    return Plan(_count((1,), 1, most, affordable, overhead), 1, max([own, *FACTORS]), (1,))
+
+
+def rungs(first: int, factor: int, epochs: int) -> tuple[int, ...]:
+    """Return the epochs at which successive halving judges trials of this length, and at last the length itself."""
+    found = []
+    while first < epochs:
+        found.append(first)
+        first *= factor
+    return (*found, epochs)
+
+
+def _count(rounds: tuple[int, ...], factor: int, most: int, affordable: float, overhead: float) -> int:
+    """Return how many settings can go through these rounds, at least one."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _cost(middle, rounds, factor, overhead) <= affordable else (low, middle - 1)
+    return low
+
+
+def _cost(settings: int, rounds: tuple[int, ...], factor: int, overhead: float) -> float:
+    """Return the epochs that these settings take, with the whole trial of the experiment's own setting."""
+    total, done, count = settings * overhead, 0, settings
+    for end in rounds:
+        total += count * (end - done)
+        done, count = end, max(1, count // factor)
+    return total + rounds[-1] - rounds[0]
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"

@@ -1,0 +1,74 @@
+"""The plan of a search, on recorded speeds: how many settings fit into the time, and in which rounds."""
+
+import pytest
+
+from fmnist_exp.config import files
+from fmnist_exp.tuning import plan
+from fmnist_exp.tuning.plan import ENOUGH, Pace
+
+
+def make(seconds: float, minutes: float, most: int = 12, workers: int = 2, **changes: object) -> plan.Plan:
+    """Return the plan of tune_cnn, of which one worker trains an epoch in this time."""
+    fields = {f"search.{name}": value for name, value in changes.items()}
+    config = files.load("tune_cnn", fields)
+    affordable, overhead = minutes * 60 * workers / seconds, plan.TRIAL_SECONDS / seconds
+    return plan.make(config.search, config.training.epochs, most, affordable, overhead)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        # seconds per epoch of a worker with one core; 6.6 of the 11 minutes are for trials
+        (12.0, "12 settings in 3 rounds, which end after 2, 4 and 5 epochs"),  # with bfloat16: 12 to 30
+        (18.0, "12 settings in 3 rounds, which end after 2, 4 and 5 epochs"),
+        (25.0, "12 settings in 4 rounds, which end after 1, 2, 4 and 5 epochs"),
+        (30.0, "12 settings in 2 rounds, which end after 1 and 5 epochs"),
+        (60.0, "12 settings of 1 epoch"),  # without bfloat16
+    ],
+)
+def test_at_least_twelve_settings_are_compared(seconds, expected):
+    assert make(seconds, 6.6).text == expected
+
+
+def test_a_processor_that_is_too_slow_for_twelve_gets_fewer():
+    found = make(120.0, 6.6)
+    assert (found.settings, found.rounds) == (6, (1,))
+    assert make(10_000.0, 6.6).settings == 1
+
+
+def test_more_settings_are_no_reason_to_judge_them_earlier():
+    found = make(18.0, 6.6, most=100)
+    assert found.settings >= ENOUGH
+    assert (found.first, found.factor) == (2, 2)
+
+
+def test_the_time_is_used():
+    """One more setting would not fit."""
+    for most in (50, 100_000):
+        found = make(18.0, 60, most=most)
+        search = files.load("tune_cnn", {}).search
+        room = 60 * 60 * 2 / 18.0
+        assert plan._cost(found.settings, found.rounds, search.reduction_factor, 2 / 18) <= room
+        assert found.settings == most or plan._cost(found.settings + 1, found.rounds, 2, 2 / 18) > room
+
+
+def test_without_halving_every_setting_is_trained_to_the_end():
+    assert make(18.0, 6.6, pruner="none").text == "8 settings of 5 epochs"
+
+
+def test_the_rungs_are_those_of_the_halving():
+    assert plan.rungs(1, 3, 51) == (1, 3, 9, 27, 51)
+    assert plan.rungs(5, 2, 5) == (5,)
+
+
+def test_one_setting_and_one_epoch_are_written_as_such():
+    assert plan.Plan(1, 1, 3, (1,)).text == "1 setting of 1 epoch"
+
+
+def test_the_pace_is_that_of_the_steps_after_the_first_report():
+    pace = Pace()
+    assert pace.observe("a", 0.1, 100.0) is None  # the network may have been compiled before
+    assert pace.observe("a", 0.2, 102.0) is None
+    assert pace.observe("b", 0.1, 104.0) is None
+    assert pace.observe("a", 0.6, 110.0) == pytest.approx(plan.SLOWER * 10 / 0.5)
+    assert pace.observe("b", 0.1, 110.0) is None
