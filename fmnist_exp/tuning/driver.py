@@ -7,6 +7,7 @@ only the newest execution counts, and it continues the trial's run from the last
 from __future__ import annotations
 
 import math
+import time
 
 from optuna.trial import TrialState
 
@@ -174,6 +175,7 @@ class Driver:
         if is_new:
             entry.run.log_metrics({Metric.TRIAL: entry.number})
         if entry.executions == 1:
+            entry.begun = time.time()
             settings = self.space.settings(entry.config)
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
         return Begin(entry.run.head, resumed)
@@ -215,6 +217,8 @@ class Driver:
         """Tell the study the result, then close the run. After a kill in between, `recovery.finalise` closes it."""
         if not all(math.isfinite(value) for value in values or []):
             state, values = TrialState.FAIL, None
+        if TrialRecord.of(entry.trial).stretches:
+            entry.note_stretch()
         TrialRecord.write(entry.trial, outcome={"state": state.name, "values": values})
         told = self.study.tell(entry.trial, values, state)
         self._forget(entry.number)

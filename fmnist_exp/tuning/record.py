@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -36,6 +37,7 @@ class TrialRecord:
     stopped: int = 0  # epoch after which the driver stopped the trial, early; 0 if it did not
     paused: int = 0  # epoch after which the trial waits, until it deserves to go on; 0 if it does not
     worker: str = ""  # that runs it
+    stretches: Sequence[tuple[str, float, float]] = ()  # worker, beginning and end of each part of a trial that paused
     error: str = ""  # why the trial failed
     val_accuracies: Sequence[float] = ()  # of each epoch, in a study that takes no reports
     outcome: Mapping[str, Any] | None = None  # state and values that the study gets next
@@ -84,6 +86,7 @@ class RunningTrial:
     heard: float = 0.0  # time of its last message, by the search's clock
     run: Run | None = None
     epochs: int = 0  # reported to the study
+    begun: float = 0.0  # time of the first execution, or of the first one after a pause, by time.time
     best: float = -math.inf  # accuracy of these epochs
     rung: int = 0  # of successive halving that the trial reached last, in epochs
     at_rung: float = -math.inf  # highest accuracy up to there
@@ -126,8 +129,14 @@ class RunningTrial:
             self.wait_until = 0
         return over
 
+    def note_stretch(self) -> None:
+        """Record the part of the trial that ends now."""
+        record = TrialRecord.of(self.trial)
+        TrialRecord.write(self.trial, stretches=[*record.stretches, (record.worker, self.begun, time.time())])
+
     def pause(self) -> None:
         """Let the trial wait as if it had not begun, in its run, which stays open."""
+        self.note_stretch()
         self.execution, self.executions = "", 0
         self.losses = self.early_deaths = self.outages = self.excused = 0
         if self.run is not None:

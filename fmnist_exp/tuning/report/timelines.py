@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
+from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import selection
 
 DRIVER = "driver"  # the worker of a trial that names none
@@ -13,7 +14,7 @@ PAUSE = 60.0  # seconds without any trial after which the timeline skips to the 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A trial's bar on the timeline."""
+    """A trial's bar on the timeline; a trial that paused has several."""
 
     number: int
     worker: str
@@ -38,20 +39,25 @@ class Timeline:
 
 def prepare(trials: Sequence[FrozenTrial]) -> Timeline:
     """Return the ended trials as stretches of time, without the pauses between two sessions of a search."""
-    times = sorted(
-        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp(), trial.number, trial)
-        for trial in trials
-        if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete
-    )
-    total, times = len(times), times[-selection.SHOWN :]
+    ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete]
+    ended.sort(key=lambda trial: (trial.datetime_start, trial.datetime_complete, trial.number))
+    total, shown = len(ended), ended[-selection.SHOWN :]
+    times = sorted((start, end, trial.number, worker, trial) for trial in shown for worker, start, end in _parts(trial))
     stretches: list[Stretch] = []
     cuts: list[float] = []
     zero = busy_until = times[0][0] if times else 0.0
-    for start, end, number, trial in times:
+    for start, end, number, worker, trial in times:
         if start - busy_until > PAUSE:
             zero += start - busy_until
             cuts.append((start - zero) / 60)
         busy_until = max(busy_until, end)
-        worker = str(trial.user_attrs.get("worker", DRIVER))
         stretches.append(Stretch(number, worker, trial.state.name, (start - zero) / 60, (end - start) / 60))
     return Timeline(stretches, cuts, total)
+
+
+def _parts(trial: FrozenTrial) -> Sequence[tuple[str, float, float]]:
+    """Return the worker, the beginning and the end of each part of a trial, in seconds since 1970."""
+    assert trial.datetime_start is not None
+    assert trial.datetime_complete is not None
+    whole = str(trial.user_attrs.get("worker", DRIVER)), trial.datetime_start.timestamp()
+    return TrialRecord.of(trial).stretches or [(*whole, trial.datetime_complete.timestamp())]
