@@ -39,7 +39,9 @@ class Timeline:
 
 def prepare(trials: Sequence[FrozenTrial]) -> Timeline:
     """Return the ended trials as stretches of time, without the pauses between two sessions of a search."""
-    ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete]
+    ended = [
+        trial for trial in trials if trial.state.is_finished() and trial.datetime_start and trial.datetime_complete
+    ]
     ended.sort(key=lambda trial: (trial.datetime_start, trial.datetime_complete, trial.number))
     total, shown = len(ended), ended[-selection.SHOWN :]
     times = sorted((start, end, trial.number, worker, trial) for trial in shown for worker, start, end in _parts(trial))

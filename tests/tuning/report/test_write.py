@@ -154,8 +154,18 @@ def test_a_png_of_each_figure_and_the_table(written):
 def test_a_trial_that_paused_has_a_bar_for_each_part():
     noon = NOON.timestamp()
     parts = [["one", noon, noon + 30], ["two", noon + 90, noon + 120]]
-    paused = ended(0, {}, {}, [0.5], attrs={"worker": "two", "stretches": parts}, end=NOON + datetime.timedelta(minutes=2))
-    other = ended(1, {}, {}, [0.5], attrs={"worker": "one"}, start=NOON + datetime.timedelta(minutes=0.5), end=NOON + datetime.timedelta(minutes=2))
+    paused = ended(
+        0, {}, {}, [0.5], attrs={"worker": "two", "stretches": parts}, end=NOON + datetime.timedelta(minutes=2)
+    )
+    other = ended(
+        1,
+        {},
+        {},
+        [0.5],
+        attrs={"worker": "one"},
+        start=NOON + datetime.timedelta(minutes=0.5),
+        end=NOON + datetime.timedelta(minutes=2),
+    )
     times = timelines.prepare([paused, other])
     assert [(bar.number, bar.worker, bar.start, bar.length) for bar in times.stretches] == [
         (0, "one", 0, 0.5),
