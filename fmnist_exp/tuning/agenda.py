@@ -60,7 +60,7 @@ class Agenda:
         return self.finished + running + len(self._halving.paused)
 
     def next(self, running: int) -> RunningTrial | None:
-        """Return the trial to run, while so many others run; None if none is left, or they must end first.
+        """Return the trial to run beside the running ones; None if none is left, or they must end first.
 
         When the time is over, only the results of paused trials are left to log.
         """

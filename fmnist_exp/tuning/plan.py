@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fmnist_exp.config.search import SearchConfig
 
-ENOUGH = 12  # settings for which the rungs of the experiment are changed, if it wants so many
+ENOUGH = 12  # settings for which the rungs of the experiment are changed, if it wants at least as many
 FACTORS = 3, 4, 6, 12  # of successive halving, where that of the experiment lets too many trials go on
 SPAN = 5.0  # seconds of steps after which the speed of a trial is known
 SLOWER = 1.1  # an epoch takes longer than its steps, since it is validated
@@ -15,7 +15,7 @@ TRIAL_SECONDS = 2.0  # beside its epochs: the network is built, and what it has 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search does until its trials must end."""
+    """A plan: the settings that a search begins, and the rounds in which it compares them."""
 
     settings: int  # that it begins
     first: int  # epochs before the first rung
