@@ -11,8 +11,7 @@ from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool import ids, sync
 from fmnist_exp.tracking.spool.process import sender
-
-LOAD = "system/"  # metrics of the machine, whose steps go on from the last one
+from fmnist_exp.tracking.writing import LOAD
 
 
 def reopen(client: MlflowClient, run_id: str) -> Run:

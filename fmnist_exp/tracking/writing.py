@@ -25,6 +25,7 @@ from fmnist_exp.tracking.spool.queue import Spool
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit
+LOAD = "system/"  # metrics of the machine, whose steps are not epochs
 FORBIDDEN = "PERMISSION_DENIED"  # error code of MLflow
 
 
@@ -54,6 +55,7 @@ class Run:
         self._tags: dict[str, str] = {}  # that this process has set
         self.resumed = False  # True if an earlier process has logged a part of the run
         self.known_steps: Mapping[str, set[int]] | None = {}  # of metrics, by that process; None if nobody answered
+        self.epochs = 0  # whose metrics such a process has written, although the store may not have them yet
         self.resumptions = 0
         self._opened: Spool | None = None
         self._last = 0  # number of the last record
@@ -119,6 +121,8 @@ class Run:
         known = self.known_steps or {}
         again = {"again": True} if self.known_steps is None or (self.resumed and not step) else {}
         new = {key: metrics[key] for key in metrics if not step or step not in known.get(str(key), ())}
+        if 0 < step <= self.epochs:
+            new = {key: value for key, value in new.items() if key.startswith(LOAD)}
         about = now(), step, model_id, *((split.name, split.digest) if split else (None, None))
         if new:
             entries = [[str(key), float(value), *about] for key, value in new.items()]

@@ -178,7 +178,7 @@ class Driver:
             entry.begun = time.time()
             settings = self.space.settings(entry.config)
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
-        return Begin(entry.run.head, resumed)
+        return Begin(entry.run.head, resumed, entry.logged)
 
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
         """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""

@@ -86,6 +86,7 @@ class RunningTrial:
     heard: float = 0.0  # time of its last message, by the search's clock
     run: Run | None = None
     epochs: int = 0  # reported to the study
+    logged: int = 0  # epochs when it paused last, in this session
     begun: float = 0.0  # time of the first execution, or of the first one after a pause, by time.time
     best: float = -math.inf  # accuracy of these epochs
     rung: int = 0  # of successive halving that the trial reached last, in epochs
@@ -137,6 +138,7 @@ class RunningTrial:
     def pause(self) -> None:
         """Let the trial wait as if it had not begun, in its run, which stays open."""
         self.note_stretch()
+        self.logged = self.epochs
         self.execution, self.executions = "", 0
         self.losses = self.early_deaths = self.outages = self.excused = 0
         if self.run is not None:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from support.scripts import DIED, Interrupted, Script, end, epochs, pause, run_of, start
+from support.scripts import DIED, Interrupted, Script, end, epochs, others, pause, run_of, start
 from support.searches import Diary, FinishedSearch, pruning, search
 
 from fmnist_exp.config import files
@@ -155,6 +155,27 @@ def test_when_the_time_is_over_paused_trials_still_get_their_results(stage):
     assert script.answers[-2] is Verdict.STOP
     assert stage.study.trials[0].state.name == "PRUNED"
     assert (run_of(stage).info.status, run_of(stage).data.tags["fmnist.trial_state"]) == ("KILLED", "PRUNED")
+
+
+def test_what_a_paused_execution_logged_is_not_logged_again(stage):
+    """Its records may still wait for a store that is away; a soak found epochs twice."""
+    script = Script(start("a"), *epochs("a", 0.5), pause("a"), start("b"), *epochs("b", 0.5, 0.6, 0.7, 0.8), end("b"))
+    others(stage, [0.6])
+    stage.drive(script, 60, n_trials=2)
+    assert [answer.epochs for answer in script.answers if isinstance(answer, Begin)] == [0, 1]
+
+
+def test_a_run_leaves_out_the_epochs_that_another_process_has_written(shared_store):
+    with runs.closing(runs.start_run(store.connect(), "trial", "part", "tiny_search")) as part:
+        part.epochs = 2
+        for step in (1, 2, 3):
+            part.log_metrics({"val_accuracy": 0.5, "system/cpu": 1.0}, step=step)
+        part.log_metrics({"best_epoch": 3})
+    known = {
+        name: [entry.step for entry in store.client().get_metric_history(part.id, name)]
+        for name in ("val_accuracy", "system/cpu", "best_epoch")
+    }
+    assert known == {"val_accuracy": [3], "system/cpu": [1, 2, 3], "best_epoch": [0]}
 
 
 def test_when_its_worker_dies_before_the_state_is_kept_the_trial_gets_to_the_rung_again(stage):

@@ -123,6 +123,7 @@ class Begin:
 
     run: RunHead
     resumed: bool = False
+    epochs: int = 0  # whose metrics an execution that paused has logged; they may be on their way to the store
 
 
 Answer = Begin | Verdict

@@ -114,6 +114,7 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
         try:
             if answer.resumed:
                 resumption.continue_curves(run)
+                run.epochs = answer.epochs
             reporter = _Reporter(channel, run)
             result = task.objective(task.config, data, run, [reporter])
         finally:
@@ -211,8 +212,9 @@ class _Reporter(FitCallback):
 
     def on_epoch(self, epoch: Epoch) -> bool:
         verdict = self.channel.ask(EpochEnd(epoch.number, float(epoch.metrics["val_accuracy"])))
-        self.pausing = verdict is Verdict.PAUSE
-        return verdict in (Verdict.STOP, Verdict.PAUSE)
+        # if the store does not get the state, the trial had better go on
+        self.pausing = verdict is Verdict.PAUSE and self.run.delivered()
+        return self.pausing or verdict is Verdict.STOP
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         if self.pausing:
