@@ -87,19 +87,25 @@ Stateful = AveragedWeights | EarlyStopping | ReduceLROnPlateau  # their memory i
 class Recorder(keras.callbacks.Callback):
     """Turn Keras' logs into epochs, report each epoch and its `steps` to `callbacks`, and measure the time.
 
-    The callbacks first receive the epochs of `start`, the state from which the fit is resumed. Each epoch is validated
-    on `images` images.
+    The callbacks first receive the epochs of `start`, the state from which the fit is resumed. If one of them stops the
+    fit after the last of these epochs, `stopped` is True and no other epoch must follow. Each epoch is validated on
+    `images` images.
     """
 
-    def __init__(self, steps: int, callbacks: Sequence[FitCallback], start: State, images: int) -> None:
+    def __init__(
+        self, model: keras.Model, steps: int, callbacks: Sequence[FitCallback], start: State, images: int
+    ) -> None:
         super().__init__()
         self._steps, self._callbacks, self._images = steps, callbacks, images
         self._begin = time.perf_counter() - start.seconds
         self.step_seconds = start.step_seconds  # of training, without validation
         self.stopped = start.stopped_by_callback
         self.epochs = [Epoch(number, metrics, images) for number, metrics in enumerate(start.epochs, 1)]
-        for epoch in self.epochs:
-            self._report(epoch)
+        answers = [self._report(epoch) for epoch in self.epochs]
+        if answers and answers[-1] and not start.ended:  # the fit is only resumed to come to its end
+            self.stopped = True
+            for callback in callbacks:
+                callback.on_checkpoint(Checkpoint(model, False, lambda: start))
 
     def seconds(self) -> float:
         """Return the seconds of fitting so far, with those before the fit was resumed."""

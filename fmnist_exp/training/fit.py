@@ -49,14 +49,14 @@ def fit(
     steps = len(feed)
     extra = _cross_entropy(model, training)
     _compile(model, training, steps, extra)
-    recorder = Recorder(steps, callbacks, start, len(data.validation.images))
+    recorder = Recorder(model, steps, callbacks, start, len(data.validation.images))
     if model.trainable_weights:
         held_out = len(data.validation.images) > 0
         monitor = f"val_{CROSS_ENTROPY}" if extra and training.monitor == "val_loss" else training.monitor
         model.fit(
             feed,
             initial_epoch=len(start.epochs),
-            epochs=len(start.epochs) if start.ended else training.epochs,
+            epochs=len(start.epochs) if start.ended or recorder.stopped else training.epochs,
             verbose=0,
             shuffle=False,
             validation_data=(data.validation.images, targets(data.validation, training)) if held_out else None,

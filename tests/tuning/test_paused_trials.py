@@ -60,7 +60,9 @@ def test_trials_pause_and_go_on(found, diary):
     found.check_nothing_is_open()
 
 
-def test_no_epoch_is_trained_twice(found, trained):
+def test_no_epoch_is_trained_twice_or_in_vain(found, trained):
+    pruned = [ended for ended in found.trials if ended.state.name == "PRUNED"]
+    assert {len(ended.intermediate_values) for ended in pruned} <= {1, 2, 4}
     assert len(trained) == sum(len(ended.intermediate_values) for ended in found.trials)
 
 
