@@ -83,6 +83,6 @@ def summary(space: SearchSpace, trial: FrozenTrial, images: int) -> TrialSummary
         val_accuracy=record.val_accuracy,
         images=images,
         parameters=record.parameters,
-        seconds=trial.duration.total_seconds() if trial.duration else 0.0,
+        seconds=record.seconds(trial),
         reason=record.error,
     )

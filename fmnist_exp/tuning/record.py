@@ -58,6 +58,12 @@ class TrialRecord:
         run_id, model_id = (ids.resolve(client, each) or each for each in (self.run_id, self.model_id))
         return replace(self, run_id=run_id, model_id=model_id)
 
+    def seconds(self, trial: FrozenTrial) -> float:
+        """Return the seconds that a trial with this record has run, without its pauses."""
+        if self.stretches:
+            return sum(end - begin for _, begin, end in self.stretches)
+        return trial.duration.total_seconds() if trial.duration else 0.0
+
     @classmethod
     def write(cls, trial: Trial, **values: object) -> None:
         """Write these fields into the record of a trial."""

@@ -15,6 +15,7 @@ from support.browsers import chromium, needs_chromium
 from support.searches import NOON, ended
 
 from fmnist_exp.config.search import SearchConfig
+from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.report import points, timelines
 from fmnist_exp.tuning.report import write as report
 from fmnist_exp.tuning.sampling import build as samplers
@@ -167,6 +168,8 @@ def test_a_trial_that_paused_has_a_bar_for_each_part():
         end=NOON + datetime.timedelta(minutes=2),
     )
     times = timelines.prepare([paused, other])
+    assert TrialRecord.of(paused).seconds(paused) == 60
+    assert TrialRecord.of(other).seconds(other) == 90
     assert [(bar.number, bar.worker, bar.start, bar.length) for bar in times.stretches] == [
         (0, "one", 0, 0.5),
         (1, "one", 0.5, 1.5),
