@@ -37,6 +37,7 @@ from benchmarks.processes import PROJECT
 OURS = "fmnist_exp"
 OUR_CODE = (
     "sampling/*.py",
+    "agenda.py",
     "driver.py",
     "halving.py",
     "objectives.py",
