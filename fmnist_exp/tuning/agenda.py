@@ -53,8 +53,8 @@ class Agenda:
         self._limit = others + plan.settings
         self._halving.first, self._halving.factor, self._halving.n_trials = plan.first, plan.factor, self._limit
         self._round = (plan.first + overhead) * seconds
-        winner = ", then a longer fit of the winner" if config.final else ""
-        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{winner}"
+        rest = plans.winner_text(config, (self._search.end - self._search.deadline) * workers / seconds)
+        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{rest}"
 
     def _begun(self, running: int) -> int:
         return self.finished + running + len(self._halving.paused)

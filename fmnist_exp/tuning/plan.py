@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import SearchConfig
 
 ENOUGH = 12  # settings for which the rungs of the experiment are changed, if it wants at least as many
 FACTORS = 3, 4, 6, 12  # of successive halving, where that of the experiment lets too many trials go on
 SPAN = 5.0  # seconds of steps after which the speed of a trial is known
 SLOWER = 1.1  # an epoch takes longer than its steps, since it is validated
+ALONE = 0.6  # speed of one fit on all cores, in that of all workers together: 1 / 1.75 on two cores
 TRIAL_SECONDS = 2.0  # beside its epochs: the network is built, and what it has learned is logged
 
 
@@ -70,6 +72,14 @@ def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhe
         if settings >= min(most, ENOUGH):
             return Plan(settings, first, factor, rounds)
     return Plan(_count((1,), 1, most, affordable, overhead), 1, max([own, *FACTORS]), (1,))
+
+
+def winner_text(config: ExperimentConfig, affordable: float) -> str:
+    """Return what the plan says of the final fit, if all workers together could train `affordable` epochs meanwhile."""
+    if config.final is None:
+        return ""
+    wanted = int(config.final.get("training.epochs", config.training.epochs))
+    return f", then up to {_epochs(max(1, min(wanted, int(affordable * ALONE))))} for the winner"
 
 
 def rungs(first: int, factor: int, epochs: int) -> tuple[int, ...]:

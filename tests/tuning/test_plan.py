@@ -54,6 +54,14 @@ def test_the_time_is_used():
         assert found.settings == most or plan._cost(found.settings + 1, found.rounds, 2, 2 / 18) > room
 
 
+def test_the_winner_gets_the_epochs_of_its_final_fit_or_what_there_is_time_for():
+    config = files.load("tune_cnn", {})
+    assert plan.winner_text(config, 4.4 * 60 * 2 / 5.7) == ", then up to 18 epochs for the winner"
+    assert plan.winner_text(config, 4.4 * 60 * 2 / 60) == ", then up to 5 epochs for the winner"
+    assert plan.winner_text(config, 0.5) == ", then up to 1 epoch for the winner"
+    assert plan.winner_text(files.load("tune_mlp", {}), 10.0) == ""
+
+
 def test_without_halving_every_setting_is_trained_to_the_end():
     assert make(18.0, 6.6, pruner="none").text == "8 settings of 5 epochs"
 
