@@ -53,7 +53,10 @@ class VirtualPool:
     def work(self, handle: Handler, seconds: float) -> None:
         """Begin the tasks for which workers are free; then let the time pass until an epoch ends, and report it."""
         while self._waiting and len(self._curves) < self.size:
-            self._begin(self._waiting.pop(0), handle)
+            task = self._waiting.pop(0)
+            self._begin(task, handle)
+            if task.number not in self._curves:  # it only had to come to its result: its worker is free at once
+                return
         while self._events and self._events[0][2] not in self._curves:  # of a trial that was dropped
             heapq.heappop(self._events)
         if not self._events:
