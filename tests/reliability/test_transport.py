@@ -71,7 +71,7 @@ class Diary(SearchCallback):
 
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.GATEWAY])
 def test_a_trial_whose_connection_fails_is_retried_and_is_no_failure(line: Line, data, fault, monkeypatch):
-    monkeypatch.setattr("fmnist_exp.tuning.record.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("fmnist_exp.tuning.record.WAIT_SECONDS", 0.01)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     line.inject(fault, ASKED, times=6)  # more than the failures in a row that end a search
     diary = Diary()
