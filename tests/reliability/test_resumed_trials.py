@@ -15,7 +15,7 @@ from fmnist_exp.tuning import study as studies
 
 PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 TRIALS_DONE = ["fmnist_exp.tuning.report.write.log", 1, signal.SIGKILL]  # registering the winner is not of interest
-KEEPS_THIRD_STATE = "fmnist_exp.experiment.checkpoints._write", 3  # after the epoch was logged
+KEEPS_THIRD_STATE = "fmnist_exp.experiment.checkpoints.keep", 3  # after the epoch was logged
 
 
 class Site:
