@@ -136,7 +136,7 @@ class Run:
 
     def log_inputs(self, data: FashionMNIST, contexts: Mapping[str, Split]) -> None:
         """Link splits of the data set with the run, by context: training, validation, gate or test."""
-        source = json.dumps({"uri": data.source})
+        source = json.dumps({"uri": without_secrets(data.source)})
         tensors = json.dumps({"features": "uint8 (-1, 28, 28)", "targets": "uint8 (-1,)"})
         datasets = []
         for context, split in contexts.items():
