@@ -108,7 +108,7 @@ class Driver:
 
     def _cut(self, entry: RunningTrial) -> None:
         self._forget(entry.number)
-        entry.close_run("KILLED", "the time was over")
+        entry.close_run("KILLED", "the time was over", {Tag.TRIAL_STATE: TrialState.FAIL.name})
         studies.cut_off(self.study, entry.trial)
 
     def _handle(self, envelope: Envelope) -> Answer | None:
