@@ -102,7 +102,7 @@ class Driver:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
             hangs = self.search.clock() - entry.heard > SILENT_SECONDS
-            waits = not entry.execution and not entry.stopped  # one that only lacks its result may still begin
+            waits = not entry.execution and not (entry.stopped or entry.logged)  # these only lack their results
             if waits or hangs or (entry.execution and not self.pool.has(entry.address)):
                 self._cut(entry)
 
@@ -155,6 +155,9 @@ class Driver:
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
         """Let an execution of a trial begin: the first one, or the next one after a worker died."""
+        if self.search.is_late() and entry.logged and not entry.stopped:  # it paused, and was to go on
+            entry.stopped = entry.epochs
+            TrialRecord.write(entry.trial, stopped=entry.stopped)
         if self.search.is_late() and not entry.stopped:
             self._cut(entry)
             return Verdict.ABANDON

@@ -180,6 +180,34 @@ def test_a_run_leaves_out_the_epochs_that_another_process_has_written(shared_sto
     assert known == {"val_accuracy": [3], "system/cpu": [1, 2, 3], "best_epoch": [0]}
 
 
+def test_a_trial_that_was_to_go_on_when_the_time_was_over_gets_the_result_of_its_pause(stage):
+    class ThenLate(Script):
+        def submit(self, task: trial.Task) -> None:
+            super().submit(task)
+            stage.clock.ahead += 100 if len(self.started) == 4 else 0
+
+    others(stage, [0.1])
+    script = ThenLate(
+        start("a", number=0),
+        *epochs("a", 0.5, number=0),
+        pause("a", number=0),
+        start("b", number=2),
+        *epochs("b", 0.4, number=2),
+        end("b", stopped=True, number=2),
+        start("c", number=0),
+        *epochs("c", 0.5, 0.6, number=0),
+        DIED,
+        start("d", number=0),
+        *epochs("d", 0.5, 0.6, number=0),
+        end("d", stopped=True, number=0),
+    )
+    stage.drive(script, 60, n_trials=3)
+    assert script.started == [0, 2, 0, 0]
+    assert script.answers[-2] is Verdict.STOP
+    assert stage.study.trials[0].state.name == "PRUNED"
+    assert "cut_off" not in stage.study.user_attrs
+
+
 def test_when_its_worker_dies_before_the_state_is_kept_the_trial_gets_to_the_rung_again(stage):
     script = Interrupted(start("a"), *epochs("a", 0.5), DIED, start("b"), *epochs("b", 0.5), pause("b"))
     with pytest.raises(KeyboardInterrupt):

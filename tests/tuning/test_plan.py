@@ -1,12 +1,12 @@
 """The plan of a search, on recorded speeds: how many settings fit into the time, and in which rounds."""
 
 import pytest
-from support.scripts import Slow, end, epochs, pause, start
+from support.scripts import Interrupted, Slow, end, epochs, pause, start
 
 from fmnist_exp.config import files
 from fmnist_exp.tuning import plan
 from fmnist_exp.tuning.plan import ENOUGH, Pace
-from fmnist_exp.tuning.workers.messages import Envelope, Handler, Progress, Verdict
+from fmnist_exp.tuning.workers.messages import Envelope, Progress, Verdict
 
 
 def make(seconds: float, minutes: float, most: int = 12, workers: int = 2, **changes: object) -> plan.Plan:
@@ -84,13 +84,8 @@ def test_the_pace_is_that_of_the_steps_after_the_first_report():
     assert pace.observe("b", 0.1, 110.0) is None
 
 
-class Interrupted(Slow):
+class SlowlyInterrupted(Interrupted, Slow):
     """A script that has a minute between two messages, and is interrupted after the last one."""
-
-    def work(self, handle: Handler, seconds: float) -> None:
-        if not self.messages:
-            raise KeyboardInterrupt
-        super().work(handle, seconds)
 
 
 def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
@@ -98,7 +93,7 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     lines = [start("a"), *steps, *epochs("a", 0.5), pause("a")]
     for number in range(1, 5):
         lines += [start("a", number=number), *epochs("a", 0.4, number=number), end("a", stopped=True, number=number)]
-    script = Interrupted(stage.clock, *lines)
+    script = SlowlyInterrupted(stage.clock, *lines)
     with pytest.raises(KeyboardInterrupt):
         stage.drive(script, 3600, n_trials=100)
     assert stage.notices == [
@@ -112,7 +107,7 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
 def test_a_machine_that_is_faster_than_expected_goes_on(stage):
     steps = [Envelope(0, "a", Progress(done)) for done in (0.1, 0.11)]
     lines = [start("a"), *steps, *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a")]
-    script = Interrupted(stage.clock, *lines)
+    script = SlowlyInterrupted(stage.clock, *lines)
     with pytest.raises(KeyboardInterrupt):
         stage.drive(script, 2 * 3600, n_trials=100)
     assert stage.notices[0].endswith("1 setting of 1 epoch")
