@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import plan as plans
@@ -11,6 +13,8 @@ from fmnist_exp.tuning.plan import Pace
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.workers.messages import Verdict
+
+MARGIN = 1.1  # of a time limit that is recommended
 
 
 class Agenda:
@@ -22,6 +26,7 @@ class Agenda:
 
     Attributes:
         finished: number of finished trials, including those of earlier sessions.
+        refusal: why the search cannot go on, once that is known: its time limit is too short for a single trial.
     """
 
     def __init__(self, search: Search, can_pause: bool) -> None:
@@ -31,6 +36,7 @@ class Agenda:
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
         self._pace: Pace | None = Pace()  # until there is a plan
         self._round = 0.0  # seconds that a trial takes to the first rung
+        self.refusal = ""
         before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
         for trial in before:
@@ -47,6 +53,10 @@ class Agenda:
             return ""
         self._pace = None
         config, others = self._space.config, self._begun(running) - running
+        whole = (config.training.epochs - epochs) * seconds + plans.TRIAL_SECONDS
+        if not others and self._search.end - self._search.clock() < whole:
+            self.refusal = self._too_short(whole)
+            return ""
         overhead = plans.TRIAL_SECONDS / seconds
         most = self._space.search.n_trials - others
         plan = plans.make(self._space.search, config.training.epochs, most, left * workers / seconds, overhead)
@@ -55,6 +65,17 @@ class Agenda:
         self._round = (plan.first + overhead) * seconds
         rest = plans.winner_text(config, (self._search.end - self._search.deadline) * workers / seconds)
         return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{rest}"
+
+    def _too_short(self, whole: float) -> str:
+        """Return why the time limit is refused: the rest of a trial takes `whole` seconds. Say which one suffices."""
+        search, minutes = self._search, self._space.search.timeout
+        spent = 60 * minutes - (search.end - search.clock())
+        share = 1 - (search.end - search.deadline) / (60 * minutes)  # of the limit, in which trials run
+        enough = math.ceil(10 * MARGIN * (spent + whole) / share / 60) / 10
+        return (
+            f"search.timeout: {minutes:g} minutes are too short for a single trial, which takes"
+            f" {whole / 60:.1f} minutes on this machine; {enough:g} suffice"
+        )
 
     def _begun(self, running: int) -> int:
         return self.finished + running + len(self._halving.paused)

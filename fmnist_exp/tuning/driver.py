@@ -67,7 +67,8 @@ class Driver:
         """Keep as many trials in progress as there are workers, until all trials have ended.
 
         Raises:
-            WorkError: too many trials in a row failed, a worker cannot run them, or another driver took over the study.
+            WorkError: the time limit is too short for a single trial, too many trials in a row failed, a worker cannot
+                run them, or another driver took over the study.
         """
         while True:
             self._keep_busy()
@@ -78,6 +79,8 @@ class Driver:
                     self._submit(entry)
             self.pool.work(self._handle, min(TICK_SECONDS, max(0.01, self.search.left())))
             interrupts.check()
+            if self.agenda.refusal:
+                raise WorkError(self.agenda.refusal)
             if self.lock is not None:
                 self.lock.check()
             if self.search.is_late():
@@ -139,6 +142,8 @@ class Driver:
                 self.callback.on_progress(number, epochs)
                 if plan := self.agenda.plan(entry, epochs, len(self.running), self.pool.size):
                     self.callback.on_notice(plan)
+                if self.agenda.refusal:  # an error in here would be one of the trial, if it runs in this process
+                    self.stop()
             case messages.EpochEnd(epoch, val_accuracy):
                 return self._report(entry, epoch, val_accuracy)
             case messages.Finished(result):

@@ -75,7 +75,8 @@ def run(request: SearchRequest) -> SearchResult:
 
     Raises:
         RequestError: the search cannot be run; no run was started.
-        WorkError: five trials failed in a row, no trial finished in time, or another driver took over the study.
+        WorkError: the time limit is too short for a single trial, five trials failed in a row, no trial finished in
+            time, or another driver took over the study.
     """
     config, data, client = _prepare(request)
     name = request.study or _name(request, config)

@@ -1,5 +1,6 @@
 """A study with a driver whose workers a test plays."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -25,9 +26,11 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
     study = studies.open_study(config, request.node.name, STORAGE)
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
-        def drive(script: Script, seconds: float, n_trials: int = 1) -> None:
-            space = SearchSpace(standin.configure(n_trials))
-            search = Search(space, data, study, parent, time.monotonic() + seconds, clock.monotonic)
+        def drive(script: Script, seconds: float, n_trials: int = 1, limit: float = math.inf) -> None:
+            """Search for `seconds` of the time limit of a search."""
+            timeout = {"search__timeout": limit / 60} if math.isfinite(limit) else {}
+            space, now = SearchSpace(standin.configure(n_trials, **timeout)), time.monotonic()
+            search = Search(space, data, study, parent, now + seconds, clock.monotonic, end=now + limit)
             callback = SearchCallback()
             callback.on_notice = notices.append  # type: ignore[method-assign]
             Driver(search, script, standin.objective, callback, None).work()

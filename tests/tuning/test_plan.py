@@ -1,9 +1,10 @@
 """The plan of a search, on recorded speeds: how many settings fit into the time, and in which rounds."""
 
 import pytest
-from support.scripts import Interrupted, Slow, end, epochs, pause, start
+from support.scripts import Interrupted, Script, Slow, end, epochs, pause, start
 
 from fmnist_exp.config import files
+from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning import plan
 from fmnist_exp.tuning.plan import ENOUGH, Pace
 from fmnist_exp.tuning.workers.messages import Envelope, Progress, Verdict
@@ -102,6 +103,34 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     # the factor is 12 now: with that of the experiment, 3, the first trial would have gone on after the third one
     assert script.started == [0, 1, 2, 3, 4, 5]
     assert script.answers.count(Verdict.STOP) == 4
+
+
+def test_a_limit_that_is_too_short_for_a_single_trial_is_refused_with_one_that_suffices(stage):
+    steps = [Envelope(0, "a", Progress(done)) for done in (0.1, 0.2)]  # 660 s per epoch, 4 epochs
+    script = SlowlyInterrupted(stage.clock, start("a"), *steps, *epochs("a", 0.5))
+    with pytest.raises(WorkError) as refused:
+        stage.drive(script, 24 * 60, n_trials=100, limit=40 * 60)
+    assert str(refused.value) == (
+        "search.timeout: 40 minutes are too short for a single trial, which takes 41.8 minutes on this machine;"
+        " 80.4 suffice"
+    )
+    assert (script.started, script.dropped, stage.notices) == ([0], [0], [])
+
+
+def test_a_limit_that_cuts_the_first_trial_but_leaves_its_time_to_the_final_fit_is_obeyed(stage):
+    steps = [Envelope(0, "a", Progress(done)) for done in (0.1, 0.2)]
+    script = SlowlyInterrupted(stage.clock, start("a"), *steps, *epochs("a", 0.5))
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(script, 27 * 60, n_trials=100, limit=45 * 60)
+    assert stage.notices[0].startswith("plan for 25.0 minutes")
+
+
+def test_a_search_that_has_a_trial_already_is_never_refused(stage):
+    stage.drive(Script(start("a"), *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a")), 3600)
+    steps = [Envelope(1, "a", Progress(done)) for done in (0.1, 0.2)]
+    last = [*epochs("a", 0.5, number=1), end("a", stopped=True, number=1)]
+    stage.drive(Slow(stage.clock, start("a", number=1), *steps, *last), 240, n_trials=100, limit=400)
+    assert stage.notices[0].startswith("plan for 2.0 minutes")
 
 
 def test_a_machine_that_is_faster_than_expected_goes_on(stage):
