@@ -131,7 +131,7 @@ def stock_fit(started: float, model: Any, x: Any, y: Any, batch: int) -> None:
     model.fit(x, y, batch_size=batch, epochs=FOREVER, callbacks=[Recorder()], verbose=0)
 
 
-def platform(started: float, name: str, batch: int | None) -> None:
+def platform(started: float, name: str, batch: int | None, precision: str = "auto") -> None:
     """Fit an experiment as this platform does, with augmentation and callbacks."""
     from fmnist_exp import models
     from fmnist_exp.backend import layers, seeds
@@ -142,7 +142,8 @@ def platform(started: float, name: str, batch: int | None) -> None:
     from fmnist_exp.training.events import FitCallback
 
     size = {"training.batch_size": batch} if batch else {}
-    config = files.load(name, {**size, "training.epochs": 1000, "training.learning_rate": 1e-5})
+    own = {**size, "training.precision": precision}
+    config = files.load(name, {**own, "training.epochs": 1000, "training.learning_rate": 1e-5})
     loaded = dataset.load(config.data, config.seed)
     config, _ = resolve.choose_precision(config, loaded)
     seeds.prepare(config.seed, config.training.precision)
@@ -186,7 +187,10 @@ CONTESTANTS = {
     "bfloat16": Contestant("2048² matrix product, bfloat16", matrices, ("bfloat16",)),
     "cnn": Contestant("cnn, batch 256", platform, ("cnn", 256)),
     "cnn_stock": Contestant("cnn, float32, stock layers, fit's defaults", stock, ("cnn", 256)),
+    "cnn_float32": Contestant("cnn, float32", platform, ("cnn", 256, "float32")),
     "cnn_fast": Contestant("cnn_fast", platform, ("cnn_fast", None)),
+    "cnn_fast_stock": Contestant("cnn_fast, float32, stock layers, fit's defaults", stock, ("cnn_fast", 256)),
+    "cnn_fast_float32": Contestant("cnn_fast, float32", platform, ("cnn_fast", 256, "float32")),
     "deep_cnn": Contestant("deep_cnn", platform, ("deep_cnn", None)),
     "deep_cnn_keras": Contestant("deep_cnn in plain Keras", recipe, ("deep_cnn_keras", 32)),
     "mlp": Contestant("mlp", platform, ("mlp", None)),

@@ -14,10 +14,13 @@ from benchmarks.training.fits import WANTED, Fit, Fitted
 
 HOUR = 3600  # seconds
 MEMORY_LIMIT = 2048  # MiB, for the whole process of a run of cnn
-PEAK = "bfloat16"
+PEAK, FLOAT32 = "bfloat16", "float32"
 # wanted throughput: a share of the peak, or a ratio to another contestant
 SHARES = {"cnn": 0.6}
 RATIOS = {("mlp", "funnel_mlp_keras"): 3.0, ("cnn", "cnn_stock"): None, ("deep_cnn", "deep_cnn_keras"): None}
+# networks in float32 with stock layers beside them: a share of the float32 peak or a ratio to the other is wanted
+IN_FLOAT32 = {"cnn_float32": "cnn_stock", "cnn_fast_float32": "cnn_fast_stock"}
+FLOAT32_SHARE, FLOAT32_RATIO = 0.6, 1.5
 ACCURACIES = {"cnn_fast": 93.0, "cnn_95": 95.0}  # percent on the test set, mean of the seeds
 TIMES_AS_LONG = {("peer", "deep_cnn_keras"): 15, ("stock", "cnn_fast"): 2}  # at least, relative to cnn_fast
 
@@ -76,7 +79,9 @@ def show_throughput(measured: Mapping[str, Measured]) -> None:
             wanted = f" (wanted: at least {least:g})" if least else ""
             labels = f"{CONTESTANTS[name].label} / {CONTESTANTS[other].label}"
             console.print(f"{labels}: {spread(ratios, 2)} times the images/s, n = {len(ratios)}{wanted}")
-    for name in ("float32", PEAK):
+    for verdict in in_float32(measured):
+        console.print(f"{verdict.sentence}: {'reached' if verdict.reached else 'missed'}")
+    for name in (FLOAT32, PEAK):
         if name in measured and measured[name].rates:
             before, *_, after = [rate / 1e9 for rate in [*measured[name].rates, measured[name].rates[-1]]]
             console.print(f"{CONTESTANTS[name].label}: {before:.1f} GFLOP/s before, {after:.1f} after")
@@ -132,7 +137,7 @@ def show_fits(found: FitsBySeed, missing: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Something that is wanted of the whole fits, and whether it was reached."""
+    """Something that is wanted, and whether it was reached."""
 
     value: float
     wanted: float
@@ -199,6 +204,22 @@ def better_mlp(found: FitsBySeed) -> Verdict | None:
     ours, theirs = (statistics.mean(100 * fit.test_accuracy for fit in fits) for fits in zip(*pairs, strict=True))
     sentence = f"mlp: test accuracy {ours:.2f} % (n = {len(pairs)}), wanted {theirs:.2f} %, that of funnel_mlp_keras"
     return Verdict(ours, theirs, ours >= theirs, sentence)
+
+
+def in_float32(measured: Mapping[str, Measured]) -> list[Verdict]:
+    """Compare the networks in float32 with the float32 matrix products and with stock layers of the same rounds."""
+    found = []
+    for name, stock in IN_FLOAT32.items():
+        if {name, stock, FLOAT32} <= measured.keys():
+            share = measured[name].flops() / measured[FLOAT32].flops()
+            ratios = [a / b for a, b in zip(measured[name].rates, measured[stock].rates, strict=True)]
+            reached = share >= FLOAT32_SHARE or statistics.mean(ratios) >= FLOAT32_RATIO
+            sentence = (
+                f"{CONTESTANTS[name].label}: {share:.1%} of the float32 peak and {with_n(ratios, 2)} times the images/s"
+                f" of its stock layers, wanted {FLOAT32_SHARE:.0%} or {FLOAT32_RATIO:g} times"
+            )
+            found.append(Verdict(share, FLOAT32_SHARE, reached, sentence))
+    return found
 
 
 def same_seeds(found: FitsBySeed, one: Fitted, other: Fitted) -> list[tuple[Fit, Fit]]:

@@ -23,14 +23,14 @@ from benchmarks import processes
 from benchmarks.reporting import bfloat16_unit, processor
 from benchmarks.training import fits, report
 from benchmarks.training.contestants import CONTESTANTS
-from benchmarks.training.report import PEAK, Measured, console
+from benchmarks.training.report import FLOAT32, PEAK, Measured, console
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     less = parser.add_mutually_exclusive_group()
-    less.add_argument("--quick", action="store_true", help="measure only the throughput (less than five minutes)")
+    less.add_argument("--quick", action="store_true", help="measure only the throughput (five minutes)")
     less.add_argument("--fits-only", action="store_true", help="make only the whole fits that are missing")
     less.add_argument("--table-only", action="store_true", help="print what the store has and measure nothing")
     names = ", ".join(CONTESTANTS)
@@ -112,7 +112,7 @@ def throughput(names: Sequence[str], rounds: int, seconds: float) -> dict[str, M
         for process in contestants.values():
             process.take_turn(seconds)
         console.print(f"round {number} of {rounds} is done")
-    for name in ("float32", PEAK):
+    for name in (FLOAT32, PEAK):
         if name in contestants:
             contestants[name].take_turn(seconds)
     for process in contestants.values():

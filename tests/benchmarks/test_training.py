@@ -49,6 +49,27 @@ def test_verdicts_compare_fits_of_the_same_seed():
     assert len(report.verdicts(found)) == 5
 
 
+def test_a_network_in_float32_reaches_a_share_of_the_peak_or_a_ratio_to_stock_layers():
+    def measured(rate: float, flop: float) -> report.Measured:
+        return report.Measured({"flop": flop, "batch": 256}, [rate, rate])
+
+    found = {
+        "float32": measured(100e9, 1),
+        "cnn_stock": measured(500, 100e6),
+        "cnn_float32": measured(601, 100e6),
+        "cnn_fast_stock": measured(400, 100e6),
+        "cnn_fast_float32": measured(590, 100e6),
+    }
+    cnn, cnn_fast = report.in_float32(found)
+    assert (cnn.value, cnn.reached) == (pytest.approx(0.601), True)
+    assert (cnn_fast.value, cnn_fast.reached) == (pytest.approx(0.59), False)
+    assert "1.48 ± 0.00 (n = 2) times the images/s of its stock layers" in cnn_fast.sentence
+    found["cnn_fast_stock"] = measured(380, 100e6)
+    assert report.in_float32(found)[1].reached
+    del found["cnn_stock"]
+    assert len(report.in_float32(found)) == 1
+
+
 def test_the_folder_knows_its_fits(tmp_path, capsys):
     assert fits.known_fits(tmp_path) == ({}, [f"{name} ({kind}, seed {seed})" for kind, name, seed in fits.FITS])
     expected = {
