@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
@@ -12,6 +13,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+
+Array = NDArray[np.float64]
+Numeric = FloatDistribution | IntDistribution
 
 
 def row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str, BaseDistribution]) -> list[float]:
@@ -25,32 +29,58 @@ def row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str, 
     return row
 
 
-def _limits(kind: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Return the parameter's values at 0 and 1 of the unit interval, in which each step gets an equal part."""
-    half = (kind.step or 0) / 2 if not kind.log else 0.5 if isinstance(kind, IntDistribution) else 0
-    low, high = kind.low - half, kind.high + half
-    return (float(np.log(low)), float(np.log(high))) if kind.log else (low, high)
+def rows(units: Array, search_space: Mapping[str, BaseDistribution]) -> Array:
+    """Return the columns of many settings, (settings, columns), as `row` does.
+
+    Args:
+        units: the position of each parameter's value in the unit interval, (settings, parameters).
+        search_space: the parameters.
+    """
+    columns = []
+    for positions, kind in zip(units.T, search_space.values(), strict=True):
+        if isinstance(kind, CategoricalDistribution):
+            columns.append(np.eye(len(kind.choices))[(positions * len(kind.choices)).astype(int)])
+        else:
+            assert isinstance(kind, Numeric)
+            columns.append(_positions(_values(positions, kind), kind)[:, None])
+    return np.concatenate(columns, axis=1)
 
 
 def to_unit(value: CategoricalChoiceType, kind: BaseDistribution) -> float:
     """Return the position of a value in the unit interval."""
     if isinstance(kind, CategoricalDistribution):
         return (kind.choices.index(value) + 0.5) / len(kind.choices)
-    assert isinstance(kind, FloatDistribution | IntDistribution)
+    assert isinstance(kind, Numeric)
     assert isinstance(value, int | float)
-    low, high = _limits(kind)
-    return ((float(np.log(value)) if kind.log else float(value)) - low) / (high - low)
+    return float(_positions(np.array(value, dtype=float), kind))
 
 
 def from_unit(unit: float, kind: BaseDistribution) -> CategoricalChoiceType:
     """Return the value at a position in the unit interval."""
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[int(unit * len(kind.choices))]
-    assert isinstance(kind, FloatDistribution | IntDistribution)
-    low, high = _limits(kind)
-    value = low + unit * (high - low)
-    value = float(np.exp(value)) if kind.log else value
-    if kind.step and not kind.log:
-        value = kind.low + round((value - kind.low) / kind.step) * kind.step
-    value = min(max(value, kind.low), kind.high)
+    assert isinstance(kind, Numeric)
+    value = float(_values(np.array(unit), kind))
     return round(value) if isinstance(kind, IntDistribution) else value
+
+
+def _limits(kind: Numeric) -> tuple[float, float]:
+    """Return the parameter's values at 0 and 1 of the unit interval, in which each step gets an equal part."""
+    half = (kind.step or 0) / 2 if not kind.log else 0.5 if isinstance(kind, IntDistribution) else 0
+    low, high = kind.low - half, kind.high + half
+    return (float(np.log(low)), float(np.log(high))) if kind.log else (low, high)
+
+
+def _positions(values: Array, kind: Numeric) -> Array:
+    low, high = _limits(kind)
+    return ((np.log(values) if kind.log else values) - low) / (high - low)
+
+
+def _values(positions: Array, kind: Numeric) -> Array:
+    low, high = _limits(kind)
+    values = low + positions * (high - low)
+    values = np.exp(values) if kind.log else values
+    if kind.step and not kind.log:
+        values = kind.low + np.round((values - kind.low) / kind.step) * kind.step
+    values = np.clip(values, kind.low, kind.high)
+    return np.round(values) if isinstance(kind, IntDistribution) else values

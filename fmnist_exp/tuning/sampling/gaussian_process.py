@@ -30,7 +30,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, Whi
 
 from fmnist_exp.data.streams import Stream, generator
 from fmnist_exp.tuning.record import as_pruned, is_paused
-from fmnist_exp.tuning.sampling.encoding import from_unit, row, to_unit
+from fmnist_exp.tuning.sampling.encoding import from_unit, row, rows, to_unit
 
 CANDIDATES = 2000  # settings of which the most promising is taken
 MOST = 150  # points that the process is fitted to; its cost grows with the cube of their number
@@ -83,10 +83,10 @@ class GaussianProcessSampler(BaseSampler):
             for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if other.number != trial.number and search_space.keys() <= other.params.keys() and not is_paused(other)
         ]
-        candidates = self._candidates(search_space, points[int(scores.argmax())].trial)
-        rows = np.array([[*row(candidate, search_space), 1.0] for candidate in candidates])
-        chosen = self.process.expected_improvement(seen, scores, np.array(running), rows).argmax()
-        return candidates[int(chosen)]
+        units = self._candidates(search_space, points[int(scores.argmax())].trial)
+        candidates = np.column_stack([rows(units, search_space), np.ones(len(units))])
+        chosen = units[self.process.expected_improvement(seen, scores, np.array(running), candidates).argmax()]
+        return {name: from_unit(unit, kind) for unit, (name, kind) in zip(chosen, search_space.items(), strict=True)}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -126,15 +126,17 @@ class GaussianProcessSampler(BaseSampler):
         scores: Array = weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)  # ParEGO's augmented Chebyshev function
         return scores
 
-    def _candidates(self, search_space: Mapping[str, BaseDistribution], best: FrozenTrial) -> list[Setting]:
-        """Return CANDIDATES settings, half of them near the best trial and half of them anywhere."""
+    def _candidates(self, search_space: Mapping[str, BaseDistribution], best: FrozenTrial) -> Array:
+        """Return CANDIDATES settings, half of them near the best trial and half of them anywhere.
+
+        They are positions in the unit interval, (CANDIDATES, parameters).
+        """
         units = self.random.random((CANDIDATES, len(search_space)))
         center = [to_unit(best.params[name], kind) for name, kind in search_space.items()]
         near = np.clip(center + self.random.normal(0, 0.1, (CANDIDATES // 2, len(center))), 0, 1 - 1e-9)
         kept = self.random.random(near.shape) < 0.5
         units[: len(near)] = np.where(kept, np.clip(center, 0, 1 - 1e-9), near)
-        kinds = list(search_space.items())
-        return [{name: from_unit(u, kind) for u, (name, kind) in zip(place, kinds, strict=True)} for place in units]
+        return units
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
