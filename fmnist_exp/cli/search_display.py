@@ -112,7 +112,7 @@ class SearchDisplay(SearchCallback):
 
 
 def show_search(result: SearchResult) -> None:
-    """Print the five most accurate trials of a search, the Pareto front, and which weights were deleted."""
+    """Print the most accurate trials of a search, the final fit, the Pareto front, and which weights were deleted."""
     count = sum(result.states.values())
     title = f"Study {result.study}: {count} trials, those with the highest accuracies first, and 95% intervals"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -126,6 +126,8 @@ def show_search(result: SearchResult) -> None:
     if result.lead:
         console.print(result.lead)
     console.print("  ".join(f"{count} {state.lower()}" for state, count in result.states.items()))
+    if result.final:
+        console.print(f"final fit of the winner: {result.final} on the validation images")
     if result.front:
         console.print(f"Pareto front: trials {', '.join(map(str, result.front))} (study/pareto_front.csv)")
     if result.retention:

@@ -35,6 +35,11 @@ class SearchResult:
         return "" if self.test_accuracy is None else intervals.text(self.test_accuracy, self.test_images)
 
     @property
+    def final(self) -> str:
+        """The validation accuracy of the final fit with its 95% interval; empty if no final fit was registered."""
+        return "" if self.final_accuracy is None else intervals.text(self.final_accuracy, self.ranked[0].images)
+
+    @property
     def lead(self) -> str:
         """A sentence on how many trials may be as good as the most accurate one; empty if there is no other."""
         images = max((trial.images for trial in self.ranked), default=0)
@@ -47,9 +52,8 @@ class SearchResult:
         found = [f"Trials: {states}"]
         if self.ranked:
             found.append(f"highest validation accuracy {self.ranked[0].accuracy}, {intervals.EXPLANATION}")
-        if self.final_accuracy is not None:
-            images = self.ranked[0].images
-            found.append(f"validation accuracy of the final fit {intervals.text(self.final_accuracy, images)}")
+        if self.final:
+            found.append(f"validation accuracy of the final fit {self.final}")
         if self.tested:
             found.append(f"test accuracy of the winner {self.tested}")
         ended = "It was interrupted. " if self.status == "interrupted" else ""
