@@ -37,7 +37,7 @@ def _model(to: Delivery) -> str:
         _complete(to, model, files)
     assert model is not None
     delivery.link_outputs(to, [(str(model.model_id), int(to.body.get("step", 0)))])
-    if to.body.get("replaces"):
+    if to.body.get("replaces") or to.late:
         _delete_earlier(to)
     over_http = to.client.tracking_uri.startswith("http")
     for twin in _existing(to) if over_http else ():  # of a request that was carried out twice, or after it was given up
@@ -49,7 +49,8 @@ def _model(to: Delivery) -> str:
 def _delete_earlier(to: Delivery) -> None:
     """Delete the run's models of the same name with their files, except that of the newest step and those of versions.
 
-    Records of a process that was killed may come late: the model that is delivered now need not be the newest one.
+    Records of a process that was killed may come late: the model that is delivered now need not be the newest one, and
+    the process that went on may have logged the same model, which is then the one that others know.
     """
     query = f"name = '{to.body['name']}' and source_run_id = '{to.run_id}'"
     found = to.client.search_logged_models([_experiment(to)], filter_string=query)
@@ -57,7 +58,13 @@ def _delete_earlier(to: Delivery) -> None:
         return
     outputs = to.client.get_run(to.run_id).outputs
     steps = {output.model_id: output.step for output in outputs.model_outputs} if outputs else {}
-    newest = max(found, key=lambda model: (steps.get(model.model_id, -1), model.creation_timestamp))
+    own = to.record.body["id"]
+
+    def age(model: LoggedModel) -> tuple[int, bool, int]:
+        is_late = to.late and model.tags.get(LoggedModelTag.SPOOL_ID) == own
+        return steps.get(model.model_id, -1), not is_late, model.creation_timestamp
+
+    newest = max(found, key=age)
     needed, _ = versions.needed(to.client)
     for model in found:
         if model.model_id != newest.model_id and model.model_id not in needed:

@@ -42,8 +42,11 @@ class Registration:
 
 def register(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
     """Register a logged model as a version with the alias `challenger`, unless it is a version already."""
-    known = (version for version in by_number(client).values() if logged_model(version) == model_id)
-    version = next(known, None) or _create(client, model_id, run_id, tags)
+    version, *others = _of_model(client, model_id) or _create(client, model_id, run_id, tags)
+    for twin in others:  # of a request that was carried out twice on its way to a server
+        if twin.tags.get(VersionTag.SPOOL_ID) == version.tags.get(VersionTag.SPOOL_ID, NAME):
+            with transport.unless_gone():
+                client.delete_model_version(NAME, twin.version)
     if not version.description:  # also if the answer to an earlier call was lost
         describe(client, version, _accuracies(client, run_id, version.tags))
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
@@ -68,8 +71,7 @@ def opened(client: MlflowClient, version: ModelVersion) -> Iterator[PrivateCopy]
     source = SOURCE.fullmatch(str(version.source))
     if not source:
         raise WorkError(f"{name} cannot be loaded: its source is no logged model, so fmnist-exp did not register it")
-    tags = version.tags
-    voucher = Voucher(tags.get(VersionTag.SHA256, ""), tags.get(VersionTag.SIGNATURE, ""), NAME)
+    voucher = Voucher(version.tags.get(VersionTag.SHA256, ""), version.tags.get(VersionTag.SIGNATURE, ""), NAME)
     with private_copy.opened(client, source[1], name, voucher) as copy:
         yield copy
 
@@ -84,8 +86,7 @@ def sign(client: MlflowClient, reference: str) -> None:
     version = find(client, reference)
     with opened(client, version) as copy:
         digest = checksums.digest(copy.folder)
-        signature = signing.sign(NAME, digest)
-        if not signature:
+        if not (signature := signing.sign(NAME, digest)):
             raise RequestError(f"set {signing.SIGNING_KEY} to the file of the key that signs version {version.version}")
         _upload_checksums(client, copy)
     tag(client, version, {VersionTag.SHA256: digest, VersionTag.SIGNATURE: signature})
@@ -145,8 +146,7 @@ def needed(client: MlflowClient) -> tuple[set[str], set[str]]:
 
     A version needs a run if its source is an address of the run, and if it was refitted from the run's model.
     """
-    models: set[str] = set()
-    runs: set[str] = set()
+    models, runs = set[str](), set[str]()
     token = None
     while True:
         page = client.search_model_versions(page_token=token)
@@ -199,23 +199,23 @@ def existing(client: MlflowClient) -> str:
     return f"versions: {', '.join(shown)}; aliases: {', '.join(named) or 'none'}"
 
 
-def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> ModelVersion:
+def _of_model(client: MlflowClient, model_id: str) -> list[ModelVersion]:
+    """Return the versions of a logged model, the first one first."""
+    found = [version for version in by_number(client).values() if logged_model(version) == model_id]
+    return sorted(found, key=lambda version: int(version.version))
+
+
+def _create(client: MlflowClient, model_id: str, run_id: str, tags: Mapping[str, object]) -> list[ModelVersion]:
     _create_registered_model(client)
     with private_copy.opened(client, model_id) as copy:
         digest = checksums.digest(copy.folder)
         _upload_checksums(client, copy)
-    own = str(tags.get(VersionTag.SPOOL_ID) or ids.new())
     texts = {str(key): without_secrets(str(value)) for key, value in tags.items()}
-    texts |= {VersionTag.SHA256: digest, VersionTag.SPOOL_ID: own}
+    texts |= {VersionTag.SHA256: digest, VersionTag.SPOOL_ID: str(tags.get(VersionTag.SPOOL_ID) or ids.new())}
     if signature := signing.sign(NAME, digest):
         texts[VersionTag.SIGNATURE] = signature
     client.create_model_version(NAME, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
-    made = [found for found in by_number(client).values() if found.tags.get(VersionTag.SPOOL_ID) == own]
-    version, *twins = sorted(made, key=lambda found: int(found.version))
-    for twin in twins:  # of a request that was carried out twice on its way to a server
-        with transport.unless_gone():
-            client.delete_model_version(NAME, twin.version)
-    return version
+    return _of_model(client, model_id)
 
 
 def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> dict[str, str]:

@@ -37,11 +37,7 @@ def take(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
         raise MlflowException(f"run {run_id} was deleted")
     run.resumptions = int(before.data.tags.get(Tag.RESUMPTIONS, 0))
     count(run, {Tag.OWNER: ownership.text(), **tags})
-    client.update_run(run_id, "RUNNING")
-    for tag in (Tag.ERROR, Tag.TRIAL_STATE):  # they said how it ended
-        if tag in before.data.tags:
-            with transport.unless_gone():
-                client.delete_tag(run_id, str(tag))
+    run.reopen()
     return run
 
 

@@ -187,6 +187,10 @@ class Run:
         self.status = "KILLED"
         self.set_tags({Tag.ERROR: "interrupted"})
 
+    def reopen(self) -> None:
+        """Say that the run is in progress again, and no longer how it ended."""
+        self._append("status", {"status": "RUNNING", "resumptions": self.resumptions})
+
     def close(self) -> None:
         """End the run with its status, unless another process has resumed it, and wait for the store if it answers."""
         if ownership.release(self):

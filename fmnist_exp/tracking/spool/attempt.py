@@ -82,8 +82,7 @@ def _deliver(client: MlflowClient, spool: Spool, record: Record) -> str:
     if not run_id and not creates:
         raise ids.NotSentError(spool.head.id)
     local = spool.head.id if ids.is_local(spool.head.id) else ""
-    spool.retried |= creates and spool.doubtful
-    flags = spool.doubtful, spool.retried, spool.reopened
+    flags = spool.doubtful, spool.reopened
     history = dict(spool.history)  # what an attempt adds holds only if it succeeds
     to = Delivery(client, record, body, run_id, local, spool.files(record), *flags, history)
     found = delivery.HANDLERS[record.kind](to)

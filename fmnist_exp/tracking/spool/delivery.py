@@ -29,11 +29,8 @@ class Delivery:
     local: str  # local id of the spool's run, or empty
     files: Path  # folder of the record's files
     doubtful: bool  # the store may have the record already
-    retried: bool  # the run was created by more than one request, one of which may still be on its way
     late: bool  # its writer is gone, so that the run may have been resumed by another process since
-    history: dict[
-        tuple[str, str], dict[tuple[object, ...], int]
-    ]  # times of metrics by run and name, where they are known
+    history: dict[tuple[str, str], dict[tuple[object, ...], int]]  # known times of metrics by run and name
     damaged: list[str] = field(default_factory=list)  # what the disk has changed, so that it cannot be sent
 
 
@@ -85,17 +82,17 @@ def _create_run(to: Delivery) -> str:
         experiments.describe(to.client, experiment_id)
     tags = {**body["tags"], str(Tag.SPOOL_ID): to.local}
     run_id = str(to.client.create_run(experiment_id, int(body["start_time"]), tags, body["name"] or None).info.run_id)
-    return _without_twins(to, experiment_id) or run_id
+    return _without_twins(to, experiment_id, to.local) or run_id
 
 
-def _without_twins(to: Delivery, experiment_id: str, keep: str = "") -> str:
+def _without_twins(to: Delivery, experiment_id: str, local: str, keep: str = "") -> str:
     """Delete the runs that a request made besides the first one, and return the id of the run that stays.
 
     A request may be carried out twice on its way to a server, or after it was given up and sent again.
     """
     if not to.client.tracking_uri.startswith("http"):
         return ""
-    found = ids.find_runs(to.client, [experiment_id], to.local, active=True)
+    found = ids.find_runs(to.client, [experiment_id], local, active=True)
     keep = keep or next(iter(found), "")
     for run_id in found:
         if run_id != keep:
@@ -126,16 +123,9 @@ def _batch(to: Delivery) -> str:
     return ""
 
 
-def _metric(
-    key: str,
-    value: float,
-    timestamp: int,
-    step: int,
-    model_id: str | None = None,
-    dataset: str | None = None,
-    digest: str | None = None,
-) -> entities.Metric:
-    return entities.Metric(key, value, timestamp, step, model_id or None, dataset, digest)
+def _metric(key: str, value: float, timestamp: int, step: int, *about: str | None) -> entities.Metric:
+    """Return a metric. `about` are the model, which may be lost, and the name and digest of the images."""
+    return entities.Metric(key, value, timestamp, step, *(each or None for each in about))
 
 
 def _missing(to: Delivery, metrics: list[list[Any]]) -> list[list[Any]]:
@@ -230,10 +220,14 @@ def _status(to: Delivery) -> str:
             return ""
     if status == "RUNNING":
         to.client.update_run(to.run_id, status)
-    else:
-        to.client.set_terminated(to.run_id, status, ended)
-    if to.retried and to.run_id == ids.resolve(to.client, to.local):
-        _without_twins(to, str(to.client.get_run(to.run_id).info.experiment_id), keep=to.run_id)
+        for tag in (Tag.ERROR, Tag.TRIAL_STATE):  # they said how it ended
+            with transport.unless_gone():
+                to.client.delete_tag(to.run_id, str(tag))
+        return ""
+    to.client.set_terminated(to.run_id, status, ended)
+    run = to.client.get_run(to.run_id)
+    if local := run.data.tags.get(Tag.SPOOL_ID):  # a request for it may have been carried out once more, but late
+        _without_twins(to, str(run.info.experiment_id), local, keep=to.run_id)
     return ""
 
 

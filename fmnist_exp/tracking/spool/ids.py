@@ -78,14 +78,15 @@ def find_run(client: MlflowClient, local: str) -> str | None:
 def find_runs(client: MlflowClient, experiments: list[str], local: str, active: bool = False) -> list[str]:
     """Return the ids of all runs in these experiments that have the local id as their tag, always in the same order.
 
-    There are several if a request was carried out twice; those that were deleted come last. With `active`, they do not
-    count.
+    There are several if a request was carried out twice: those that nobody has written to come later, and those that
+    were deleted come last. With `active`, the latter do not count.
     """
     if not experiments:
         return []
     view = ViewType.ACTIVE_ONLY if active else ViewType.ALL
     found = client.search_runs(experiments, f"tags.`{Tag.SPOOL_ID}` = '{local}'", view)
-    return [run_id for _, run_id in sorted((run.info.lifecycle_stage == "deleted", run.info.run_id) for run in found)]
+    found.sort(key=lambda run: (run.info.lifecycle_stage == "deleted", not run.data.metrics, run.info.run_id))
+    return [run.info.run_id for run in found]
 
 
 def _find_model(client: MlflowClient, local: str) -> str | None:

@@ -33,7 +33,6 @@ class Spool:
         self.reopened = False
         self.busy = False  # its first record is being sent
         self.doubtful = False  # the store may have the first record already
-        self.retried = False  # the run was created by more than one request
         self.failures = 0  # of the first record in a row
         self.retry_at = 0.0  # on time.monotonic()
         self.reason = ""  # why its first record was not sent at the last attempt
