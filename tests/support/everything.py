@@ -33,6 +33,7 @@ KINDS = [  # of records, each with its calls
     ("register", "registered-models/create", "model-versions/create", "model-versions/set-tag", "alias"),
     ("status", "runs/update"),
 ]
+ABOUT = {"name": "model", "params": {"rate": "0.1"}, "model_type": "keras", "step": 0, "signer": ""}  # a model
 TURN = 1_800_000_000_000  # milliseconds since the epoch: when the first epoch ended
 
 
@@ -52,8 +53,7 @@ def write(experiment_id: str, model: Path, folder: Path) -> None:
         spool.append("artifacts", {"path": "figures"}, files)
     spool.append("delete_artifacts", {"paths": ["figures/plots/state.txt"]})
     model_id = ids.new()
-    about = {"id": model_id, "name": "model", "params": {"rate": "0.1"}, "model_type": "keras", "step": 0, "signer": ""}
-    spool.append("model", about, Path(shutil.copytree(model, folder / "model")))
+    spool.append("model", {**ABOUT, "id": model_id}, Path(shutil.copytree(model, folder / "model")))
     spool.append("batch", {"metrics": [["val_loss", 0.5, TURN, EPOCHS, model_id, DATASET[0], DATASET[1]]]})
     spool.append("inputs", {"models": [model_id]})
     parent.append("outputs", {"models": [[model_id, 1]]})
