@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lcbench.surrogate import EPOCHS, FOLDER
+from benchmarks.lcbench.surrogate import EPOCHS, FOLDER, random_setting
 
 Array = NDArray[np.float64]
-Curve = Callable[[Mapping[str, float]], Array]  # setting → validation accuracies, one per epoch
+Setting = Mapping[str, Any]
+Curve = Callable[[Setting], Array]  # setting → validation accuracies, one per epoch
 
 
 class Spent(Exception):  # noqa: N818 — it is no error
@@ -45,7 +47,7 @@ class Trial:
     ledger: Ledger
     epochs: int = 0  # done
 
-    def train(self, epochs: int = EPOCHS) -> float:
+    def train(self, epochs: int) -> float:
         """Train until this many epochs are done, and return the accuracy of the last one. Raises Spent."""
         for _ in range(self.epochs, epochs):
             self.ledger.record(float(self.curve[self.epochs]))
@@ -59,12 +61,15 @@ class Problem:
 
     curve: Curve
     ledger: Ledger
-    first: Mapping[str, float]
+    first: Setting
     seed: int
     task: str = ""  # its number and the surrogate's folder, for a search in another process
     folder: Path = FOLDER
+    epochs: int = EPOCHS  # of a full trial
+    draw: Callable[[np.random.Generator], Setting] = random_setting
+    suggest: Callable[[Any], Setting] | None = None  # the setting of one of Optuna's trials; None: one of LCBench's
 
-    def start(self, setting: Mapping[str, float]) -> Trial:
+    def start(self, setting: Setting) -> Trial:
         """Start a trial."""
         self.ledger.trials += 1
         return Trial(self.curve(setting), self.ledger)

@@ -7,7 +7,7 @@ import optuna
 
 from benchmarks.lcbench.ledger import Problem
 from benchmarks.lcbench.surrogate import EPOCHS, SPACE
-from benchmarks.lcbench.virtual import CARRIERS, VirtualPool, untracked
+from benchmarks.lcbench.virtual import CARRIERS, VirtualPool, settings_of, untracked
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
@@ -27,14 +27,18 @@ def run(problem: Problem, fields: dict[str, str], workers: int = 1) -> None:
         fields: fields of `search:` that differ from the schema's defaults.
         workers: number of trials at once.
     """
-    config = experiment(problem, fields)
+    pool = VirtualPool(lambda task: problem.curve(settings_of(task)), problem.ledger, workers)
+    search(experiment(problem, fields), pool, problem.ledger.budget)
+
+
+def search(config: ExperimentConfig, pool: VirtualPool, budget: int) -> None:
+    """Run the driver in virtual time until it has spent a budget of epochs."""
     study = studies.open_study(config, "lcbench", optuna.storages.InMemoryStorage())
-    pool = VirtualPool(problem.curve, problem.ledger, workers)
     # half an epoch before the end, so that the driver stops what runs when the last epoch of the budget has ended
-    deadline = problem.ledger.budget // workers - 0.5
+    deadline = budget // pool.size - 0.5
     with untracked() as parent:
-        search = Search(SearchSpace(config), no_images(), study, parent, deadline, clock=pool.clock)
-        Driver(search, pool, trial.train, SearchCallback(), None).work()
+        opened = Search(SearchSpace(config), no_images(), study, parent, deadline, clock=pool.clock)
+        Driver(opened, pool, trial.train, SearchCallback(), None).work()
 
 
 def experiment(problem: Problem, fields: dict[str, str]) -> ExperimentConfig:

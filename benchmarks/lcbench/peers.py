@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
-from benchmarks.lcbench.ledger import Problem, Trial
-from benchmarks.lcbench.surrogate import EPOCHS, SPACE, random_setting
+from benchmarks.lcbench.ledger import Problem, Setting, Trial
+from benchmarks.lcbench.surrogate import SPACE
 
 FACTOR = 3  # of successive halving in ASHA
 
@@ -24,23 +24,23 @@ FACTOR = 3  # of successive halving in ASHA
 def random_search(problem: Problem) -> None:
     """Train random settings, each to the end."""
     generator = np.random.default_rng(problem.seed + 1)  # the first setting came from the seed itself
-    setting: Mapping[str, float] = problem.first
+    setting = problem.first
     while True:
-        problem.start(setting).train()
-        setting = random_setting(generator)
+        problem.start(setting).train(problem.epochs)
+        setting = problem.draw(generator)
 
 
 def asha(problem: Problem) -> None:
     """Asynchronous successive halving (Li et al. 2020) with one worker, random settings and resumed trials."""
     generator = np.random.default_rng(problem.seed + 1)
-    rungs = [1, 3, 9, 27, EPOCHS]  # epochs
+    rungs = [*(rung for rung in (1, 3, 9, 27) if rung < problem.epochs), problem.epochs]
     reached: list[list[tuple[float, Trial]]] = [[] for _ in rungs]
     promoted: set[int] = set()  # identities of (rung, trial)
-    setting: Mapping[str, float] | None = problem.first
+    setting: Setting | None = problem.first
     while True:
         chosen = None if setting else _promotable(reached, promoted)
         if chosen is None:
-            trial, rung = problem.start(setting or random_setting(generator)), 0
+            trial, rung = problem.start(setting or problem.draw(generator)), 0
             setting = None
         else:
             trial, rung = chosen[0], chosen[1] + 1
@@ -58,16 +58,24 @@ def _promotable(reached: list[list[tuple[float, Trial]]], promoted: set[int]) ->
     return None
 
 
-def plain_optuna(problem: Problem, sampler: Callable[[int], BaseSampler], pruner: BasePruner) -> None:
-    """Run Optuna with its own defaults, except for the seed and the first trial."""
+def plain_optuna(problem: Problem, sampler: Callable[[int], BaseSampler], pruner: Callable[[int], BasePruner]) -> None:
+    """Run Optuna with its own defaults, except for the seed and the first trial.
+
+    The sampler is made for a seed, and the pruner for the epochs of a full trial.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=sampler(problem.seed), pruner=pruner)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=sampler(problem.seed),
+        pruner=pruner(problem.epochs),
+        study_name=f"seed {problem.seed}",  # Hyperband draws a trial's bracket from the name, by default a random one
+    )
     study.enqueue_trial(dict(problem.first))
 
     def objective(trial: optuna.Trial) -> float:
-        running = problem.start(_suggest(trial))
+        running = problem.start((problem.suggest or _suggest)(trial))
         accuracies = []
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(1, problem.epochs + 1):
             accuracies.append(running.train(epoch))
             trial.report(accuracies[-1], epoch)
             if trial.should_prune():
@@ -95,12 +103,24 @@ def _gp(seed: int) -> BaseSampler:
     return GPSampler(seed=seed)
 
 
+def _nothing(epochs: int) -> BasePruner:
+    return NopPruner()
+
+
+def _median(epochs: int) -> BasePruner:
+    return MedianPruner()
+
+
+def _hyperband(epochs: int) -> BasePruner:
+    return HyperbandPruner(1, epochs, 3)
+
+
 PEERS: dict[str, Callable[[Problem], None]] = {
     "random_search": random_search,
     "asha": asha,
-    "optuna_tpe": functools.partial(plain_optuna, sampler=_tpe, pruner=NopPruner()),
-    "optuna_median": functools.partial(plain_optuna, sampler=_tpe, pruner=MedianPruner()),
-    "optuna_hyperband": functools.partial(plain_optuna, sampler=_tpe, pruner=HyperbandPruner(1, EPOCHS, 3)),
+    "optuna_tpe": functools.partial(plain_optuna, sampler=_tpe, pruner=_nothing),
+    "optuna_median": functools.partial(plain_optuna, sampler=_tpe, pruner=_median),
+    "optuna_hyperband": functools.partial(plain_optuna, sampler=_tpe, pruner=_hyperband),
 }
 if importlib.util.find_spec("torch"):  # Optuna's process needs PyTorch, gigabytes that the project does not install
-    PEERS["optuna_gp"] = functools.partial(plain_optuna, sampler=_gp, pruner=NopPruner())
+    PEERS["optuna_gp"] = functools.partial(plain_optuna, sampler=_gp, pruner=_nothing)

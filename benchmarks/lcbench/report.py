@@ -16,12 +16,13 @@ from benchmarks.lcbench.results import Result
 from benchmarks.lcbench.surrogate import EPOCHS
 from benchmarks.reporting import processor
 
+LCBENCH = "4,000 random settings"
 SHARES = (0.10, 0.30, 0.63, 1.00)  # of the budget
 RESAMPLES = 10_000
 Array = NDArray[np.float64]
 
-HEAD = """Regret after a part of the budget of {trials:g} full trials ({epochs} epochs), in percent of the range between
-the worst and the best of 4,000 random settings: mean over {tasks} tasks of the mean over {seeds} seeds. Mean rank among
+HEAD = """Regret after a part of the budget of {trials:g} full trials ({budget} epochs), in percent of the range between
+the worst and the best of {scale}: mean over {tasks} tasks of the mean over {seeds} seeds. Mean rank among
 the {contestants} contestants over the tasks and the four parts of the budget; in brackets its 95 % interval when the
 tasks are drawn again {resamples:,} times. Machine: {machine}.
 
@@ -34,8 +35,13 @@ parts, with Holm's correction. Friedman's test over all contestants at the end o
 """
 
 
-def page(have: Sequence[Result], contestants: Sequence[str], budget: int) -> str:
-    """Return the table of the contestants in Markdown, the first in mean rank first."""
+def page(
+    have: Sequence[Result], contestants: Sequence[str], budget: int, epochs: int = EPOCHS, scale: str = LCBENCH
+) -> str:
+    """Return the table of the contestants in Markdown, the first in mean rank first.
+
+    `epochs` are those of a full trial, and `scale` are the settings whose worst and best make the scale of a task.
+    """
     names, tasks, regrets, seeds = regrets_of(have, contestants, budget)
     if not tasks:
         return "no task has results of all contestants yet\n"
@@ -46,8 +52,9 @@ def page(have: Sequence[Result], contestants: Sequence[str], budget: int) -> str
     tests = holm(regrets.mean(axis=0), int(order[0]))
     machine = f"{os.cpu_count()} cores of {processor()}; Python {platform.python_version()}"
     text = HEAD.format(
-        trials=budget / EPOCHS,
-        epochs=budget,
+        trials=budget / epochs,
+        budget=budget,
+        scale=scale,
         tasks=len(tasks),
         seeds=seeds,
         contestants=len(names),
@@ -119,7 +126,7 @@ def curves(have: Sequence[Result], contestants: Sequence[str], budget: int) -> F
         width = 2.4 if name.startswith("fmnist_exp") else 1.2
         axes.plot(epochs / EPOCHS, means, linewidth=width, label=name)
     axes.set(xlabel="epochs used, in full trials", ylabel="regret, % of the range of 4,000 random settings")
-    axes.set(xscale="log", ylim=(0, None), title=f"LCBench, mean over {len(tasks)} tasks")
+    axes.set(xscale="log", title=f"LCBench, mean over {len(tasks)} tasks")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     return figure

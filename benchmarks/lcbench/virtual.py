@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from mlflow import MlflowClient
 
-from benchmarks.lcbench.ledger import Array, Curve, Ledger
+from benchmarks.lcbench.ledger import Array, Ledger
 from fmnist_exp.tracking import run, writing
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool.folder import RunHead
@@ -32,7 +32,7 @@ from fmnist_exp.tuning.workers.trial import Task
 class VirtualPool:
     """Workers whose epochs take one unit of virtual time each, and have the accuracies of a learning curve."""
 
-    def __init__(self, curve: Curve, ledger: Ledger, size: int = 1) -> None:
+    def __init__(self, curve: Callable[[Task], Array], ledger: Ledger, size: int = 1) -> None:
         self.size = size
         self.now = 0.0  # epochs since the start of the search
         self._curve, self._ledger = curve, ledger
@@ -96,7 +96,7 @@ class VirtualPool:
             self._go_on(task.number, epoch, handle)
         else:
             self._ledger.trials += 1
-            self._curves[task.number] = self._curve(settings_of(task))
+            self._curves[task.number] = self._curve(task)
             heapq.heappush(self._events, (self.now + 1, next(self._order), task.number, 1))
 
 
