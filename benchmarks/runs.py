@@ -45,7 +45,8 @@ DETERMINING = (
     "models",
     "training",
 )
-OTHERS = ("training/logistic_regression.py",)  # modules of these folders that are no part of a network
+# modules of these folders that are no part of a network
+OTHERS = ("compat/finding.py", "compat/http.py", "config/search.py", "training/logistic_regression.py")
 # the conditions that must be equal; the code has a rule of its own, see `Version.includes`
 EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
 NOT_OF_THE_FIT = ("gate.",)  # sections whose fields change no network
@@ -87,13 +88,20 @@ class Version:
 
     def describe(self) -> str:
         """Return the code, the libraries and the machine that computed the numbers, as a paragraph."""
+        return textwrap.fill(f"{self.software()} Machine: {self.machine()}, no GPU.", width=120)
+
+    def software(self) -> str:
+        """Return the code and the libraries, as two sentences."""
         libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-        return textwrap.fill(
-            f"Code: commit {self.commit[:9]}, digest {self.code} of the modules that determine a network. Libraries:"
-            f" {libraries}; digest of all versions {self.conditions[Tag.LIBRARIES]}. Machine:"
-            f" {self.conditions[Tag.THREADS]} threads on {processor()}, no GPU; Python {platform.python_version()}.",
-            width=120,
+        return (
+            f"Code: digest {self.code} of the modules that determine a network, which commit {self.commit[:9]} has."
+            f" Libraries: {libraries}; digest of all versions {self.conditions[Tag.LIBRARIES]};"
+            f" Python {platform.python_version()}."
         )
+
+    def machine(self) -> str:
+        """Return the processor and the number of threads."""
+        return f"{self.conditions[Tag.THREADS]} threads on {processor()}"
 
 
 def here() -> Version:
@@ -102,6 +110,15 @@ def here() -> Version:
     if found[Tag.DIRTY] != "false":
         raise SystemExit("Commit the changes of fmnist_exp first: a number must name the code that computed it.")
     return Version(git("rev-parse", "HEAD"), found)
+
+
+def settings(wanted: Wanted) -> dict[str, object]:
+    """Return the fields that determine the network of a run, by their dotted names."""
+    config = files.load(wanted.experiment, {key: str(value) for key, value in wanted.overrides.items()})
+    fields = {key: value for key, value in flatten(config).items() if not key.startswith(NOT_OF_THE_FIT)}
+    if fields["training.precision"] == "auto":  # a run logs the precision that was chosen for it
+        del fields["training.precision"]
+    return fields
 
 
 class Runs:
@@ -116,10 +133,7 @@ class Runs:
 
     def find(self, wanted: Wanted) -> Run | None:
         """Return the newest finished run of `wanted`, or None."""
-        config = files.load(wanted.experiment, {key: str(value) for key, value in wanted.overrides.items()})
-        fields = {key: value for key, value in flatten(config).items() if not key.startswith(NOT_OF_THE_FIT)}
-        if fields["training.precision"] == "auto":  # a run logs the precision that was chosen for it
-            del fields["training.precision"]
+        fields = settings(wanted)
         for run in self.finished(wanted.experiment):
             scored = Metric.TEST_ACCURACY in run.data.metrics
             same = all(_same(run.data.params.get(key), value) for key, value in fields.items())
@@ -133,6 +147,17 @@ class Runs:
         query = f"tags.`{Tag.EXPERIMENT}` = '{experiment}' and attributes.status = 'FINISHED'"
         found = self.client.search_runs([kept.experiment_id], query) if kept else []
         return [run for run in found if self.version.includes(run.data.tags)]
+
+    def have(self, wanted: Wanted) -> Run:
+        """Return the newest finished run of `wanted`, which is trained if there is none.
+
+        Raises CalledProcessError if the training fails.
+        """
+        if not self.find(wanted):
+            self.train(wanted)
+        found = self.find(wanted)
+        assert found, f"the run of {wanted} is not in the store"
+        return found
 
     def train(self, wanted: Wanted) -> None:
         """Run `fmnist-exp train`. Raises CalledProcessError if it fails."""

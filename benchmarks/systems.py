@@ -1,9 +1,9 @@
 """Train the published systems and the platform's own networks, and write docs/results.md.
 
 Each experiment is trained with several seeds on one split of the images, and with several seeds that have a split
-each. The recipes of the published systems are also fitted in plain Keras (benchmarks/peers). No fit is repeated while
-its result belongs to this code, these libraries and this machine, so the command can be stopped and repeated; results
-of other versions are not shown.
+each. The recipes of the published systems are also fitted in plain Keras (benchmarks/peers). Each result is a line of
+docs/results.jsonl. No fit is repeated while its result belongs to this code, these libraries and these settings, so the
+command can be stopped, and continued on another machine; results of other versions are not shown.
 Usage: python -m benchmarks.systems [NAME …] [--seeds 0 1 2] [--table-only]
 """
 
@@ -29,11 +29,11 @@ def main() -> None:
     given = parser().parse_args()
     if unknown := set(given.names) - {*PUBLISHED, *OURS, ENSEMBLE}:
         parser().error(f"there is no system {min(unknown)!r}; --help lists them")
-    store = Results(Runs("systems", here()))
-    page.write(store)
-    for fit in () if given.table_only else fits.missing(store, given.names, given.seeds):
+    results = Results(Runs("systems", here()), fits.FILE)
+    page.write(results)
+    for fit in () if given.table_only else fits.missing(results, given.names, given.seeds):
         fit()
-        page.write(store)
+        page.write(results)
 
 
 if __name__ == "__main__":

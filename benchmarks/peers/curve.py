@@ -65,7 +65,7 @@ def train(recipe: ModuleType, folder: Path, seed: int, epochs: int, images: int 
     restored = any(getattr(callback, "restore_best_weights", False) for callback in own)
     finished = load_model(folder / (BEST if restored else LAST))
     known |= {"val_accuracy": accuracy(finished, *validation), "test_accuracy": accuracy(finished, *test)}
-    write(folder, {**known, "done": True})
+    write(folder, {**known, "parameters": finished.count_params(), "done": True})
 
 
 def accuracy(model: Model, x: Any, y: Any) -> float:

@@ -1,6 +1,7 @@
 """The page docs/results.md and its figure."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -8,16 +9,15 @@ from matplotlib.figure import Figure
 from benchmarks.processes import PROJECT
 from benchmarks.reporting import spread
 from benchmarks.results import fits
-from benchmarks.results.fits import ENSEMBLE, OURS, PLAIN, PUBLISHED, SEEDS, Results
-from fmnist_exp.tracking.names import Metric
+from benchmarks.results.fits import ENSEMBLE, OURS, PLAIN, PUBLISHED, SEEDS, Fit, Results
 
 DOCS = PROJECT / "docs"
 NONE = "–"
-VALIDATION, TEST = Metric.BEST_VAL_ACCURACY, Metric.TEST_ACCURACY
 HEAD = """# The five published systems and the platform's own networks
 
-`make results` (`python -m benchmarks.systems`) writes this page and trains the missing runs. Every number was computed
-by the code, the libraries and the machine of the next paragraph; results of other versions are not shown.
+`make results` (`python -m benchmarks.systems`) writes this page from [results.jsonl](results.jsonl), which has a line
+for each fit, and makes the fits that are missing. Every number was computed by the code and the libraries of the next
+paragraph; results of other versions are not shown. The list at the end names the machines and precisions.
 
 {conditions}
 
@@ -53,18 +53,19 @@ FIGURE = """
 def write(store: Results) -> None:
     """Write the page and its figure from the results that exist."""
     rows = [row(store, name) for name in (*PUBLISHED, *OURS)]
-    if run := store.ensemble():
-        scores = [f"{100 * run.data.metrics[metric]:.2f} (n = 1)" for metric in (VALIDATION, TEST)]
-        rows.append(f"| `{ENSEMBLE}` of the `cnn`s | | | {scores[0]} | | {scores[1]} | | | |")
+    if fit := store.ensemble():
+        rows.append(
+            f"| `{ENSEMBLE}` of the `cnn`s | | | {fit.validation:.2f} (n = 1) | | {fit.test:.2f} (n = 1) | | | |"
+        )
     missing = fits.incomplete(store)
     status = f"Missing; `make results` completes it: {'; '.join(missing)}." if missing else "All results are complete."
     fields = {"n": len(SEEDS), "seeds": ", ".join(map(str, SEEDS)), "rows": "\n".join(rows), "status": status}
-    text = HEAD.format(conditions=store.runs.version.describe(), **fields)
+    text = HEAD.format(conditions=textwrap.fill(store.runs.version.software(), width=120), **fields)
     curves = by_epoch(store)
     if curves:
         draw(curves).savefig(DOCS / "pictures" / "systems-curves.png")
         text += FIGURE
-    (DOCS / "results.md").write_text(text + run_ids(store), encoding="utf-8")
+    (DOCS / "results.md").write_text(text + list_of_fits(store), encoding="utf-8")
     print(status, flush=True)
 
 
@@ -73,14 +74,14 @@ def row(store: Results, name: str) -> str:
     shared, own = store.one_split(name), store.own_splits(name)
     cells = [NONE, NONE]
     if everything := {**own, **shared}:
-        epochs = [float(len(store.runs.curve(run, Metric.VAL_ACCURACY))) for run in everything.values()]
+        epochs = [float(len(fit.curve)) for fit in everything.values()]
         cells = [
-            f"{fits.parameters(everything):,.0f}",
+            f"{next(iter(everything.values())).parameters:,}",
             spread(epochs, 0) if len(set(epochs)) > 1 else f"{epochs[0]:g}",
         ]
-    for split in ("validation", "test"):
-        cells += [cell(fits.accuracies(found, split)) for found in (shared, own)]
-    plain = cell(list(store.plain(name).values())) if name in PLAIN else ""
+    cells += [cell([fit.validation for fit in found.values()]) for found in (shared, own)]
+    cells += [cell([fit.test for fit in found.values()]) for found in (shared, own)]
+    plain = cell([fit.test for fit in store.plain(name).values()]) if name in PLAIN else ""
     return f"| `{name}` | {' | '.join([*cells, plain, PUBLISHED.get(name) or OURS[name]])} |"
 
 
@@ -91,31 +92,32 @@ def cell(values: Sequence[float]) -> str:
     return spread(values, 2) + ("" if len(values) == len(SEEDS) else f" (n = {len(values)})")
 
 
-def run_ids(store: Results) -> str:
-    """Return the section that lists every run."""
+def list_of_fits(store: Results) -> str:
+    """Return the section that lists every fit."""
     lines = []
     for name in (*PUBLISHED, *OURS):
-        shared, own = store.one_split(name), store.own_splits(name)
-        scored = [(f"seed {seed}, split 0", run) for seed, run in shared.items()]
-        scored += [(f"seed {seed}, split {seed}", run) for seed, run in own.items() if seed not in shared or seed]
-        if scored:
-            parts = [f"{100 * run.data.metrics[TEST]:.2f} ({what}, {run.info.run_id})" for what, run in scored]
-            lines.append(f"- `{name}`: {', '.join(parts)}")
-        if plain := store.plain(name) if name in PLAIN else {}:
-            parts = [f"{value:.2f} (seed {seed})" for seed, value in plain.items()]
-            lines.append(f"- `{name}` in plain Keras: {', '.join(parts)}")
+        own = [fit for seed, fit in store.own_splits(name).items() if seed != fits.ONE_SPLIT]
+        kinds = {f"`{name}`": [*store.one_split(name).values(), *own]}
+        kinds[f"`{name}` in plain Keras"] = list(store.plain(name).values()) if name in PLAIN else []
+        for title, found in kinds.items():
+            where: dict[str, list[Fit]] = {}
+            for fit in found:
+                where.setdefault(f"{fit.precision}, {fit.machine}", []).append(fit)
+            for machine, there in where.items():
+                scores = (f"{fit.test:.2f} (seed {fit.seed}, split {fit.split_seed})" for fit in there)
+                lines.append(f"- {title}, {machine}: {', '.join(scores)}")
     rows = "\n".join(lines) or "There are none yet."
-    return f"\n## Runs\n\nThe test accuracy of each run in percent, with its seeds and its id:\n\n{rows}\n"
+    return f"\n## Fits\n\nThe test accuracy of each fit in percent, with its precision, machine and seeds:\n\n{rows}\n"
 
 
 def by_epoch(store: Results) -> dict[str, list[float]]:
     """Return the validation accuracy by epoch on the common split, in percent, the mean of an experiment's runs."""
     curves = {}
     for name in (*PUBLISHED, *OURS):
-        found = [store.runs.curve(run, Metric.VAL_ACCURACY) for run in store.one_split(name).values()]
+        found = [fit.curve for fit in store.one_split(name).values()]
         if found and name != "naive":
             epochs = min(map(len, found))  # early stopping ends runs at different epochs
-            curves[name] = [100 * statistics.mean(curve[epoch] for curve in found) for epoch in range(epochs)]
+            curves[name] = [statistics.mean(curve[epoch] for curve in found) for epoch in range(epochs)]
     return curves
 
 

@@ -65,8 +65,7 @@ def main() -> None:
     runs = Runs(STORE, here())
     for seed in () if given.table_only else SEEDS:  # both fits of a seed follow each other
         for precision in PRECISIONS:
-            if not runs.find(wanted(precision, seed)):
-                runs.train(wanted(precision, seed))
+            runs.have(wanted(precision, seed))
     found: dict[str, dict[int, float]] = {precision: {} for precision in PRECISIONS}
     for precision in PRECISIONS:
         for seed in SEEDS:
