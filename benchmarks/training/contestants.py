@@ -191,6 +191,7 @@ CONTESTANTS = {
     "cnn_fast": Contestant("cnn_fast", platform, ("cnn_fast", None)),
     "cnn_fast_stock": Contestant("cnn_fast, float32, stock layers, fit's defaults", stock, ("cnn_fast", 256)),
     "cnn_fast_float32": Contestant("cnn_fast, float32", platform, ("cnn_fast", 256, "float32")),
+    "cnn_fast_bfloat16": Contestant("cnn_fast, bfloat16", platform, ("cnn_fast", 256, "bfloat16")),
     "deep_cnn": Contestant("deep_cnn", platform, ("deep_cnn", None)),
     "deep_cnn_keras": Contestant("deep_cnn in plain Keras", recipe, ("deep_cnn_keras", 32)),
     "mlp": Contestant("mlp", platform, ("mlp", None)),

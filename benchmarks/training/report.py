@@ -17,7 +17,12 @@ MEMORY_LIMIT = 2048  # MiB, for the whole process of a run of cnn
 PEAK, FLOAT32 = "bfloat16", "float32"
 # wanted throughput: a share of the peak, or a ratio to another contestant
 SHARES = {"cnn": 0.6}
-RATIOS = {("mlp", "funnel_mlp_keras"): 3.0, ("cnn", "cnn_stock"): None, ("deep_cnn", "deep_cnn_keras"): None}
+RATIOS = {
+    ("mlp", "funnel_mlp_keras"): 3.0,
+    ("cnn", "cnn_stock"): None,
+    ("deep_cnn", "deep_cnn_keras"): None,
+    ("cnn_fast_float32", "cnn_fast_bfloat16"): None,  # what the choice of the precision gains or costs
+}
 # networks in float32 with stock layers beside them: a share of the float32 peak or a ratio to the other is wanted
 IN_FLOAT32 = {"cnn_float32": "cnn_stock", "cnn_fast_float32": "cnn_fast_stock"}
 FLOAT32_SHARE, FLOAT32_RATIO = 0.6, 1.5
