@@ -7,10 +7,10 @@ random setting. Regret is in percent of the range between the worst and the best
 
     python -m benchmarks.lcbench                             # 3 seeds of the 17 tasks to develop on
     python -m benchmarks.lcbench --contestants fmnist_exp fmnist_exp:sampler=gp --seeds 10 --minutes 5
-    python -m benchmarks.lcbench --tasks report --seeds 30   # once, after the last decision
+    python -m benchmarks.lcbench --tasks report --seeds 30 --folder docs/lcbench  # once, after the last decision
 
-Every finished search is kept in results.jsonl, so that the command can be stopped and repeated. A search of ours whose
-code has changed runs again.
+Every finished search is kept in results.jsonl, so that the command can be stopped and repeated; docs/lcbench is
+committed, so that another machine can continue. A search of ours whose code has changed runs again.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def search(contestant: str, task: str, seed: int, budget: int, folder: Path) -> 
         with suppress(Spent):
             run(problem)
     seconds = round(time.process_time() - begin, 3)
-    worst, top = known.scale()
-    return Result(contestant, version(contestant), task, seed, budget, ledger.trials, seconds, worst, top, ledger.best)
+    best, (worst, top) = results.thinned(ledger.best, budget), known.scale()
+    return Result(contestant, version(contestant), task, seed, budget, ledger.trials, seconds, worst, top, best)
 
 
 if __name__ == "__main__":

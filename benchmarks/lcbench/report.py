@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.lcbench import results
-from benchmarks.lcbench.results import Result
+from benchmarks.lcbench.results import SHARES, Result
 from benchmarks.lcbench.surrogate import EPOCHS
 from benchmarks.reporting import processor
 
 LCBENCH = "4,000 random settings"
-SHARES = (0.10, 0.30, 0.63, 1.00)  # of the budget
 RESAMPLES = 10_000
 Array = NDArray[np.float64]
 

@@ -1,14 +1,20 @@
-"""The raw results of the benchmark: a file of JSON lines, to which every finished search appends one."""
+"""The raw results of the benchmark: a file of JSON lines, to which every finished search appends one.
+
+Those of the tasks to report on are in docs/lcbench/results.jsonl, so that several machines can share the work.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHARES = (0.10, 0.30, 0.63, 1.00)  # of the budget, after which the regret is reported
+POINTS = 48  # of a course that is kept
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,21 @@ class Result:
         """
         reached = [accuracy for when, accuracy in self.best if when <= epochs]
         return 100 * (self.top - (reached[-1] if reached else self.worst)) / (self.top - self.worst)
+
+
+def thinned(best: Sequence[tuple[int, float]], budget: int) -> list[tuple[int, float]]:
+    """Return a search's course at about 50 points of the budget, so that thousands of searches make a small file.
+
+    The points lie evenly on a logarithmic scale, and SHARES are among them. A better accuracy counts from the next
+    point on.
+    """
+    points = {int(point) for point in np.geomspace(1, budget, POINTS)} | {int(share * budget) for share in SHARES}
+    course: list[tuple[int, float]] = []
+    for point in sorted(points):
+        reached = max((round(accuracy, 6) for when, accuracy in best if when <= point), default=0.0)
+        if reached > (course[-1][1] if course else 0.0):
+            course.append((point, reached))
+    return course
 
 
 def read(file: Path) -> dict[tuple[str, str, str, int, int], Result]:

@@ -93,6 +93,20 @@ def test_a_setting_reaches_the_surrogate_as_it_was_suggested(folder):
     assert all(known.low <= setting[name] <= known.high for setting in seen for name, known in SPACE.items())
 
 
+def test_a_course_is_kept_at_points_that_leave_the_reported_regrets_as_they_were():
+    generator = np.random.default_rng(0)
+    values = np.maximum.accumulate(generator.random(20 * EPOCHS) ** 0.01)
+    best = [(epoch, float(value)) for epoch, value in enumerate(values, start=1)]
+    kept = results.thinned(best, 20 * EPOCHS)
+    assert len(kept) <= results.POINTS + len(results.SHARES)
+    known = {"contestant": "", "version": "", "task": "", "seed": 0, "budget": 0, "trials": 0, "seconds": 0.0}
+    whole, thin = (results.Result(**known, worst=0.0, top=1.0, best=course) for course in (best, kept))
+    for share in results.SHARES:
+        assert thin.regret(share * 20 * EPOCHS) == pytest.approx(whole.regret(share * 20 * EPOCHS), abs=1e-4)
+    assert all(thin.regret(epoch) >= whole.regret(epoch) - 1e-4 for epoch in range(1, 20 * EPOCHS))
+    assert results.thinned([(1, 0.5), (2, 0.5), (3, 0.4)], 1020) == [(1, 0.5)]
+
+
 def test_the_benchmark_resumes(folder, tmp_path, monkeypatch, capsys):
     options = ["--tasks", "7", "8", "--budget", "2", "--surrogate", str(folder), "--folder", str(tmp_path / "out")]
     some = ["--contestants", "random_search", "asha"]
