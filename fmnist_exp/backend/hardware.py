@@ -57,7 +57,7 @@ def bfloat16() -> Bfloat16:
     """Return whether bfloat16 is fast in this process: on its GPU if the backend has one, or on its processor."""
     capability = _gpu_capability()
     if capability is None:
-        return on_processor(processor(), setup.on_tensorflow() and _has_onednn())
+        return on_processor(processor(), setup.has_onednn())
     version = ".".join(map(str, capability))
     if capability == UNKNOWN:
         return Bfloat16(False, "a GPU of unknown compute capability")
@@ -131,11 +131,6 @@ def _read_sysctl() -> str:
         done = subprocess.run(SYSCTL, capture_output=True, text=True, errors="replace", timeout=SYSCTL_SECONDS)
         return done.stdout
     return ""
-
-
-def _has_onednn() -> bool:
-    """Return whether TensorFlow computes with oneDNN, which an environment variable turns off."""
-    return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() not in ("0", "false") and sys.platform != "darwin"
 
 
 def _gpu_capability() -> tuple[int, int] | None:

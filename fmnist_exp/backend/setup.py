@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -58,10 +59,17 @@ def threads() -> int:
     return int(named) or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def has_onednn() -> bool:
+    """Return whether the backend is TensorFlow and computes with oneDNN, which an environment variable turns off."""
+    is_off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
+    return on_tensorflow() and not is_off and sys.platform != "darwin"
+
+
 def version() -> str:
-    """Return the backend with its version."""
+    """Return the backend with its version, and whether TensorFlow lacks oneDNN, whose kernels round differently."""
     name = keras.backend.backend()
-    return f"{name} {importlib.import_module(name).__version__}"
+    without = " without oneDNN" if on_tensorflow() and not has_onednn() else ""
+    return f"{name} {importlib.import_module(name).__version__}{without}"
 
 
 def set_precision(precision: str) -> None:
