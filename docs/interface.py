@@ -74,6 +74,7 @@ VARIABLES = (
     ("`DASK_CONFIG`", "Dask's settings: for `tls://` schedulers, the file that `fmnist-exp certificates` wrote."),
     ("`FMNIST_EXP_DEBUG`", "`true` shows the traceback of every error, the same as `--debug`; workers obey it too."),
     ("`KERAS_BACKEND`", "`tensorflow`, which is the default, or `jax`."),
+    ("`TF_ENABLE_ONEDNN_OPTS`", "`0` makes TensorFlow compute without oneDNN. Default on x86 processors: `1`."),
     ("`MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`", "`false` turns off the CPU and memory metrics of runs."),
 )
 

@@ -42,7 +42,7 @@ class Tag(Name):
     PRECISION_REASON = "fmnist.precision_reason", "Why that precision was chosen."
     THREADS = "fmnist.threads", "Number of threads that computed the fit."
     PROCESSOR = "fmnist.processor", "Name of the processor that computed the fit."
-    BACKEND = "fmnist.backend", "Backend of Keras, with its version."
+    BACKEND = "fmnist.backend", "Backend of Keras, with its version; says if TensorFlow lacks oneDNN."
     LIBRARIES = "fmnist.libraries", "Digest of the versions of the libraries that computed the fit."
     CODE = "fmnist.code", "Digest of the package's modules."
     DIRTY = "fmnist.dirty", "Whether the package's modules had changes that were not committed to Git."

@@ -3,10 +3,14 @@
 The texts of other machines than the EPYC come from public reports of the kernel's and macOS' own output.
 """
 
+import importlib
+import os
+import platform
 import sys
 
 import pytest
 
+import fmnist_exp
 from fmnist_exp.backend import hardware, setup
 from fmnist_exp.backend.hardware import from_cpuinfo, from_sysctl, on_processor
 
@@ -125,6 +129,28 @@ def test_only_tensorflow_with_onednn_uses_the_instructions(monkeypatch):
     assert hardware.bfloat16().is_fast
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert not hardware.bfloat16().is_fast
+
+
+@pytest.mark.parametrize(
+    ("machine", "named", "expected"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
+)
+def test_tensorflow_computes_with_onednn_on_every_x86_processor(monkeypatch, machine, named, expected):
+    """TensorFlow itself leaves oneDNN out on processors whose latest instructions are AVX2."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", named or "")
+    if named is None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    importlib.reload(fmnist_exp)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+
+
+def test_the_backend_of_a_run_says_that_it_lacks_onednn(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    assert "oneDNN" not in setup.version()
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert setup.version().endswith(" without oneDNN")
 
 
 @pytest.mark.parametrize(
