@@ -45,10 +45,10 @@ class Agenda:
     def plan(self, entry: RunningTrial, epochs: float, running: int, workers: int) -> str:
         """Take note of the progress of a trial, and return the plan in words once it can be made.
 
-        As soon as the speed of a trial is known, while all workers are busy, the search is fitted into its time.
+        As soon as a trial of each worker has shown its speed, while all are busy, the search is fitted into its time.
         """
         left = self._search.left()
-        seconds = self._pace and self._pace.observe(entry.execution, epochs, -left)
+        seconds = self._pace and self._pace.observe(entry.execution, epochs, -left, workers)
         if not seconds or running < workers:
             return ""
         self._pace = None
@@ -92,7 +92,7 @@ class Agenda:
                 return _ended(entry)
             if entry := halving.promoted():
                 return _resumed(entry)
-            if begun < self._limit:
+            if begun < self._limit and (self._search.left() > self._round or not begun):
                 halving.least = int(begun + 1 >= self._limit)
                 return self._new() or self.next(running)
             if running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 from fmnist_exp.config.schema import ExperimentConfig
@@ -35,17 +36,21 @@ class Plan:
 
 
 class Pace:
-    """The speed of a trial, from the steps that it reports."""
+    """The mean speed of the first trials, from the steps that they report.
+
+    Settings differ in their cost, so that the speed of a single small network would promise too much.
+    """
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[float, float]] = {}  # by execution: time and epochs of its first report
+        self._speeds: dict[str, float] = {}  # by execution: seconds per epoch
 
-    def observe(self, execution: str, epochs: float, now: float) -> float | None:
-        """Return the seconds that an epoch takes, once SPAN seconds of steps have been reported; None before."""
+    def observe(self, execution: str, epochs: float, now: float, trials: int) -> float | None:
+        """Return the seconds that an epoch takes, once `trials` have reported SPAN seconds of steps; None before."""
         then, done = self._begun.setdefault(execution, (now, epochs))
-        if now < then + SPAN or epochs <= done:
-            return None
-        return SLOWER * (now - then) / (epochs - done)
+        if now >= then + SPAN and epochs > done:
+            self._speeds[execution] = SLOWER * (now - then) / (epochs - done)
+        return statistics.mean(self._speeds.values()) if len(self._speeds) >= trials else None
 
 
 def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhead: float) -> Plan:

@@ -78,11 +78,20 @@ def test_one_setting_and_one_epoch_are_written_as_such():
 
 def test_the_pace_is_that_of_the_steps_after_the_first_report():
     pace = Pace()
-    assert pace.observe("a", 0.1, 100.0) is None  # the network may have been compiled before
-    assert pace.observe("a", 0.2, 102.0) is None
-    assert pace.observe("b", 0.1, 104.0) is None
-    assert pace.observe("a", 0.6, 110.0) == pytest.approx(plan.SLOWER * 10 / 0.5)
-    assert pace.observe("b", 0.1, 110.0) is None
+    assert pace.observe("a", 0.1, 100.0, 1) is None  # the network may have been compiled before
+    assert pace.observe("a", 0.2, 102.0, 1) is None
+    assert pace.observe("b", 0.1, 104.0, 1) is None
+    assert pace.observe("a", 0.6, 110.0, 1) == pytest.approx(plan.SLOWER * 10 / 0.5)
+
+
+def test_the_pace_is_the_mean_of_a_trial_of_each_worker():
+    """A search on two cores planned 17 settings by the speed of a small network, and came to 7."""
+    pace = Pace()
+    for when, small, large in ((0.0, 0.1, 0.02), (4.0, 0.4, 0.08)):
+        assert pace.observe("small", small, when, 2) is None
+        assert pace.observe("large", large, when, 2) is None
+    assert pace.observe("small", 0.6, 6.0, 2) is None  # the large one has shown nothing yet
+    assert pace.observe("large", 0.12, 6.0, 2) == pytest.approx(plan.SLOWER * (6 / 0.5 + 6 / 0.1) / 2)
 
 
 class SlowlyInterrupted(Interrupted, Slow):
@@ -141,3 +150,13 @@ def test_a_machine_that_is_faster_than_expected_goes_on(stage):
         stage.drive(script, 2 * 3600, n_trials=100)
     assert stage.notices[0].endswith("1 setting of 1 epoch")
     assert script.started == [0, 1]
+
+
+def test_no_setting_is_begun_that_cannot_come_to_its_first_rung_in_time(stage):
+    progress = (0.1, 0.5, 0.9, 0.91, 0.92, 0.93, 0.94)  # it becomes slower after the plan is made
+    steps = [Envelope(0, "a", Progress(done)) for done in progress]
+    script = SlowlyInterrupted(stage.clock, start("a"), *steps, *epochs("a", 0.5), pause("a"))
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(script, 700, n_trials=100)
+    assert stage.notices[0].endswith("3 settings of 1 epoch")
+    assert script.started == [0, 0]  # the only trial goes on instead
