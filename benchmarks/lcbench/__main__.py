@@ -41,6 +41,7 @@ OUR_CODE = (
     "driver.py",
     "halving.py",
     "objectives.py",
+    "plan.py",
     "record.py",
     "space.py",
     "study.py",

@@ -58,7 +58,7 @@ def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhe
 
     The rungs are those of the experiment if as many settings as wanted can be begun: `most`, or ENOUGH if that is less.
     Otherwise the first rung moves to an earlier epoch, and then fewer trials pass each rung. If even that does not
-    suffice, nobody is sure to be trained to the end.
+    suffice, no more than those are begun, for an epoch each, and the time that is left goes to the best of them.
 
     Args:
         search: the section of the experiment.
@@ -76,6 +76,7 @@ def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhe
         settings = _count(rounds, factor, most, affordable, overhead)
         if settings >= min(most, ENOUGH):
             return Plan(settings, first, factor, rounds)
+    most = min(most, ENOUGH)
     return Plan(_count((1,), 1, most, affordable, overhead), 1, max([own, *FACTORS]), (1,))
 
 

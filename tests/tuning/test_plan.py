@@ -39,6 +39,11 @@ def test_a_processor_that_is_too_slow_for_twelve_gets_fewer():
     assert make(10_000.0, 6.6).settings == 1
 
 
+def test_no_more_than_twelve_are_begun_where_nobody_is_sure_to_be_trained_to_the_end():
+    """A plan of 18 settings would have left no time for the best of them."""
+    assert make(38.7, 6.3, most=20).text == "12 settings of 1 epoch"
+
+
 def test_more_settings_are_no_reason_to_judge_them_earlier():
     found = make(18.0, 6.6, most=100)
     assert found.settings >= ENOUGH
