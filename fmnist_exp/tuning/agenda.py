@@ -52,16 +52,18 @@ class Agenda:
         if not seconds or running < workers:
             return ""
         self._pace = None
-        config, others = self._space.config, self._begun(running) - running
+        config, search, others = self._space.config, self._space.search, self._begun(running) - running
         whole = (config.training.epochs - epochs) * seconds + plans.TRIAL_SECONDS
         if not others and self._search.end - self._search.clock() < whole:
             self.refusal = self._too_short(whole)
             return ""
         overhead = plans.TRIAL_SECONDS / seconds
-        most = self._space.search.n_trials - others
-        plan = plans.make(self._space.search, config.training.epochs, most, left * workers / seconds, overhead)
+        most = search.n_trials - others
+        plan = plans.make(search, config.training.epochs, most, left * workers / seconds, overhead)
         self._limit = others + plan.settings
         self._halving.first, self._halving.factor, self._halving.n_trials = plan.first, plan.factor, self._limit
+        # where time is short, the trial that the search is compared with would pause, and be cut off at the end
+        self._halving.keeps_own = (plan.first, plan.factor) != (search.min_epochs, search.reduction_factor)
         self._round = (plan.first + overhead) * seconds
         rest = plans.winner_text(config, (self._search.end - self._search.deadline) * workers / seconds)
         return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{rest}"

@@ -39,6 +39,7 @@ class Halving:
         self.first = search.min_epochs  # epochs before the first rung
         self.factor = search.reduction_factor  # of a rung's trials, one of this many goes on
         self.n_trials = search.n_trials  # that the search will have in the end
+        self.keeps_own = False  # whether the trial of the own setting never pauses
         self._own = own
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
 
@@ -62,7 +63,7 @@ class Halving:
 
     def judge(self, entry: RunningTrial) -> Verdict:
         """Return whether a trial that has just reached a rung goes on, pauses, or is stopped for good."""
-        if self._deserves(entry):
+        if self._deserves(entry) or (self.keeps_own and self._is_own(entry)):
             return Verdict.CONTINUE
         return Verdict.STOP if self._is_hopeless(entry) else Verdict.PAUSE
 

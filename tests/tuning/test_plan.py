@@ -114,6 +114,7 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     assert stage.notices == [
         "plan for 58.0 minutes at 165.0 s per epoch: 14 settings in 2 rounds, which end after 1 and 4 epochs"
     ]
+    assert script.answers[len(steps) + 1] is Verdict.CONTINUE  # the own setting, though time is short
     # the factor is 12 now: with that of the experiment, 3, the first trial would have gone on after the third one
     assert script.started == [0, 1, 2, 3, 4, 5]
     assert script.answers.count(Verdict.STOP) == 4
