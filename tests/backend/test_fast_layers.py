@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fmnist_exp import models
-from fmnist_exp.backend import layers, seeds, tensorflow_layers
+from fmnist_exp.backend import hardware, layers, seeds, tensorflow_layers
 from fmnist_exp.config.schema import ModelConfig
 
 NETWORKS = [
@@ -137,8 +137,10 @@ def test_the_fast_convolution_learns_what_the_stock_one_does(side, monkeypatch):
         assert gradients[1].dtype == "float32"
         found.append([np.asarray(tf.cast(one, tf.float32)) for one in (output, *gradients)])
     assert len(by_columns) == (side <= tensorflow_layers.NARROW)
+    # where bfloat16 is emulated, TensorFlow also adds up in it: both ways are 2 to 5 % away from the sum in float32
+    tolerance = 2**-7 if hardware.bfloat16().is_fast else 2**-4
     for mine, theirs in zip(*found, strict=True):
-        assert np.abs(mine - theirs).max() <= 2**-7 * np.abs(theirs).max()
+        assert np.abs(mine - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 def is_fused(layer):
