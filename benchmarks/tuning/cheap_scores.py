@@ -2,8 +2,11 @@
 
 Random settings of a search are fitted to the end, with the values of the experiment's `final:`, and in several cheaper
 ways: as the trials of the search are, with fewer epochs, and on a part of the images. The curve of every fit also gives
-the scores of its prefixes. All scores are validation accuracies; the test set and the gate's images are not used.
-Each result is a line of --file and is not measured again, so the command can be stopped and repeated.
+the scores of its prefixes, and those of a trial are taken once more with the moving average of its weights. All scores
+are validation accuracies; the test set and the gate's images are not used.
+
+Each result is a line of --file and is not measured again, so the command can be stopped and repeated, also on another
+machine. One process for each core, with settings of its own, measures the most in the same time (`taskset -c 0`).
 
     python -m benchmarks.tuning.cheap_scores                 # the table and the figure, after 24 settings: hours
     python -m benchmarks.tuning.cheap_scores --settings 0    # the table and the figure of what the file has
@@ -23,12 +26,17 @@ import optuna
 from scipy import stats
 
 from benchmarks import arguments, processes, reporting
+from fmnist_exp.data.dataset import Split
+from fmnist_exp.training.events import Checkpoint, FitCallback
 
 PICTURE = processes.PROJECT / "docs" / "pictures" / "cheap-scores.png"
 RESAMPLES = 2000  # of the settings, for the intervals
 LEVEL = 0.95
-WHOLE = "final fit"
-SHORT = (1, 2, 3)  # epochs of short but complete schedules
+WHOLE, TRIAL = "final fit", "trial"
+SHORT = (1, 2)  # epochs of short but complete schedules
+AVERAGED = "trial with averaged weights"
+BATCH = 1000  # images that are measured at once
+MOMENTUM = 0.98  # of the moving average: it covers about 50 steps
 PARTS = (0.5, 0.25)  # of the training images, with the epochs of a trial
 
 
@@ -49,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         __doc__,
         experiment=("tune_cnn", "experiment with a search and a section final"),
         settings=(24, "settings to fit; the first one is the experiment's own, the others are random"),
+        first=(0, "number of the first setting to fit"),
         epochs=(12, "epochs of the final fits"),
         seed=(0, "random seed of the settings"),
         file=("cheap_scores.jsonl", "file of the results"),
@@ -78,8 +87,10 @@ def measure(given: argparse.Namespace, file: Path) -> None:
     config = experiments.load(given.experiment, {"seed": given.seed})
     data = dataset.load(config.data, config.seed)
     config, _ = resolve.choose_precision(config, data)
+    precision = config.training.precision
     final = {**(config.final or {}), "training.epochs": given.epochs}
-    digest = hashlib.sha256(experiments.override(config, {"final": final}).to_yaml().encode()).hexdigest()[:12]
+    content = experiments.override(config, {"final": final, "training.precision": "auto"}).to_yaml()
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {(entry["digest"], entry["setting"], entry["fit"]) for entry in map(json.loads, known)}
     space = SearchSpace(config)
@@ -88,34 +99,74 @@ def measure(given: argparse.Namespace, file: Path) -> None:
     study.enqueue_trial(space.defaults())
     for number in range(given.settings):
         trial = study.ask()
-        fits = {"trial": (space.suggest(trial), 1.0), WHOLE: (longer.apply(trial.params), 1.0)}
-        own = fits["trial"][0]
+        fits = {TRIAL: (space.suggest(trial), 1.0), WHOLE: (longer.apply(trial.params), 1.0)}
+        own = fits[TRIAL][0]
         for epochs in SHORT:
-            fits[f"trial with epochs={epochs}"] = experiments.override(own, {"training.epochs": epochs}), 1.0
-        fits |= {f"trial on {part:.0%} of the images": (own, part) for part in PARTS}
+            fits[f"{TRIAL} with epochs={epochs}"] = experiments.override(own, {"training.epochs": epochs}), 1.0
+        fits |= {f"{TRIAL} on {part:.0%} of the images": (own, part) for part in PARTS}
         for name, (setting, part) in fits.items():
-            if (digest, number, name) not in done:
-                entry = {"digest": digest, "setting": number, "fit": name, "params": trial.params}
-                entry |= fit(setting, data, part) | {"processor": reporting.processor()}
+            if number >= given.first and (digest, number, name) not in done:
+                shared = {"params": trial.params, "processor": reporting.processor(), "precision": precision}
+                entries = [
+                    {"digest": digest, "setting": number, "fit": title} | shared | measured
+                    for title, measured in fit(name, setting, data, part).items()
+                ]
                 with file.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(entry) + "\n")
-                print(f"setting {number}, {name}: {entry['curve'][-1]:.4f} in {entry['seconds']:.0f} s", flush=True)
+                    stream.write("".join(json.dumps(entry) + "\n" for entry in entries))
+                print(f"setting {number}, {name}: {entries[0]['curve'][-1]:.4f}", flush=True)
 
 
-def fit(config: Any, data: Any, part: float) -> dict[str, object]:
-    """Fit an experiment on a part of the training images; return its curve of validation accuracies and its time."""
+def fit(name: str, config: Any, data: Any, part: float) -> dict[str, dict[str, Any]]:
+    """Fit an experiment on a part of the training images.
+
+    Returns:
+        By name, the curve of validation accuracies and the seconds. A trial also has the curve of its averaged weights.
+    """
     from fmnist_exp import models
     from fmnist_exp.backend import layers, seeds
-    from fmnist_exp.data.dataset import FashionMNIST, Split
+    from fmnist_exp.config import files as experiments
+    from fmnist_exp.data.dataset import FashionMNIST
     from fmnist_exp.training import fit as fitting
 
     count = int(len(data.train.images) * part)
     train = Split(data.train.name, data.train.images[:count], data.train.labels[:count])
     seeds.prepare(config.seed, config.training.precision)
     model = layers.accelerate(models.build(config.model))
-    found = fitting.fit(model, config, FashionMNIST(train, data.validation, data.test, data.source))
-    curve = [float(epoch.metrics["val_accuracy"]) for epoch in found.epochs]
-    return {"curve": curve, "seconds": found.seconds, "precision": config.training.precision}
+    images = FashionMNIST(train, data.validation, data.test, data.source)
+    if name != TRIAL:
+        found = fitting.fit(model, config, images)
+        return {name: {"curve": accuracies(found), "seconds": found.seconds}}
+    # an average changes nothing in the weights that it is taken of, so one fit gives both curves
+    last = LastWeights(data.validation)
+    found = fitting.fit(model, experiments.override(config, {"training.ema": MOMENTUM}), images, [last])
+    shared = {"seconds": found.seconds}
+    return {TRIAL: {"curve": last.curve, **shared}, AVERAGED: {"curve": accuracies(found), **shared}}
+
+
+def accuracies(found: Any) -> list[float]:
+    """Return the validation accuracy of each epoch of a fit."""
+    return [float(epoch.metrics["val_accuracy"]) for epoch in found.epochs]
+
+
+class LastWeights(FitCallback):
+    """Measures the weights of each epoch's last step, where the fit validates their moving average."""
+
+    def __init__(self, validation: Split) -> None:
+        self.curve: list[float] = []
+        self._validation = validation
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Put the weights into the network, measure them, and put the averages back."""
+        weights, state = checkpoint.model.trainable_variables, checkpoint.state()
+        averages = [np.array(weight) for weight in weights]
+        for weight, array in zip(weights, state.callbacks["ema"].arrays, strict=True):
+            weight.assign(array)
+        images, labels = self._validation.images, self._validation.labels
+        batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+        answers = [np.array(checkpoint.model(batch, training=False), dtype=float).argmax(axis=1) for batch in batches]
+        self.curve.append(float(np.mean(np.concatenate(answers) == labels)))
+        for weight, array in zip(weights, averages, strict=True):
+            weight.assign(array)
 
 
 def compare(results: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -133,11 +184,17 @@ def compare(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         for epoch in range(1, len(first["curve"]) + (name != WHOLE)):
             scores = np.array([fits[name]["curve"][epoch - 1] for fits in whole])
             share = epoch / len(first["curve"])
-            cost = statistics.mean(share * fits[name]["seconds"] / fits[WHOLE]["seconds"] for fits in whole)
+            alike = [fits for fits in whole if same_machine(fits[name], fits[WHOLE])] or whole
+            cost = statistics.mean(share * fits[name]["seconds"] / fits[WHOLE]["seconds"] for fits in alike)
             title = name if share == 1 else f"{name}, after epoch {epoch}"
             regret = float(final.max() - final[scores.argmax()])
             rows.append(Row(title, cost, spearman(scores, final), interval(scores, final), regret))
     return sorted(rows, key=lambda row: row.cost)
+
+
+def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two fits ran on the same kind of processor in the same precision, so that their times compare."""
+    return all(one[name] == other[name] for name in ("processor", "precision"))
 
 
 def spearman(scores: np.ndarray, final: np.ndarray) -> float:
