@@ -50,15 +50,11 @@ class Table:
         space.suggest(trial)
         self.kinds = trial.distributions
         self.curves = np.array([curve for _, curve in fits])  # (settings, epochs)
-        self._places = np.array([self._place(params) for params, _ in fits])
-
-    def _place(self, params: Mapping[str, Any]) -> list[float]:
-        """Return where a setting lies, whatever width an unused layer has."""
-        return row(self.space.parameters(self.space.settings(self.space.apply(params))), self.kinds)
+        self._places = np.array([row(params, self.kinds) for params, _ in fits])
 
     def curve(self, params: Mapping[str, Any]) -> Array:
         """Return the curve of the setting that is nearest to this one; shape (epochs,)."""
-        apart = np.linalg.norm(self._places - self._place(params), axis=1)
+        apart = np.linalg.norm(self._places - row(params, self.kinds), axis=1)
         nearest: Array = self.curves[int(apart.argmin())]
         return nearest
 

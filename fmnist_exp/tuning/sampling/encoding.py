@@ -1,4 +1,8 @@
-"""Settings as numbers: each parameter of a search as columns from 0 to 1, and back."""
+"""Settings as numbers: each parameter of a search as columns from 0 to 1, and back.
+
+The width of a layer that a setting does not have, because its network is shallower, is always 0. Settings that differ
+in nothing else are the same network.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,8 @@ def row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str, 
         if isinstance(kind, CategoricalDistribution):
             row += [float(params[name] == choice) for choice in kind.choices]
         else:
-            row.append(to_unit(params[name], kind))
+            depth, layer = _layer(name)
+            row.append(to_unit(params[name], kind) if layer <= params.get(depth, layer) else 0.0)
     return row
 
 
@@ -37,12 +42,18 @@ def rows(units: Array, search_space: Mapping[str, BaseDistribution]) -> Array:
         search_space: the parameters.
     """
     columns = []
-    for positions, kind in zip(units.T, search_space.values(), strict=True):
+    positions_of = dict(zip(search_space, units.T, strict=True))
+    for name, kind in search_space.items():
+        positions = positions_of[name]
         if isinstance(kind, CategoricalDistribution):
             columns.append(np.eye(len(kind.choices))[(positions * len(kind.choices)).astype(int)])
         else:
             assert isinstance(kind, Numeric)
-            columns.append(_positions(_values(positions, kind), kind)[:, None])
+            column = _positions(_values(positions, kind), kind)
+            depth, layer = _layer(name)
+            if isinstance(depths := search_space.get(depth), IntDistribution):
+                column = np.where(layer <= _values(positions_of[depth], depths), column, 0.0)
+            columns.append(column[:, None])
     return np.concatenate(columns, axis=1)
 
 
@@ -62,6 +73,15 @@ def from_unit(unit: float, kind: BaseDistribution) -> CategoricalChoiceType:
     assert isinstance(kind, Numeric)
     value = float(_values(np.array(unit), kind))
     return round(value) if isinstance(kind, IntDistribution) else value
+
+
+def _layer(name: str) -> tuple[str, int]:
+    """Return the parameter that has the depth of a list of widths, and the layer of which `name` is the width.
+
+    The layer is 0 if the parameter is no width. `SearchSpace.suggest` makes the names.
+    """
+    stem, _, last = name.rpartition(".")
+    return f"{stem}.depth", int(last) if last.isdigit() else 0
 
 
 def _limits(kind: Numeric) -> tuple[float, float]:

@@ -14,17 +14,29 @@ SPACE = {
     "depth": IntDistribution(1, 1000, log=True),
     "optimizer": CategoricalDistribution(["adam", "sgd", "muon"]),
 }
+LAYERS = {
+    "widths.depth": IntDistribution(1, 3),
+    **{f"widths.{layer}": IntDistribution(16, 128, step=16) for layer in (1, 2, 3)},
+}
 
 
 def test_many_settings_have_the_columns_that_each_of_them_has():
-    units = np.random.default_rng(0).random((500, len(SPACE)))
+    space = SPACE | LAYERS
+    units = np.random.default_rng(0).random((500, len(space)))
     units[0], units[1] = 0, 1 - 1e-9
     expected = [
-        row({name: from_unit(unit, kind) for unit, (name, kind) in zip(place, SPACE.items(), strict=True)}, SPACE)
+        row({name: from_unit(unit, kind) for unit, (name, kind) in zip(place, space.items(), strict=True)}, space)
         for place in units
     ]
-    assert rows(units, SPACE) == pytest.approx(np.array(expected), abs=1e-12)
-    assert rows(units, SPACE).shape == (500, 5 + 3)
+    assert rows(units, space) == pytest.approx(np.array(expected), abs=1e-12)
+    assert rows(units, space).shape == (500, 5 + 3 + 4)
+
+
+def test_the_width_of_a_layer_that_the_network_does_not_have_makes_no_difference():
+    shallow = {"widths.depth": 2, "widths.1": 16, "widths.2": 32, "widths.3": 48}
+    assert row(shallow, LAYERS) == row(shallow | {"widths.3": 128}, LAYERS)
+    deep = shallow | {"widths.depth": 3}
+    assert row(deep, LAYERS) != row(deep | {"widths.3": 128}, LAYERS)
 
 
 @pytest.mark.parametrize("kind", SPACE.values(), ids=SPACE)

@@ -60,6 +60,20 @@ def test_the_gaussian_process_knows_pruned_and_failed_trials_and_several_objecti
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 12  # no setting twice
 
 
+def test_a_setting_is_not_tried_again_with_another_width_of_a_layer_that_it_does_not_have():
+    """A search on two cores spent one of its twelve trials in this way."""
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(2, 0))
+
+    def shallow(trial):
+        depth = trial.suggest_int("widths.depth", 1, 2)
+        widths = [trial.suggest_int(f"widths.{layer}", 16, 48, step=16) for layer in (1, 2)]
+        return -depth - widths[0] / 100
+
+    study.optimize(shallow, n_trials=9)
+    tried = [(*trial.params.values(),)[: 1 + trial.params["widths.depth"]] for trial in study.trials]
+    assert len(set(tried[2:])) == 7
+
+
 def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
     study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
     study.optimize(hill, n_trials=1)
