@@ -30,7 +30,9 @@ def row(params: Mapping[str, CategoricalChoiceType], search_space: Mapping[str, 
             row += [float(params[name] == choice) for choice in kind.choices]
         else:
             depth, layer = _layer(name)
-            row.append(to_unit(params[name], kind) if layer <= params.get(depth, layer) else 0.0)
+            layers = params.get(depth)
+            unused = isinstance(layers, int) and layer > layers
+            row.append(0.0 if unused else to_unit(params[name], kind))
     return row
 
 

@@ -36,6 +36,7 @@ CANDIDATES = 2000  # settings of which the most promising is taken
 MOST = 150  # points that the process is fitted to; its cost grows with the cube of their number
 THIN = 3  # ratio of two neighbouring epochs of a curve that become points
 FIT_STEPS = 15  # of a fit of the length scales
+APART = 0.02  # of the range of some parameter: so much a setting differs at least from those that were tried
 Array = NDArray[np.float64]
 Setting = dict[str, CategoricalChoiceType]
 
@@ -73,7 +74,7 @@ class GaussianProcessSampler(BaseSampler):
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Setting:
         """Return the most promising of many settings, or an empty one while there are too few trials to learn from."""
-        points = self._points(study)
+        points = self._points(study, search_space)
         if len({point.trial.number for point in points}) < self.startup_trials or not search_space:
             return {}
         seen = np.array([[*row(point.trial.params, search_space), point.time] for point in points])
@@ -95,13 +96,13 @@ class GaussianProcessSampler(BaseSampler):
         value: CategoricalChoiceType = self.independent.sample_independent(study, trial, param_name, param_distribution)
         return value
 
-    def _points(self, study: Study) -> list[Point]:
-        """Return what the finished trials have measured, at most MOST points; the scores have mean 0 and deviation 1.
+    def _points(self, study: Study, search_space: Mapping[str, BaseDistribution]) -> list[Point]:
+        """Return what the trials have measured so far, at most MOST points; the scores have mean 0 and deviation 1.
 
         With a single objective these are points of the trials' curves. A pruned trial without a curve gets the score of
         the worst complete one. With several objectives each trial is one point.
         """
-        finished = _finished(study)
+        finished = _measured(study, search_space)
         signs = np.array([1 if way == StudyDirection.MAXIMIZE else -1 for way in study.directions])
         if len(signs) == 1:
             points = _on_curves(finished, int(signs[0]))
@@ -139,15 +140,21 @@ class GaussianProcessSampler(BaseSampler):
         return units
 
 
-def _finished(study: Study) -> list[FrozenTrial]:
-    """Return the newest complete trials, filled up with pruned and paused ones; none if there is nothing to learn."""
+def _measured(study: Study, search_space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+    """Return the newest complete trials, filled up with others that have a curve; none if there is nothing to learn.
+
+    The others are pruned or paused, or they are running and have trained an epoch.
+    """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MOST:]
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    pruned = [*study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)), *filter(is_paused, running)]
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     if not complete:  # a value is known of those with a curve only
         pruned = [trial for trial in pruned if trial.intermediate_values]
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    # one that continues a trial of a killed driver has a curve before it has parameters
+    running = [trial for trial in running if trial.intermediate_values and search_space.keys() <= trial.params.keys()]
+    others = [*pruned, *running]
     room = MOST - len(complete)
-    return complete + pruned[max(0, len(pruned) - room) :]
+    return complete + others[max(0, len(others) - room) :]
 
 
 def _on_curves(trials: Sequence[FrozenTrial], sign: int) -> list[Point]:
@@ -204,7 +211,7 @@ class Process:
         gain = mean - process.predict(ends).max()
         improvement: Array = gain * norm.cdf(gain / deviation) + deviation * norm.pdf(gain / deviation)
         tried = np.concatenate([ends, running]) if len(running) else ends
-        again = (cdist(rows, tried, "chebyshev") < 1e-9).any(axis=1)
+        again = (cdist(rows, tried, "chebyshev") < APART).any(axis=1)
         improvement[again] = -np.inf  # a second trial of a setting teaches little
         return improvement
 

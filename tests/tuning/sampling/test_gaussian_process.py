@@ -74,6 +74,28 @@ def test_a_setting_is_not_tried_again_with_another_width_of_a_layer_that_it_does
     assert len(set(tried[2:])) == 7
 
 
+def test_the_gaussian_process_learns_from_trials_that_are_running():
+    """A search on two cores tried a weak setting twice while its best trial was in its last epoch."""
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
+    for place, accuracy in ((0.1, 0.5), (0.4, 0.5), (0.9, 0.9)):
+        study.enqueue_trial({"dropout": place})
+        trial = study.ask()
+        trial.suggest_float("dropout", 0.0, 1.0)
+        trial.report(accuracy, 1)
+        if accuracy == 0.5:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert study.trials[-1].state == optuna.trial.TrialState.RUNNING
+    assert 0.7 < study.ask().suggest_float("dropout", 0.0, 1.0) < 1
+
+
+def test_a_setting_differs_from_those_that_were_tried_by_more_than_chance():
+    study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(2, 0))
+    study.optimize(lambda trial: -abs(trial.suggest_float("dropout", 0.0, 1.0) - 0.3), n_trials=20)
+    places = np.array([trial.params["dropout"] for trial in study.trials])
+    gaps = np.abs(places[:, None] - places)[np.triu_indices(20, 1)]
+    assert gaps.min() > 0.019
+
+
 def test_the_gaussian_process_goes_on_when_its_latest_trials_were_all_pruned():
     study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(3, 0))
     study.optimize(hill, n_trials=1)
