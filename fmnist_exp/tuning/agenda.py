@@ -36,6 +36,7 @@ class Agenda:
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
         self._pace: Pace | None = Pace()  # until there is a plan
         self._round = 0.0  # seconds that a trial takes to the first rung
+        self._last = math.inf  # epoch after which every trial ends, by a plan that leaves the rest to the final fit
         self.refusal = ""
         before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
@@ -59,13 +60,17 @@ class Agenda:
             return ""
         overhead = plans.TRIAL_SECONDS / seconds
         most = search.n_trials - others
-        plan = plans.make(search, config.training.epochs, most, left * workers / seconds, overhead)
+        plan = plans.make(config, most, left * workers / seconds, overhead)
         self._limit = others + plan.settings
         self._halving.first, self._halving.factor, self._halving.n_trials = plan.first, plan.factor, self._limit
         # where time is short, the trial that the search is compared with would pause, and be cut off at the end
         self._halving.keeps_own = (plan.first, plan.factor) != (search.min_epochs, search.reduction_factor)
         self._round = (plan.first + overhead) * seconds
-        rest = plans.winner_text(config, (self._search.end - self._search.deadline) * workers / seconds)
+        spare = (self._search.end - self._search.deadline) * workers / seconds
+        if config.final and plan.rounds[-1] < config.training.epochs:
+            self._last = plan.rounds[-1]
+            spare += max(0.0, left * workers / seconds - plan.settings * (self._last + overhead))
+        rest = plans.winner_text(config, spare)
         return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{rest}"
 
     def _too_short(self, whole: float) -> str:
@@ -101,7 +106,8 @@ class Agenda:
                 return None
             if entry := halving.own():
                 return _resumed(entry)
-            if begun < self._space.search.n_trials and self._search.left() > self._round:  # faster than planned
+            faster = begun < self._space.search.n_trials and self._search.left() > self._round  # than planned
+            if faster and self._last == math.inf:
                 self._limit = begun + 1
                 return self.next(running)
         entry = halving.hopeless(everyone=True)
@@ -129,6 +135,8 @@ class Agenda:
             self._halving.observe(entry, epoch, val_accuracy)
         # where it was let go on before, it is not judged again: others may have become better since
         verdict = self._halving.judge(entry) if entry.rung == epoch > entry.passed else Verdict.CONTINUE
+        if epoch >= self._last:
+            return Verdict.STOP
         return Verdict.STOP if verdict is Verdict.PAUSE and not self._can_pause else verdict
 
     def pause(self, entry: RunningTrial) -> None:

@@ -21,7 +21,7 @@ from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
-from fmnist_exp.tuning import again
+from fmnist_exp.tuning import again, objectives
 from fmnist_exp.tuning.again import Fitted
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
@@ -69,17 +69,17 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
     few timed steps tell. A final fit that was interrupted continues with the epochs that it began with.
 
     Returns:
-        The network to register; None if the time does not suffice for the epochs of a trial, if the fit fails, or if
-        the network of the trial is better on the validation images.
+        The network to register; None if the time does not suffice for the epochs that the trial had, if the fit fails,
+        or if the network of the trial is better on the validation images.
     """
     space = search.space
     assert space.config.final is not None
     config = _longer(space, space.config.final).apply(best.params)
-    least, trial = space.apply(best.params).training.epochs, TrialRecord.of(best)
+    least, trial = len(objectives.curve(best)), TrialRecord.of(best)
     epochs = _begun(search, best) or _affordable(config, search)
     if epochs < min(least, config.training.epochs):
         callback.on_notice(
-            f"the time left of search.timeout does not suffice for a final fit of {least} epochs, so the network of"
+            f"the time left of search.timeout does not suffice for a final fit of {_count(least)}, so the network of"
             f" trial {best.number} is registered"
         )
         return None

@@ -51,7 +51,8 @@ def _measure(search: Search, best: FrozenTrial) -> str:
     own = max((trial for trial in trials if trial.params == defaults), key=_worth, default=None)
     if own is None or not TrialRecord.of(own).model_id:
         return "It is not known what the search gained, because no trial of the experiment's own setting has a model."
-    if not own.state == best.state == TrialState.COMPLETE:
+    curves = objectives.curve(own), objectives.curve(best)
+    if len(curves[0]) != len(curves[1]) and not own.state == best.state == TrialState.COMPLETE:
         return _on_curves(own, best)
     try:
         return _on_images(search, own, best)

@@ -6,7 +6,6 @@ import statistics
 from dataclasses import dataclass
 
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.config.search import SearchConfig
 
 ENOUGH = 12  # settings for which the rungs of the experiment are changed, if it wants at least as many
 FACTORS = 3, 4, 6, 12  # of successive halving, where that of the experiment lets too many trials go on
@@ -53,24 +52,26 @@ class Pace:
         return statistics.mean(self._speeds.values()) if len(self._speeds) >= trials else None
 
 
-def make(search: SearchConfig, epochs: int, most: int, affordable: float, overhead: float) -> Plan:
+def make(config: ExperimentConfig, most: int, affordable: float, overhead: float) -> Plan:
     """Return the plan for the time that is left.
 
     The rungs are those of the experiment if as many settings as wanted can be begun: `most`, or ENOUGH if that is less.
-    Otherwise the first rung moves to an earlier epoch, and then fewer trials pass each rung. If even that does not
-    suffice, no more than those are begun, for an epoch each, and the time that is left goes to the best of them.
+    Otherwise the first rung moves to an earlier epoch. If that does not suffice, no more than those are begun, for an
+    epoch each, and the time that is left goes to the best of them: to its final fit, if the experiment has one, and
+    otherwise to its trial. In a search without a final fit, fewer trials may pass each rung before it comes to that.
 
     Args:
-        search: the section of the experiment.
-        epochs: epochs of a whole trial.
+        config: the experiment, with its `search`.
         most: settings that may be begun.
         affordable: epochs that all workers together can train until the trials must end.
         overhead: epochs that a worker could train in the time that a trial takes beside its epochs.
     """
+    search, epochs = config.search, config.training.epochs
+    assert search is not None
     if search.pruner == "none":
         return Plan(_count((epochs,), 1, most, affordable, overhead), epochs, 1, (epochs,))
     own = search.reduction_factor
-    larger = [factor for factor in FACTORS if factor > own]
+    larger = [factor for factor in FACTORS if factor > own and not config.final]
     for first, factor in [*((first, own) for first in range(search.min_epochs, 0, -1)), *((1, f) for f in larger)]:
         rounds = rungs(first, factor, epochs)
         settings = _count(rounds, factor, most, affordable, overhead)

@@ -26,10 +26,10 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
     study = studies.open_study(config, request.node.name, STORAGE)
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
-        def drive(script: Script, seconds: float, n_trials: int = 1, limit: float = math.inf) -> None:
+        def drive(script: Script, seconds: float, n_trials: int = 1, limit: float = math.inf, **fields: object) -> None:
             """Search for `seconds` of the time limit of a search."""
             timeout = {"search__timeout": limit / 60} if math.isfinite(limit) else {}
-            space, now = SearchSpace(standin.configure(n_trials, **timeout)), time.monotonic()
+            space, now = SearchSpace(standin.configure(n_trials, **timeout, **fields)), time.monotonic()
             search = Search(space, data, study, parent, now + seconds, clock.monotonic, end=now + limit)
             callback = SearchCallback()
             callback.on_notice = notices.append  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from support.searches import Diary, FinishedSearch, configure, search
+from support.searches import Diary, FinishedSearch, configure, pruning, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -16,11 +16,12 @@ from fmnist_exp.registry import lineage
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import final
+from fmnist_exp.tuning import final, plan
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
+from fmnist_exp.tuning.workers import trial
 
 LONGER = {"training.epochs": 5, "training.labels": "one_hot", "training.label_smoothing": 0.05}
 DROPOUT = {"model.dropout": {"low": 0.0, "high": 0.3}}
@@ -146,6 +147,22 @@ def test_without_time_the_trial_is_registered(shared_store, folder, monkeypatch)
         "the time left of search.timeout does not suffice for a final fit of 2 epochs, so the network of trial 0 is"
         " registered" in listener.notices
     )
+
+
+def test_where_time_is_short_the_trials_end_after_an_epoch_and_the_winner_is_trained_to_the_end(
+    shared_store, folder, monkeypatch
+):
+    monkeypatch.setattr(plan, "SPAN", 0.0)
+    monkeypatch.setattr(trial, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "make", lambda *speed: plan.Plan(3, 1, 12, (1,)))  # the plan of a slow machine
+    slow_start = {"training__learning_rate": 3e-4}  # so that some other trial is the best
+    found = search(pruning(data__source=folder, search__n_trials=9, final=LONGER, **slow_start), "short trials")
+    assert [list(trial.intermediate_values) for trial in found.trials] == [[1]] * 3
+    assert found.statuses() == [("KILLED", "PRUNED")] * 3
+    assert "the experiment's own setting trained equally" in found.result.gain
+    (run,) = found.children("train")
+    assert run.data.params["training.epochs"] == str(LONGER["training.epochs"])
+    assert found.result.registration.version
 
 
 def test_a_final_fit_that_is_worse_is_not_registered(shared_store, folder):

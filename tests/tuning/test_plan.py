@@ -1,6 +1,7 @@
 """The plan of a search, on recorded speeds: how many settings fit into the time, and in which rounds."""
 
 import pytest
+from optuna.trial import TrialState
 from support.scripts import Interrupted, Script, Slow, end, epochs, pause, start
 
 from fmnist_exp.config import files
@@ -12,10 +13,10 @@ from fmnist_exp.tuning.workers.messages import Envelope, Progress, Verdict
 
 def make(seconds: float, minutes: float, most: int = 12, workers: int = 2, **changes: object) -> plan.Plan:
     """Return the plan of tune_cnn, of which one worker trains an epoch in this time."""
-    fields = {f"search.{name}": value for name, value in changes.items()}
+    fields = {name if name == "final" else f"search.{name}": value for name, value in changes.items()}
     config = files.load("tune_cnn", fields)
     affordable, overhead = minutes * 60 * workers / seconds, plan.TRIAL_SECONDS / seconds
-    return plan.make(config.search, config.training.epochs, most, affordable, overhead)
+    return plan.make(config, most, affordable, overhead)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +26,18 @@ def make(seconds: float, minutes: float, most: int = 12, workers: int = 2, **cha
         (12.0, "12 settings in 3 rounds, which end after 2, 4 and 5 epochs"),  # with bfloat16: 12 to 30
         (18.0, "12 settings in 3 rounds, which end after 2, 4 and 5 epochs"),
         (25.0, "12 settings in 4 rounds, which end after 1, 2, 4 and 5 epochs"),
-        (30.0, "12 settings in 2 rounds, which end after 1 and 5 epochs"),
+        (30.0, "12 settings of 1 epoch"),
         (60.0, "12 settings of 1 epoch"),  # without bfloat16
     ],
 )
 def test_at_least_twelve_settings_are_compared(seconds, expected):
     assert make(seconds, 6.6).text == expected
+
+
+def test_without_a_final_fit_the_time_goes_to_the_best_trials():
+    """With one, the fit of the winner starts anew, and needs the time itself."""
+    found = make(30.0, 6.6, final="")
+    assert found.text == "12 settings in 2 rounds, which end after 1 and 5 epochs"
 
 
 def test_a_processor_that_is_too_slow_for_twelve_gets_fewer():
@@ -118,6 +125,20 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     # the factor is 12 now: with that of the experiment, 3, the first trial would have gone on after the third one
     assert script.started == [0, 1, 2, 3, 4, 5]
     assert script.answers.count(Verdict.STOP) == 4
+
+
+def test_where_time_is_short_every_trial_ends_after_its_first_round_and_leaves_the_rest_to_the_final_fit(stage):
+    steps = [Envelope(0, "a", Progress(done)) for done in (0.1, 0.5, 0.9)]
+    lines = [start("a"), *steps, *epochs("a", 0.6), end("a", stopped=True)]
+    for number in range(1, 12):
+        lines += [start("a", number=number), *epochs("a", 0.4, number=number), end("a", stopped=True, number=number)]
+    script = Slow(stage.clock, *lines)
+    stage.drive(script, 3000, n_trials=100, limit=5000, final={"training.epochs": 20})
+    assert stage.notices == [
+        "plan for 48.0 minutes at 165.0 s per epoch: 12 settings of 1 epoch, then up to 10 epochs for the winner"
+    ]
+    assert script.answers.count(Verdict.STOP) == len(script.started) == 12  # though there is time for more
+    assert {trial.state for trial in stage.study.get_trials(deepcopy=False)} == {TrialState.PRUNED}
 
 
 def test_a_limit_that_is_too_short_for_a_single_trial_is_refused_with_one_that_suffices(stage):
