@@ -5,8 +5,8 @@ ways: as the trials of the search are, with fewer epochs, and on a part of the i
 the scores of its prefixes, and those of a trial are taken once more with the moving average of its weights. All scores
 are validation accuracies; the test set and the gate's images are not used.
 
-Each result is a line of --file and is not measured again, so the command can be stopped and repeated, also on another
-machine. One process for each core, with settings of its own, measures the most in the same time (`taskset -c 0`).
+Each result is a line of --file, which is committed, and is not measured again. The command can therefore be stopped and
+repeated, also on another machine. One process for each core, with settings of its own, measures the most in the same time (`taskset -c 0`).
 
     python -m benchmarks.tuning.cheap_scores                 # the table and the figure, after 24 settings: hours
     python -m benchmarks.tuning.cheap_scores --settings 0    # the table and the figure of what the file has
@@ -30,6 +30,7 @@ from fmnist_exp.data.dataset import Split
 from fmnist_exp.training.events import Checkpoint, FitCallback
 
 PICTURE = processes.PROJECT / "docs" / "pictures" / "cheap-scores.png"
+FILE = processes.PROJECT / "docs" / "cheap-scores" / "tune_cnn.jsonl"
 RESAMPLES = 2000  # of the settings, for the intervals
 LEVEL = 0.95
 WHOLE, TRIAL = "final fit", "trial"
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         first=(0, "number of the first setting to fit"),
         epochs=(12, "epochs of the final fits"),
         seed=(0, "random seed of the settings"),
-        file=("cheap_scores.jsonl", "file of the results"),
+        file=(str(FILE), "file of the results"),
         figure=(str(PICTURE), "file of the figure"),
     )
 

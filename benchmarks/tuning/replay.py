@@ -5,7 +5,7 @@ fields of the experiment, random search, ASHA and plain Optuna. The table is wha
 measured. A setting that a search asks for gets the curve of the setting in the table that is nearest to it. All begin
 with the experiment's own setting.
 
-    python -m benchmarks.tuning.replay                          # the fits of tune_cnn in cheap_scores.jsonl
+    python -m benchmarks.tuning.replay                          # the fits of tune_cnn in docs/cheap-scores
     python -m benchmarks.tuning.replay --experiment tune_mlp --file tune_mlp.jsonl
 """
 
@@ -28,6 +28,7 @@ from benchmarks.lcbench.ledger import Array, Ledger, Problem, Spent
 from benchmarks.lcbench.peers import PEERS
 from benchmarks.lcbench.results import Result
 from benchmarks.lcbench.virtual import VirtualPool
+from benchmarks.tuning.cheap_scores import FILE
 from fmnist_exp.config import files
 from fmnist_exp.tuning.sampling.encoding import from_unit, row
 from fmnist_exp.tuning.space import SearchSpace
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments.parser(
         __doc__,
         experiment=("tune_cnn", "experiment whose fits the file has"),
-        file=("cheap_scores.jsonl", "file of the fits"),
+        file=(str(FILE), "file of the fits"),
         seeds=(30, "searches of each contestant"),
         budget=(8.0, "budget of a search, in full trials"),
     )

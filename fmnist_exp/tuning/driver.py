@@ -139,12 +139,9 @@ class Driver:
         entry.heard = self.search.clock()
         match message:
             case messages.Progress(epochs):
-                self.callback.on_progress(number, epochs)
-                if plan := self.agenda.plan(entry, epochs, len(self.running), self.pool.size):
-                    self.callback.on_notice(plan)
-                if self.agenda.refusal:  # an error in here would be one of the trial, if it runs in this process
-                    self.stop()
+                self._progress(entry, epochs)
             case messages.EpochEnd(epoch, val_accuracy):
+                self._progress(entry, float(epoch))
                 return self._report(entry, epoch, val_accuracy)
             case messages.Finished(result):
                 self._finish(entry, result)
@@ -188,10 +185,17 @@ class Driver:
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
         return Begin(entry.run.head, resumed, entry.logged)
 
+    def _progress(self, entry: RunningTrial, epochs: float) -> None:
+        """Show how far a trial is, and make the plan of the search as soon as enough is known."""
+        self.callback.on_progress(entry.number, epochs)
+        if plan := self.agenda.plan(entry, epochs, len(self.running), self.pool.size):
+            self.callback.on_notice(plan)
+        if self.agenda.refusal:  # an error in here would be one of the trial, if it runs in this process
+            self.stop()
+
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
         """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""
         verdict = self.agenda.judge(entry, epoch, val_accuracy)
-        self.callback.on_progress(entry.number, float(epoch))
         if epoch >= entry.config.training.epochs:
             return Verdict.CONTINUE  # nothing is left to stop: the trial is complete
         if not entry.stopped and epoch >= max(entry.epochs, entry.passed):

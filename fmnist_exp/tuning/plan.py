@@ -43,13 +43,21 @@ class Pace:
     def __init__(self) -> None:
         self._begun: dict[str, tuple[float, float]] = {}  # by execution: time and epochs of its first report
         self._speeds: dict[str, float] = {}  # by execution: seconds per epoch
+        self._spans: dict[str, float] = {}  # by execution: seconds in which this was measured
 
     def observe(self, execution: str, epochs: float, now: float, trials: int) -> float | None:
-        """Return the seconds that an epoch takes, once `trials` have reported SPAN seconds of steps; None before."""
+        """Return the seconds that an epoch takes, once `trials` trials have reported SPAN seconds of steps.
+
+        When one of them ends its first epoch, which the plan may judge, a shorter time of the others will do. Before,
+        or if some trial has not shown any speed yet, the result is None.
+        """
         then, done = self._begun.setdefault(execution, (now, epochs))
-        if now >= then + SPAN and epochs > done:
+        if epochs > done:
             self._speeds[execution] = SLOWER * (now - then) / (epochs - done)
-        return statistics.mean(self._speeds.values()) if len(self._speeds) >= trials else None
+            self._spans[execution] = now - then
+        enough = 0.0 if epochs == 1 and self._spans.get(execution, 0.0) >= SPAN else SPAN
+        known = [span for span in self._spans.values() if span >= enough]
+        return statistics.mean(self._speeds.values()) if len(known) >= trials else None
 
 
 def make(config: ExperimentConfig, most: int, affordable: float, overhead: float) -> Plan:

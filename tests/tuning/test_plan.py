@@ -106,6 +106,26 @@ def test_the_pace_is_the_mean_of_a_trial_of_each_worker():
     assert pace.observe("large", 0.12, 6.0, 2) == pytest.approx(plan.SLOWER * (6 / 0.5 + 6 / 0.1) / 2)
 
 
+def test_the_pace_is_known_when_the_first_trial_ends_its_first_epoch():
+    """A small network was trained for two epochs, because the other one had not been measured for 5 seconds yet."""
+    pace = Pace()
+    assert pace.observe("small", 0.5, 0.0, 2) is None
+    assert pace.observe("large", 0.1, 2.0, 2) is None
+    assert pace.observe("small", 0.9, 4.8, 2) is None
+    assert pace.observe("large", 0.2, 5.0, 2) is None
+    assert pace.observe("small", 1.0, 6.0, 2) == pytest.approx(plan.SLOWER * (6 / 0.5 + 3 / 0.1) / 2)
+
+
+def test_the_end_of_an_epoch_does_not_replace_a_speed_that_is_unknown():
+    pace = Pace()
+    assert pace.observe("large", 0.1, 2.0, 2) is None
+    assert pace.observe("small", 0.5, 0.0, 2) is None
+    assert pace.observe("small", 1.0, 6.0, 2) is None
+    quick = Pace()  # whose epochs are shorter than any time that can be measured
+    assert quick.observe("a", 0.5, 0.0, 1) is None
+    assert quick.observe("a", 1.0, 0.1, 1) is None
+
+
 class SlowlyInterrupted(Interrupted, Slow):
     """A script that has a minute between two messages, and is interrupted after the last one."""
 
