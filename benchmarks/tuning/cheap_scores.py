@@ -6,7 +6,8 @@ the scores of its prefixes, and those of a trial are taken once more with the mo
 are validation accuracies; the test set and the gate's images are not used.
 
 Each result is a line of --file, which is committed, and is not measured again. The command can therefore be stopped and
-repeated, also on another machine. One process for each core, with settings of its own, measures the most in the same time (`taskset -c 0`).
+repeated, also on another machine. One process for each core, with settings of its own, measures the most in the same
+time (`taskset -c 0`).
 
     python -m benchmarks.tuning.cheap_scores                 # the table and the figure, after 24 settings: hours
     python -m benchmarks.tuning.cheap_scores --settings 0    # the table and the figure of what the file has

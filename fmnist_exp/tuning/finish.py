@@ -14,7 +14,6 @@ from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import Tag, VersionTag
 from fmnist_exp.tuning import final, gain, refit, retention, score, winner
-from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.result import SearchResult
@@ -29,7 +28,7 @@ def finish(search: Search, result: SearchResult, callback: SearchCallback) -> Se
     if it does not answer, the version is registered when it gets the rest, and a resumed search does the other steps.
     """
     keep, parent = search.space.search.keep, search.parent
-    best = TrialRecord.of(studies.ranked(search.study)[0])
+    best = TrialRecord.of(winner.candidates(search)[0])
     try:
         with access.needed():
             logged_models.arrived(parent.client, best.model_id)
@@ -58,7 +57,7 @@ def _retain(search: Search, keep: int, result: SearchResult, callback: SearchCal
 
 def _postpone(search: Search, result: SearchResult, callback: SearchCallback) -> SearchResult:
     """Leave what needs the store to later commands: the version is registered when the store gets the rest."""
-    space, best = search.space.search, studies.ranked(search.study)[0]
+    space, best = search.space.search, winner.candidates(search)[0]
     record, left = TrialRecord.of(best), ["the test score", "the gate"]
     if space.refit:
         left = ["the refit of the winner", "its registration", *left]

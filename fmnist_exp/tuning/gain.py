@@ -47,7 +47,9 @@ def sentence(search: Search, best: FrozenTrial) -> str:
 def _measure(search: Search, best: FrozenTrial) -> str:
     defaults, trials = search.space.defaults(), studies.finished(search.study)
     if best.params == defaults:
-        return f"The search gained nothing: the experiment's own setting is the best of {len(trials)} trials."
+        leads = studies.ranked(search.study)[0].number == best.number
+        what = "the best of" if leads else "as good, within chance, as the best of"
+        return f"The search gained nothing: the experiment's own setting is {what} {len(trials)} trials."
     own = max((trial for trial in trials if trial.params == defaults), key=_worth, default=None)
     if own is None or not TrialRecord.of(own).model_id:
         return "It is not known what the search gained, because no trial of the experiment's own setting has a model."

@@ -4,8 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+import optuna
 import pytest
-from support.searches import Diary, FinishedSearch, configure, pruning, search
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from support.searches import Diary, FinishedSearch, configure, ended, pruning, search
 
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
@@ -16,7 +19,7 @@ from fmnist_exp.registry import lineage
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import final, plan
+from fmnist_exp.tuning import final, plan, winner
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.session import Search
@@ -163,6 +166,30 @@ def test_where_time_is_short_the_trials_end_after_an_epoch_and_the_winner_is_tra
     (run,) = found.children("train")
     assert run.data.params["training.epochs"] == str(LONGER["training.epochs"])
     assert found.result.registration.version
+
+
+@pytest.mark.parametrize(
+    ("curves", "final_values", "first"),
+    [
+        ([[0.874], [0.878]], LONGER, 0),  # on 6,000 images
+        ([[0.854], [0.878]], LONGER, 1),
+        ([[0.874], [0.878]], None, 1),  # the trial itself is registered
+        ([[0.874, 0.874], [0.878, 0.878]], LONGER, 1),  # whole trials
+        ([[0.874], [0.878, 0.878]], LONGER, 1),
+    ],
+)
+def test_after_shortened_trials_the_own_setting_wins_unless_another_is_better_by_more_than_chance(
+    curves, final_values, first, data
+):
+    """A search on two cores trained a small network to the end that had led by 0.4 points after an epoch, by chance."""
+    study, kinds = optuna.create_study(direction="maximize"), {"model.dropout": FloatDistribution(0.0, 0.3)}
+    for number, (dropout, curve) in enumerate(zip((0.0, 0.2), curves, strict=True)):
+        params, attrs = {"model.dropout": dropout}, {"val_accuracy": curve[-1], "model_id": f"m-{number}"}
+        epochs = dict(enumerate(curve, 1))
+        study.add_trial(ended(number, params, kinds, None, state=TrialState.PRUNED, curve=epochs, attrs=attrs))
+    config = configure(search__space=DROPOUT, final=final_values)
+    search = Search(SearchSpace(config), data, study, None, 0.0)  # type: ignore[arg-type]
+    assert [trial.number for trial in winner.candidates(search)] == [first, 1 - first]
 
 
 def test_a_final_fit_that_is_worse_is_not_registered(shared_store, folder):

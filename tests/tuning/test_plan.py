@@ -161,6 +161,16 @@ def test_where_time_is_short_every_trial_ends_after_its_first_round_and_leaves_t
     assert {trial.state for trial in stage.study.get_trials(deepcopy=False)} == {TrialState.PRUNED}
 
 
+def test_the_plan_judges_the_first_epoch_of_the_trial_that_decided_it(stage):
+    lines = [start("a"), Envelope(0, "a", Progress(0.5)), *epochs("a", 0.6), end("a", stopped=True)]
+    for number in range(1, 12):
+        lines += [start("a", number=number), *epochs("a", 0.4, number=number), end("a", stopped=True, number=number)]
+    script = Slow(stage.clock, *lines)
+    stage.drive(script, 2400, n_trials=100, limit=5000, final={"training.epochs": 20})
+    assert stage.notices[0].startswith("plan for 38.0 minutes at 132.0 s per epoch: 12 settings of 1 epoch")
+    assert script.answers.count(Verdict.STOP) == 12
+
+
 def test_a_limit_that_is_too_short_for_a_single_trial_is_refused_with_one_that_suffices(stage):
     steps = [Envelope(0, "a", Progress(done)) for done in (0.1, 0.2)]  # 660 s per epoch, 4 epochs
     script = SlowlyInterrupted(stage.clock, start("a"), *steps, *epochs("a", 0.5))
