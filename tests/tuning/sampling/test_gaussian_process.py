@@ -61,7 +61,6 @@ def test_the_gaussian_process_knows_pruned_and_failed_trials_and_several_objecti
 
 
 def test_a_setting_is_not_tried_again_with_another_width_of_a_layer_that_it_does_not_have():
-    """A search on two cores spent one of its twelve trials in this way."""
     study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(2, 0))
 
     def shallow(trial):
@@ -89,6 +88,7 @@ def test_the_gaussian_process_learns_from_trials_that_are_running():
 
 
 def test_a_setting_differs_from_those_that_were_tried_by_more_than_chance():
+    """A search on two cores tried two of its twelve settings twice: their L2 factors differed by less than 1 %."""
     study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(2, 0))
     study.optimize(lambda trial: -abs(trial.suggest_float("dropout", 0.0, 1.0) - 0.3), n_trials=20)
     places = np.array([trial.params["dropout"] for trial in study.trials])
