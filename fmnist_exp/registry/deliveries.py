@@ -85,9 +85,9 @@ def _experiment(to: Delivery) -> str:
 def _existing(to: Delivery) -> list[LoggedModel]:
     """Return what earlier attempts made of the model."""
     found = []
-    for model_id in ids.find_models(to.client, [_experiment(to)], to.record.body["id"]):
+    for model in ids.find_models(to.client, [_experiment(to)], to.record.body["id"]):
         with transport.unless_gone():  # a deletion that was given up may arrive late
-            found.append(to.client.get_logged_model(model_id))
+            found.append(to.client.get_logged_model(model.model_id))
     return found
 
 

@@ -97,6 +97,16 @@ def test_a_second_version_is_found_although_the_server_was_killed_before_it_was_
     assert twin.version not in left
 
 
+def test_a_model_is_known_to_others_once_it_is_whole_and_not_its_twin(line: Line, past):
+    """A parent run was linked with the twin that a doubled request had made, which was deleted a moment later."""
+    number, local = past.create_experiment("a model and its twin"), ids.new()
+    begun = [past.create_logged_model(number, tags={str(LoggedModelTag.SPOOL_ID): local}) for _ in range(3)]
+    assert {found.model_id for found in ids.find_models(past, [number], local)} == {model.model_id for model in begun}
+    assert ids.resolve(past, local) is None
+    past.finalize_logged_model(begun[1].model_id, "READY")
+    assert ids.resolve(past, local) == begun[1].model_id
+
+
 @pytest.mark.parametrize("execution", ["first", "resumed"])
 def test_a_model_of_a_killed_worker_comes_late_and_displaces_none(line: Line, past, model, tmp_path, execution):
     run = start()

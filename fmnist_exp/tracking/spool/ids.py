@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import LoggedModel, LoggedModelStatus, ViewType
 
 from fmnist_exp.tracking.names import Tag
 
@@ -44,7 +44,7 @@ def remember(client: MlflowClient, local: str, found: str) -> None:
 
 
 def resolve(client: MlflowClient, found: str) -> str | None:
-    """Return the store's id of a run or logged model with a local id, or None if the store does not have it.
+    """Return the store's id of a run or logged model with a local id, or None if the store does not have it (whole).
 
     Any other id is returned as it is, without asking the store.
     """
@@ -93,15 +93,15 @@ def _find_model(client: MlflowClient, local: str) -> str | None:
     experiments = _experiments(client)
     for start in range(0, len(experiments), MODELS_PAGE):
         found = find_models(client, experiments[start : start + MODELS_PAGE], local)
-        if found:
-            return found[0]
+        for model in found:
+            if model.status == LoggedModelStatus.READY:  # one that is not may be the twin of a request, and be deleted
+                return str(model.model_id)
     return None
 
 
-def find_models(client: MlflowClient, experiments: list[str], local: str) -> list[str]:
-    """Return the ids of the logged models in these experiments that have the local id as their tag."""
-    found = client.search_logged_models(experiments, filter_string=f"tags.`{Tag.SPOOL_ID}` = '{local}'")
-    return [str(model.model_id) for model in found]
+def find_models(client: MlflowClient, experiments: list[str], local: str) -> list[LoggedModel]:
+    """Return the logged models in these experiments that have the local id as their tag, whole or not."""
+    return list(client.search_logged_models(experiments, filter_string=f"tags.`{Tag.SPOOL_ID}` = '{local}'"))
 
 
 def _experiments(client: MlflowClient) -> list[str]:
