@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from fmnist_exp.config.files import override
+from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import objectives
 from fmnist_exp.tuning import plan as plans
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.halving import Halving
-from fmnist_exp.tuning.plan import Pace
 from fmnist_exp.tuning.record import RunningTrial, TrialRecord
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.workers.messages import Verdict
@@ -26,6 +27,8 @@ class Agenda:
 
     Attributes:
         finished: number of finished trials, including those of earlier sessions.
+        epochs: of a whole trial, by the plan.
+        is_planned: whether the search has been fitted into its time.
         refusal: why the search cannot go on, once that is known: its time limit is too short for a single trial.
     """
 
@@ -34,47 +37,49 @@ class Agenda:
         self._study, self._space = search.study, search.space
         self._halving = Halving(self._space.search, self._space.defaults())
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
-        self._pace: Pace | None = Pace()  # until there is a plan
         self._round = 0.0  # seconds that a trial takes to the first rung
-        self._last = math.inf  # epoch after which every trial ends, by a plan that leaves the rest to the final fit
+        self._known = studies.epochs(self._study, self._space.config)  # of whole trials in earlier sessions
+        self.epochs = self._known or self._space.config.training.epochs
+        self.is_planned = False
         self.refusal = ""
         before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
         for trial in before:
             self._halving.count(trial)
 
-    def plan(self, entry: RunningTrial, epochs: float, running: int, workers: int) -> str:
-        """Take note of the progress of a trial, and return the plan in words once it can be made.
+    def plan(self, seconds: float, running: int, workers: int) -> str:
+        """Fit the search into its time, and return the plan in words; none if the limit is refused.
 
-        As soon as a trial of each worker has shown its speed, while all are busy, the search is fitted into its time.
+        Args:
+            seconds: that the steps of an epoch of the experiment's own setting take.
+            running: trials that are in progress.
+            workers: trials that may run at once.
         """
-        left = self._search.left()
-        seconds = self._pace and self._pace.observe(entry.execution, epochs, -left, workers)
-        if not seconds or running < workers:
-            return ""
-        self._pace = None
-        config, search, others = self._space.config, self._space.search, self._begun(running) - running
-        whole = (config.training.epochs - epochs) * seconds + plans.TRIAL_SECONDS
-        if not others and self._search.end - self._search.clock() < whole:
+        self.is_planned, seconds = True, plans.SLOWER * seconds
+        config, search, others = self._space.config, self._search, self._begun(running) - running
+        whole = config.training.epochs * seconds + plans.TRIAL_SECONDS
+        if not others and search.end - search.clock() < whole:
             self.refusal = self._too_short(whole)
             return ""
-        overhead = plans.TRIAL_SECONDS / seconds
-        most = search.n_trials - others
-        plan = plans.make(config, most, left * workers / seconds, overhead)
-        self._limit = others + plan.settings
-        self._halving.first, self._halving.factor, self._halving.n_trials = plan.first, plan.factor, self._limit
-        # where time is short, the trial that the search is compared with would pause, and be cut off at the end
-        self._halving.keeps_own = (plan.first, plan.factor) != (search.min_epochs, search.reduction_factor)
-        self._round = (plan.first + overhead) * seconds
-        spare = (self._search.end - self._search.deadline) * workers / seconds
-        if config.final and plan.rounds[-1] < config.training.epochs:
-            self._last = plan.rounds[-1]
-            spare += max(0.0, left * workers / seconds - plan.settings * (self._last + overhead))
-        rest = plans.winner_text(config, spare)
-        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}{rest}"
+        left, final, at_once = search.left(), search.end - search.deadline - plans.FINAL_SECONDS, workers / seconds
+        budget = plans.Budget(left * at_once, max(0.0, final) * at_once, plans.TRIAL_SECONDS / seconds)
+        plan = plans.make(config, self._space.search.n_trials - others, budget, self._known)
+        self._study.set_user_attr(studies.EPOCHS, plan.epochs)
+        self.epochs, self._limit = plan.epochs, others + plan.settings
+        self._halving.plan(plan.rounds[0], plan.factor, self._limit)
+        self._round = (plan.rounds[0] + budget.overhead) * seconds
+        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}"
+
+    def shortened(self, config: ExperimentConfig) -> ExperimentConfig:
+        """Return the experiment of a trial with the epochs that the plan gives to all."""
+        return override(config, {plans.EPOCHS: self.epochs}) if self._is_short() else config
+
+    def _is_short(self) -> bool:
+        """Return whether trials have fewer epochs than in the experiment, which leaves the rest to the final fit."""
+        return self.epochs < self._space.config.training.epochs
 
     def _too_short(self, whole: float) -> str:
-        """Return why the time limit is refused: the rest of a trial takes `whole` seconds. Say which one suffices."""
+        """Return why the time limit is refused: a whole trial takes `whole` seconds. Say which one suffices."""
         search, minutes = self._search, self._space.search.timeout
         spent = 60 * minutes - (search.end - search.clock())
         share = 1 - (search.end - search.deadline) / (60 * minutes)  # of the limit, in which trials run
@@ -107,7 +112,7 @@ class Agenda:
             if entry := halving.own():
                 return _resumed(entry)
             faster = begun < self._space.search.n_trials and self._search.left() > self._round  # than planned
-            if faster and self._last == math.inf:
+            if faster and not self._is_short():
                 self._limit = begun + 1
                 return self.next(running)
         entry = halving.hopeless(everyone=True)
@@ -135,8 +140,6 @@ class Agenda:
             self._halving.observe(entry, epoch, val_accuracy)
         # where it was let go on before, it is not judged again: others may have become better since
         verdict = self._halving.judge(entry) if entry.rung == epoch > entry.passed else Verdict.CONTINUE
-        if epoch >= self._last:
-            return Verdict.STOP
         return Verdict.STOP if verdict is Verdict.PAUSE and not self._can_pause else verdict
 
     def pause(self, entry: RunningTrial) -> None:

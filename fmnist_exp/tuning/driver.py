@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 from optuna.trial import TrialState
 
@@ -25,7 +26,7 @@ from fmnist_exp.tuning.workers import messages
 from fmnist_exp.tuning.workers.messages import Answer, Begin, Envelope, Started, TrialResult, Verdict
 from fmnist_exp.tuning.workers.pool import WorkerPool
 from fmnist_exp.tuning.workers.study_lock import StudyLock
-from fmnist_exp.tuning.workers.trial import Objective, Task, requirements_of
+from fmnist_exp.tuning.workers.trial import Objective, Task, requirements_of, train
 
 FAILURES_IN_A_ROW = 5
 SILENT_SECONDS = 600  # after which a trial is given up when the time is over: logging a model may take minutes
@@ -38,7 +39,8 @@ class Driver:
     Attributes:
         search: the study, the experiment and the parent run.
         pool: the workers that run the trials.
-        objective: the function that runs a trial.
+        objective: the function that runs a trial; without one, it trains the experiment.
+        timed: the experiment whose steps a worker times for the plan of the search; None if the objective is another.
         callback: receives the events of the search.
         lock: the lock of the study; the search ends when it is lost.
         agenda: the trials that are left to run.
@@ -48,12 +50,18 @@ class Driver:
     """
 
     def __init__(
-        self, search: Search, pool: WorkerPool, objective: Objective, callback: SearchCallback, lock: StudyLock | None
+        self,
+        search: Search,
+        pool: WorkerPool,
+        objective: Objective | None,
+        callback: SearchCallback,
+        lock: StudyLock | None,
     ) -> None:
         self.search = search
         self.study = search.study
         self.pool = pool
-        self.objective = objective
+        self.objective = objective or partial(train, names=search.space.search.objectives)
+        self.timed = None if objective else search.space.config.without_search()
         self.callback = callback
         self.lock = lock
         self.space = search.space
@@ -99,7 +107,8 @@ class Driver:
 
     def _submit(self, entry: RunningTrial) -> None:
         entry.heard = self.search.clock()
-        self.pool.submit(Task(entry.number, entry.config, self.objective, self.requirements))
+        timed = None if self.agenda.is_planned else self.timed
+        self.pool.submit(Task(entry.number, entry.config, self.objective, self.requirements, timed))
 
     def _cut_dead(self) -> None:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
@@ -139,9 +148,9 @@ class Driver:
         entry.heard = self.search.clock()
         match message:
             case messages.Progress(epochs):
-                self._progress(entry, epochs)
+                self.callback.on_progress(number, epochs)
             case messages.EpochEnd(epoch, val_accuracy):
-                self._progress(entry, float(epoch))
+                self.callback.on_progress(number, float(epoch))
                 return self._report(entry, epoch, val_accuracy)
             case messages.Finished(result):
                 self._finish(entry, result)
@@ -166,14 +175,15 @@ class Driver:
         if entry.hopeless:
             self._fail(entry, entry.hopeless)
             return Verdict.ABANDON
-        if message.slow and message.worker not in self.slow:
-            self.slow.add(message.worker)
-            precision = entry.config.training.precision
-            self.callback.on_notice(f"worker {message.worker} computes slowly in {precision}: {message.slow}")
+        self._note_speed(message)
+        if self.agenda.refusal:
+            self.stop()  # an error in here would be one of the trial, if it runs in this process
+            return Verdict.ABANDON
         if entry.executions:
             self.callback.on_retry(entry.number, entry.interruption)
         entry.executions += 1
         entry.execution, entry.address, entry.heard = execution, message.address, self.search.clock()
+        entry.config = self.agenda.shortened(entry.config)
         is_new = entry.run is None
         entry.run, resumed = continuation.open_run(entry, self.search.parent, self.space.config.name)
         TrialRecord.write(entry.trial, worker=message.worker)
@@ -183,15 +193,17 @@ class Driver:
             entry.begun = time.time()
             settings = self.space.settings(entry.config)
             self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
-        return Begin(entry.run.head, resumed, entry.logged)
+        return Begin(entry.run.head, entry.config.training.epochs, resumed, entry.logged)
 
-    def _progress(self, entry: RunningTrial, epochs: float) -> None:
-        """Show how far a trial is, and make the plan of the search as soon as enough is known."""
-        self.callback.on_progress(entry.number, epochs)
-        if plan := self.agenda.plan(entry, epochs, len(self.running), self.pool.size):
+    def _note_speed(self, message: Started) -> None:
+        """Say that a worker is slow, and plan the search at the speed of the first one that has timed its steps."""
+        if message.slow and message.worker not in self.slow:
+            self.slow.add(message.worker)
+            precision = self.space.config.training.precision
+            self.callback.on_notice(f"worker {message.worker} computes slowly in {precision}: {message.slow}")
+        timed = None if self.agenda.is_planned else message.seconds
+        if timed and (plan := self.agenda.plan(timed, len(self.running), self.pool.size)):
             self.callback.on_notice(plan)
-        if self.agenda.refusal:  # an error in here would be one of the trial, if it runs in this process
-            self.stop()
 
     def _report(self, entry: RunningTrial, epoch: int, val_accuracy: float) -> Verdict:
         """Report an epoch to the study once. Every execution has the same setting and seed, and so the same values."""

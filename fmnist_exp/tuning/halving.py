@@ -36,12 +36,21 @@ class Halving:
         self.paused: dict[int, RunningTrial] = {}  # by number
         self.least = 0  # trials of each rung that deserve to go on, however few have reached it
         self._active = search.pruner == "successive_halving"
-        self.first = search.min_epochs  # epochs before the first rung
-        self.factor = search.reduction_factor  # of a rung's trials, one of this many goes on
-        self.n_trials = search.n_trials  # that the search will have in the end
-        self.keeps_own = False  # whether the trial of the own setting never pauses
+        self._first = search.min_epochs  # epochs before the first rung
+        self._factor = search.reduction_factor  # of a rung's trials, one of this many goes on
+        self._n_trials = search.n_trials  # that the search will have in the end
+        self._keeps_own = False  # whether the trial of the own setting never pauses
         self._own = own
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
+
+    def plan(self, first: int, factor: int, n_trials: int) -> None:
+        """Change the rungs, and the number of trials that the search will have in the end.
+
+        Where time is short, the trial of the own setting, with which the search is compared, would pause and be cut off
+        at the end; with other rungs than those of the experiment it therefore goes on.
+        """
+        self._keeps_own = (first, factor) != (self._first, self._factor)
+        self._first, self._factor, self._n_trials = first, factor, n_trials
 
     def count(self, trial: FrozenTrial) -> None:
         """Count a trial that ended in an earlier session at the rungs that it reached."""
@@ -63,7 +72,7 @@ class Halving:
 
     def judge(self, entry: RunningTrial) -> Verdict:
         """Return whether a trial that has just reached a rung goes on, pauses, or is stopped for good."""
-        if self._deserves(entry) or (self.keeps_own and self._is_own(entry)):
+        if self._deserves(entry) or (self._keeps_own and self._is_own(entry)):
             return Verdict.CONTINUE
         return Verdict.STOP if self._is_hopeless(entry) else Verdict.PAUSE
 
@@ -90,9 +99,9 @@ class Halving:
         return self.paused.pop(found.number)
 
     def _is_rung(self, epoch: int) -> bool:
-        rung = self.first
+        rung = self._first
         while rung < epoch:
-            rung *= self.factor
+            rung *= self._factor
         return self._active and rung == epoch
 
     def _is_own(self, entry: RunningTrial) -> bool:
@@ -103,8 +112,8 @@ class Halving:
         return bisect_left(self._scores[entry.rung], -entry.at_rung)
 
     def _deserves(self, entry: RunningTrial) -> bool:
-        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self.factor)
+        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self._factor)
 
     def _is_hopeless(self, entry: RunningTrial) -> bool:
-        now, at_last = (count // self.factor for count in (len(self._scores[entry.rung]), self.n_trials))
+        now, at_last = (count // self._factor for count in (len(self._scores[entry.rung]), self._n_trials))
         return not self._is_own(entry) and self._rank(entry) >= max(1, min(at_last, now + KEPT))

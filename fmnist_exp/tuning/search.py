@@ -6,7 +6,6 @@ import datetime
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 from mlflow import MlflowClient
 from optuna import Study
@@ -91,8 +90,7 @@ def run(request: SearchRequest) -> SearchResult:
         started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
         parent = stack.enter_context(runs.closing(started))
         search = _begin(config, data, study, parent, request.callback)
-        objective = request.objective or partial(trial.train, names=search.space.search.objectives)
-        return _run(Driver(search, workers, objective, request.callback, lock), request)
+        return _run(Driver(search, workers, request.objective, request.callback, lock), request)
 
 
 def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionMNIST, MlflowClient]:

@@ -29,6 +29,7 @@ from fmnist_exp.tuning.workers import study_lock
 
 PRECISION = "precision"  # the choice for a study whose experiment leaves training.precision open
 PRECISION_FIELD = "training.precision"
+EPOCHS = "epochs"  # of a whole trial, by the plan of the first session
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 # fields that may differ when a study is resumed, like those of the gate
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
@@ -152,6 +153,14 @@ def finished(study: Study) -> list[FrozenTrial]:
     return [
         trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.number not in cut
     ]
+
+
+def epochs(study: Study, config: ExperimentConfig) -> int | None:
+    """Return the epochs of a study's whole trials, which do not change any more, or None if no trial has begun."""
+    if EPOCHS in study.user_attrs:
+        return int(study.user_attrs[EPOCHS])
+    begun = any(TrialRecord.of(trial).run_id for trial in study.get_trials(deepcopy=False))  # without a plan
+    return config.training.epochs if begun else None
 
 
 def running(study: Study) -> list[FrozenTrial]:

@@ -126,8 +126,10 @@ def run_of(stage: Stage, number: int = 0) -> Any:
 # messages
 
 
-def start(execution: str, address: str = "tcp://one", slow: str = "", number: int = 0) -> Envelope:
-    return Envelope(number, execution, Started("one", address, slow), 1)
+def start(
+    execution: str, address: str = "tcp://one", slow: str = "", number: int = 0, seconds: float | None = None
+) -> Envelope:
+    return Envelope(number, execution, Started("one", address, slow, seconds), 1)
 
 
 def epochs(execution: str, *accuracies: float, number: int = 0, first: int = 1) -> list[Envelope]:

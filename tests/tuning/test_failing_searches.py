@@ -1,17 +1,15 @@
 """Searches that are interrupted or killed are resumed, and trials that fail are recorded until the search gives up."""
 
 import optuna
-from support import standin
 from support.searches import STORAGE, Diary, pruning, search
 
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
-from fmnist_exp.tuning import plan
+from fmnist_exp.training import speed
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.space import SearchSpace
-from fmnist_exp.tuning.workers import trial
 
 # the same for every rate: l2 = 1 makes weights explode at a high one
 EXPLOSIVE = {"training__optimizer": "sgd", "model__l2": 1.0, "training__epochs": 1}
@@ -90,11 +88,8 @@ def test_no_time_for_a_single_trial(shared_store, small):
 
 
 def test_a_limit_that_a_few_steps_show_to_be_too_short_ends_the_search(shared_store, small, monkeypatch):
-    monkeypatch.setattr(plan, "SPAN", 0.05)
-    monkeypatch.setattr(trial, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(standin, "EPOCH_SECONDS", 2.0)
-    config = standin.configure(4, search__timeout=6 / 60)
-    done = search(config, "too short", WorkError, data=small, objective=standin.objective)
-    assert done.statuses() == [("KILLED", "FAIL")]
+    monkeypatch.setattr(speed, "epoch_seconds", lambda config, data: 60.0)
+    done = search(pruning(search__timeout=1), "too short", WorkError, data=small)
+    assert not done.children()
     assert done.parent.info.status == "FAILED"
-    assert "0.1 minutes are too short for a single trial" in done.parent.data.tags["fmnist.error"]
+    assert "1 minutes are too short for a single trial" in done.parent.data.tags["fmnist.error"]

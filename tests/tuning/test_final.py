@@ -19,12 +19,11 @@ from fmnist_exp.registry import lineage
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import final, plan, winner
+from fmnist_exp.tuning import final, winner
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
-from fmnist_exp.tuning.workers import trial
 
 LONGER = {"training.epochs": 5, "training.labels": "one_hot", "training.label_smoothing": 0.05}
 DROPOUT = {"model.dropout": {"low": 0.0, "high": 0.3}}
@@ -137,9 +136,14 @@ def test_an_interrupted_final_fit_continues_with_its_epochs(shared_store, folder
     assert [point.step for point in curve] == [1, 2, 3, 4, 5]
 
 
+def slow(monkeypatch: pytest.MonkeyPatch, trial: float, final: float) -> None:
+    """Let the steps of an epoch take these times, in seconds, when they are measured."""
+    seconds = {LONGER["training.epochs"]: final}
+    monkeypatch.setattr(speed, "epoch_seconds", lambda config, data: seconds.get(config.training.epochs, trial))
+
+
 def test_without_time_the_trial_is_registered(shared_store, folder, monkeypatch):
-    """On a machine where one epoch of the final fit takes an hour."""
-    monkeypatch.setattr(speed, "epoch_seconds", lambda config, data: 3600.0)
+    slow(monkeypatch, trial=1.0, final=3600.0)
     listener = Listener()
     config = configure(data__source=folder, search__n_trials=1, final=LONGER)
     found = search(config, "no time", callback=listener)
@@ -152,16 +156,15 @@ def test_without_time_the_trial_is_registered(shared_store, folder, monkeypatch)
     )
 
 
-def test_where_time_is_short_the_trials_end_after_an_epoch_and_the_winner_is_trained_to_the_end(
+def test_where_time_is_short_trials_are_schedules_of_an_epoch_and_the_winner_is_trained_to_the_end(
     shared_store, folder, monkeypatch
 ):
-    monkeypatch.setattr(plan, "SPAN", 0.0)
-    monkeypatch.setattr(trial, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(plan, "make", lambda *speed: plan.Plan(3, 1, 12, (1,)))  # the plan of a slow machine
+    slow(monkeypatch, trial=580.0, final=1.0)  # so that three epochs fit into the time of the trials
     slow_start = {"training__learning_rate": 3e-4}  # so that some other trial is the best
     found = search(pruning(data__source=folder, search__n_trials=9, final=LONGER, **slow_start), "short trials")
     assert [list(trial.intermediate_values) for trial in found.trials] == [[1]] * 3
-    assert found.statuses() == [("KILLED", "PRUNED")] * 3
+    assert found.statuses() == [("FINISHED", "COMPLETE")] * 3
+    assert {run.data.params["training.epochs"] for run in found.children()} == {"1"}
     assert "the experiment's own setting trained equally" in found.result.gain
     (run,) = found.children("train")
     assert run.data.params["training.epochs"] == str(LONGER["training.epochs"])

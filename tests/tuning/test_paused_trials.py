@@ -26,7 +26,7 @@ from fmnist_exp.tuning.workers.messages import Begin, Verdict
 
 @pytest.fixture(scope="module")
 def trained() -> list[int]:
-    """The epochs that were trained, in order."""
+    """The epochs that were trained, in order; the first one times the steps for the plan."""
     return []
 
 
@@ -63,7 +63,7 @@ def test_trials_pause_and_go_on(found, diary):
 def test_no_epoch_is_trained_twice_or_in_vain(found, trained):
     pruned = [ended for ended in found.trials if ended.state.name == "PRUNED"]
     assert {len(ended.intermediate_values) for ended in pruned} <= {1, 2, 4}
-    assert len(trained) == sum(len(ended.intermediate_values) for ended in found.trials)
+    assert len(trained) - 1 == sum(len(ended.intermediate_values) for ended in found.trials)
 
 
 def test_a_resumed_trial_is_the_one_that_never_paused(found, diary, small):
@@ -164,7 +164,7 @@ def test_what_a_paused_execution_logged_is_not_logged_again(stage):
     script = Script(start("a"), *epochs("a", 0.5), pause("a"), start("b"), *epochs("b", 0.5, 0.6, 0.7, 0.8), end("b"))
     others(stage, [0.6])
     stage.drive(script, 60, n_trials=2)
-    assert [answer.epochs for answer in script.answers if isinstance(answer, Begin)] == [0, 1]
+    assert [answer.logged for answer in script.answers if isinstance(answer, Begin)] == [0, 1]
 
 
 def test_a_run_leaves_out_the_epochs_that_another_process_has_written(shared_store):

@@ -37,6 +37,7 @@ class Started:
     worker: str  # its name, which stays the same when its process is replaced
     address: str  # of its process
     slow: str = ""  # why the worker computes slowly in the search's precision; empty if it does not
+    seconds: float | None = None  # that the steps of an epoch take there, if the task asks for it
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ class Begin:
     """The execution may begin, and logs to this run, which an earlier execution may have begun."""
 
     run: RunHead
+    epochs: int  # of the whole trial; the search may have been planned since the task was submitted
     resumed: bool = False
-    epochs: int = 0  # whose metrics an execution that paused has logged; they may be on their way to the store
+    logged: int = 0  # epochs whose metrics an execution that paused has logged; they may be on their way to the store
 
 
 Answer = Begin | Verdict

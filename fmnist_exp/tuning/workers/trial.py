@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from dask.system import cpu_count
 
 from fmnist_exp.backend import interrupts, setup
+from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import DataConfig, ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.data.dataset import FashionMNIST
@@ -25,9 +26,10 @@ from fmnist_exp.tracking import access, failures, resumption, store, transport
 from fmnist_exp.tracking.names import Metric
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool.process import sender
-from fmnist_exp.training import precision
+from fmnist_exp.training import precision, speed
 from fmnist_exp.training.events import Checkpoint, Epoch, FitCallback
 from fmnist_exp.tuning import objectives
+from fmnist_exp.tuning.plan import EPOCHS
 from fmnist_exp.tuning.workers import messages
 from fmnist_exp.tuning.workers.messages import Abandoned, Channel, EpochEnd, TrialResult, Verdict
 
@@ -65,6 +67,7 @@ class Task:
         config: the experiment with the trial's setting, without the search.
         objective: the function that runs the trial.
         requirements: the conditions that a worker must meet.
+        timed: the experiment whose steps the worker times before the trial begins, for the plan of the search.
         cores: `core_set()` of each worker by its address; workers with the same set share its cores.
         threads: number of threads to compute with; None stands for the worker's share of its cores.
     """
@@ -73,6 +76,7 @@ class Task:
     config: ExperimentConfig
     objective: Objective
     requirements: Requirements
+    timed: ExperimentConfig | None = None
     cores: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
 
@@ -106,17 +110,18 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
 
     `slow` is the reason why this process computes slowly in the trial's precision, for the driver.
     """
-    answer = channel.ask(messages.Started(channel.worker, channel.address, slow))
+    answer = channel.ask(messages.Started(channel.worker, channel.address, slow, _time(task.timed, data)))
     if not isinstance(answer, messages.Begin):
         return
+    config = override(task.config, {EPOCHS: answer.epochs})
     try:
         run = Run(access.client(), answer.run)
         try:
             if answer.resumed:
                 resumption.continue_curves(run)
-                run.epochs = answer.epochs
+                run.epochs = answer.logged
             reporter = _Reporter(channel, run)
-            result = task.objective(task.config, data, run, [reporter])
+            result = task.objective(config, data, run, [reporter])
         finally:
             run.release()
     except Abandoned:
@@ -134,6 +139,18 @@ def run_here(task: Task, channel: Channel, data: FashionMNIST, slow: str = "") -
             channel.send(messages.Unreachable(reason) if transport.is_lost(error) else messages.Failed(reason))
     else:
         channel.send(messages.Paused() if reporter.pausing else messages.Finished(result))
+
+
+def _time(config: ExperimentConfig | None, data: FashionMNIST) -> float | None:
+    """Return the seconds that the steps of an epoch of this experiment take here; None if that cannot be known."""
+    if config is None:
+        return None
+    try:
+        return speed.epoch_seconds(config, data)
+    except Exception as error:  # whatever it is, it would break the trial too, which says so
+        interrupts.check()  # a library may have replaced an interrupt by an error of its own
+        log.debug("the steps of %s could not be timed", config.name, exc_info=error)
+        return None
 
 
 def run_on_worker(task: Task, channel: Channel) -> None:

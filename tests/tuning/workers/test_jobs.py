@@ -168,7 +168,7 @@ def test_a_trial_that_nobody_wants_is_not_said_to_have_failed(shared_store, data
 
     def handle(envelope: Envelope) -> Answer:
         sent.append(envelope.message)
-        return Begin(run.head) if isinstance(envelope.message, Started) else Verdict.ABANDON
+        return Begin(run.head, 1) if isinstance(envelope.message, Started) else Verdict.ABANDON
 
     task = trial.Task(0, config, standin.objective, trial.requirements_of(config, data))
     with runs.closing(run), pytest.raises(Abandoned):
