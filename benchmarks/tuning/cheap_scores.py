@@ -243,6 +243,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
         ]
         axes.errorbar([100 * row.cost for row in own], middle, spread, marker="o", capsize=2, label=kind)
     axes.set_xscale("log")
+    axes.set_xticks((2, 5, 10, 20, 50, 100), labels=("2", "5", "10", "20", "50", "100"))
     axes.set_xlabel("cost, % of the final fit")
     axes.set_ylabel("rank correlation with the final score")
     axes.legend()

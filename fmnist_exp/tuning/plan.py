@@ -1,8 +1,8 @@
 """Fit a search into its time limit, at the speed of its workers: how many settings it compares, and how.
 
 Where time is short and the experiment has a final fit, a trial becomes a complete schedule of fewer epochs. It ranks
-settings better than the first epochs of a longer schedule, which has not annealed its learning rate there: after one of
-five epochs of `tune_cnn`, Spearman's correlation with the final fit is 0.77 instead of 0.55 (24 settings,
+settings better than the first epochs of a longer schedule, whose learning rate is still high then: at the cost of one
+epoch of `tune_cnn`, Spearman's correlation with the final fit is 0.77 instead of 0.55 (24 settings,
 docs/log/2026-11-25-cheap-scores.md).
 """
 

@@ -1,6 +1,6 @@
 """The winner of a search: the best trial whose model can still be loaded.
 
-Where a plan ended all trials early, for the final fit to have more time, their accuracies say little about that fit.
+Where a plan shortened all trials, for the final fit to have more time, their accuracies say little about that fit.
 Then the experiment's own setting wins, unless another one is better by more than chance.
 """
 
