@@ -19,7 +19,7 @@ PIP = $(if $(ENSUREPIP),$(VENV)/bin/python -m pip,$(PYTHON) -m pip --python $(VE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
-tune: $(READY) ## search for the best network and register it (12 to 15 minutes on 2 cores)
+tune: $(READY) ## search for the best network and register it (10 to 15 minutes on 2 cores)
 	$(ACTIVATE) mlflow run . -e tune --env-manager local
 
 test: lint ## run all checks: lint, then the tests
