@@ -3,7 +3,8 @@
 The contestants are those of benchmarks.lcbench that need no environment of their own: this platform's driver with the
 fields of the experiment, random search, ASHA and plain Optuna. The table is what benchmarks.tuning.cheap_scores has
 measured. A setting that a search asks for gets the curve of the setting in the table that is nearest to it. All begin
-with the experiment's own setting.
+with the same random setting. (The own setting of `tune_cnn` is the best one of its table, so that every search that
+began with it and trained it to the end would be done.)
 
     python -m benchmarks.tuning.replay                          # the fits of tune_cnn in docs/cheap-scores
     python -m benchmarks.tuning.replay --experiment tune_mlp --file tune_mlp.jsonl
@@ -101,14 +102,16 @@ def read(file: Path, space: SearchSpace) -> Table:
 def search(contestant: str, table: Table, seed: int, budget: int) -> Result:
     """Run one search on the table and return its result. The seed stands for a task."""
     ledger, space, final = Ledger(budget), table.space, table.curves.max(axis=1)
+    begin = table.draw(np.random.default_rng(seed))
     if contestant == OURS:
-        limits = {"seed": seed, "search.n_trials": 100_000, "search.timeout": 1000, "final": None}
-        config = files.override(space.config, {**limits, "training.epochs": table.curves.shape[1]})
+        limits = {"seed": seed, "search.n_trials": 100_000, "search.timeout": 1000}
+        own = space.apply(begin).model_copy(update={"search": space.search})
+        config = files.override(own, {**limits, "training.epochs": table.curves.shape[1]})
         pool = VirtualPool(lambda task: table.curve(space.parameters(space.settings(task.config))), ledger)
         ours.search(config, pool, budget)
     else:
         kinds = {"epochs": table.curves.shape[1], "draw": table.draw, "suggest": table.suggest}
-        problem = functools.partial(Problem, table.curve, ledger, space.defaults(), seed)
+        problem = functools.partial(Problem, table.curve, ledger, begin, seed)
         with suppress(Spent):
             PEERS[contestant](problem(**kinds))
     worst, top = float(final.min()), float(final.max())

@@ -24,6 +24,7 @@ from fmnist_exp.training.events import FitCallback
 
 CALLS = 4  # of the compiled training function; the first one traces it and is not counted
 STEPS = 8  # per call, at most
+FEW_CALLS, FEW_STEPS = 3, 4  # for an estimate, which has to be known soon also where a step takes a quarter of a second
 IMAGES = 8192  # per call, at most; larger batches do not raise the number of images per second
 LARGEST_ENTRY = 100_000  # bytes of a file of the cache; anything larger is damaged
 
@@ -61,7 +62,7 @@ def measure(config: ExperimentConfig, data: FashionMNIST) -> Speeds:
     Each precision is judged by its fastest call, because other processes can only slow a call down. The process keeps
     the precision that was measured last: call `seeds.prepare` before you build the network that is to be kept.
     """
-    return {precision: _images_per_second(precision, config, data) for precision in setup.POLICIES}
+    return {precision: _images_per_second(precision, config, data, CALLS, STEPS) for precision in setup.POLICIES}
 
 
 def epoch_seconds(config: ExperimentConfig, data: FashionMNIST) -> float:
@@ -70,7 +71,7 @@ def epoch_seconds(config: ExperimentConfig, data: FashionMNIST) -> float:
     Call `seeds.prepare` before you build the network that is to be kept.
     """
     images = len(data.train.images) * (1 + config.augmentation.copies)
-    return images / _images_per_second(config.training.precision, config, data)
+    return images / _images_per_second(config.training.precision, config, data, FEW_CALLS, FEW_STEPS)
 
 
 def _key(config: ExperimentConfig) -> dict[str, object]:
@@ -93,13 +94,14 @@ def _file(key: Mapping[str, object]) -> Path:
     return cache_folder() / "precision" / f"{digest[:16]}.json"
 
 
-def _images_per_second(precision: str, config: ExperimentConfig, data: FashionMNIST) -> float:
+def _images_per_second(precision: str, config: ExperimentConfig, data: FashionMNIST, calls: int, steps: int) -> float:
+    """Return the speed of the fastest one of these calls, each of which does at most this many steps."""
     seeds.prepare(config.seed, precision)
     model = layers.accelerate(models.build(config.model))
     transfer.freeze(model, config.model.frozen)
-    short = _shortened(config, len(data.train.images))
+    short = _shortened(config, len(data.train.images), steps)
     images = short.training.steps_per_execution * short.training.batch_size  # per call
-    chosen = np.arange(CALLS * images) % len(data.train.images)  # repeats the images if there are too few
+    chosen = np.arange(calls * images) % len(data.train.images)  # repeats the images if there are too few
     train = Split(data.train.name, data.train.images[chosen], data.train.labels[chosen])
     empty = Split(data.validation.name, train.images[:0], train.labels[:0])
     clock = _Clock()
@@ -107,14 +109,14 @@ def _images_per_second(precision: str, config: ExperimentConfig, data: FashionMN
     return images / float(np.diff(clock.times).min())
 
 
-def _shortened(config: ExperimentConfig, images: int) -> ExperimentConfig:
-    """Return the experiment with one epoch of calls that are no larger than its own."""
+def _shortened(config: ExperimentConfig, images: int, most: int) -> ExperimentConfig:
+    """Return the experiment with one epoch of calls that are no larger than its own, and have at most `most` steps."""
     whole, changes = config.training, config.augmentation
     size = min(whole.batch_size, IMAGES)
     steps = images * (1 + changes.copies) // whole.batch_size
     # at this learning rate no network diverges; the rate does not change how fast a step is
     fields = {"epochs": 1, "schedule": "constant", "learning_rate": 1e-7, "batch_size": size}
-    fields["steps_per_execution"] = max(1, min(whole.steps_per_execution, STEPS, steps, IMAGES // size))
+    fields["steps_per_execution"] = max(1, min(whole.steps_per_execution, most, steps, IMAGES // size))
     if changes.copies:  # they are made before the first step; a step then only mixes images
         changes = AugmentationConfig(mixup=changes.mixup, cutmix=changes.cutmix)
     return config.model_copy(update={"training": whole.model_copy(update=fields), "augmentation": changes})
