@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from fmnist_exp.tracking import resumption
 from fmnist_exp.tracking import run as runs
-from fmnist_exp.tracking.names import Tag
+from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool import ids
 from fmnist_exp.tracking.spool.process import sender
@@ -32,7 +32,10 @@ def open_run(entry: RunningTrial, parent: Run, experiment: str) -> tuple[Run, bo
         with suppress(MlflowException):
             if stored := ids.resolve(parent.client, earlier):
                 own: dict[str, str] = {Tag.PARENT: parent.id, Tag.NAME: name}
-                return resumption.take(parent.client, stored, {**tags, **own}), True
+                taken = resumption.take(parent.client, stored, {**tags, **own})
+                taken.log_metrics({Metric.TRIAL: trial.number})
+                return taken, True
     run = runs.start_run(parent.client, "trial", name, experiment, parent, more_tags=tags)
     TrialRecord.write(trial, run_id=run.id)
+    run.log_metrics({Metric.TRIAL: trial.number})
     return run, False

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from fmnist_exp.backend import interrupts
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import checkpoints
-from fmnist_exp.tracking.names import Metric, Tag
+from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import continuation, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.agenda import Agenda
@@ -58,7 +58,6 @@ class Driver:
         lock: StudyLock | None,
     ) -> None:
         self.search = search
-        self.study = search.study
         self.pool = pool
         self.objective = objective or partial(train, names=search.space.search.objectives)
         self.timed = None if objective else search.space.config.without_search()
@@ -121,7 +120,7 @@ class Driver:
     def _cut(self, entry: RunningTrial) -> None:
         self._forget(entry.number)
         entry.close_run("KILLED", "the time was over", {Tag.TRIAL_STATE: TrialState.FAIL.name})
-        studies.cut_off(self.study, entry.trial)
+        studies.cut_off(self.search.study, entry.trial)
 
     def _handle(self, envelope: Envelope) -> Answer | None:
         """Handle a message. Messages of executions that have been replaced are ignored."""
@@ -177,22 +176,17 @@ class Driver:
             return Verdict.ABANDON
         self._note_speed(message)
         if self.agenda.refusal:
-            self.stop()  # an error in here would be one of the trial, if it runs in this process
-            return Verdict.ABANDON
+            return Verdict.ABANDON  # an error in here would be one of the trial, if it runs in this process
         if entry.executions:
             self.callback.on_retry(entry.number, entry.interruption)
         entry.executions += 1
         entry.execution, entry.address, entry.heard = execution, message.address, self.search.clock()
         entry.config = self.agenda.shortened(entry.config)
-        is_new = entry.run is None
         entry.run, resumed = continuation.open_run(entry, self.search.parent, self.space.config.name)
         TrialRecord.write(entry.trial, worker=message.worker)
-        if is_new:
-            entry.run.log_metrics({Metric.TRIAL: entry.number})
         if entry.executions == 1:
             entry.begun = time.time()
-            settings = self.space.settings(entry.config)
-            self.callback.on_trial(entry.number, settings, entry.config.training.epochs)
+            self.callback.on_trial(entry.number, self.space.settings(entry.config), entry.config.training.epochs)
         return Begin(entry.run.head, entry.config.training.epochs, resumed, entry.logged)
 
     def _note_speed(self, message: Started) -> None:
@@ -221,10 +215,9 @@ class Driver:
         measured = result.measured()
         TrialRecord.write(entry.trial, **measured)
         values = [float(measured[name]) for name in self.space.search.objectives]
-        if result.stopped and len(values) == 1:
-            self._tell(entry, TrialState.PRUNED)
-        else:  # with several objectives nothing is pruned, and what the time limit stopped may be on the front
-            self._tell(entry, TrialState.COMPLETE, values)
+        # with several objectives nothing is pruned, and what the time limit stopped may be on the front
+        state = TrialState.PRUNED if result.stopped and len(values) == 1 else TrialState.COMPLETE
+        self._tell(entry, state, values if state is TrialState.COMPLETE else None)
 
     def _fail(self, entry: RunningTrial, reason: str) -> None:
         TrialRecord.write(entry.trial, error=reason)
@@ -244,7 +237,7 @@ class Driver:
         if TrialRecord.of(entry.trial).stretches:
             entry.note_stretch()
         TrialRecord.write(entry.trial, outcome={"state": state.name, "values": values})
-        told = self.study.tell(entry.trial, values, state)
+        told = self.search.study.tell(entry.trial, values, state)
         self._forget(entry.number)
         self.agenda.finished += 1
         if state != TrialState.FAIL:
