@@ -9,9 +9,12 @@ import pytest
 from distributed import Client, Future, LocalCluster
 from support import standin
 
+from fmnist_exp.config.schema import ExperimentConfig
+from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
+from fmnist_exp.training import speed
 from fmnist_exp.tuning.workers import jobs, pool, trial
 from fmnist_exp.tuning.workers.jobs import Cluster
 from fmnist_exp.tuning.workers.messages import (
@@ -174,3 +177,21 @@ def test_a_trial_that_nobody_wants_is_not_said_to_have_failed(shared_store, data
     with runs.closing(run), pytest.raises(Abandoned):
         trial.run_here(replace(task, threads=1), pool.DirectChannel(0, handle), data)
     assert isinstance(sent[-1], EpochEnd)
+
+
+def test_a_network_whose_steps_cannot_be_timed_begins_without_a_plan(shared_store, data, monkeypatch):
+    def fails(config: ExperimentConfig, data: FashionMNIST) -> float:
+        raise MemoryError
+
+    config = standin.configure(1)
+    sent: list[Any] = []
+
+    def handle(envelope: Envelope) -> Answer:
+        sent.append(envelope.message)
+        return Verdict.ABANDON
+
+    monkeypatch.setattr(speed, "epoch_seconds", fails)
+    task = trial.Task(0, config, standin.objective, trial.requirements_of(config, data), timed=config)
+    with pytest.raises(Abandoned):
+        trial.run_here(replace(task, threads=1), pool.DirectChannel(0, handle), data)
+    assert sent == [Started("driver", "", seconds=None)]
