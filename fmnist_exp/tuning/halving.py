@@ -46,11 +46,10 @@ class Halving:
     def plan(self, first: int, factor: int, n_trials: int) -> None:
         """Change the rungs, and the number of trials that the search will have in the end.
 
-        Where time is short, the trial of the own setting, with which the search is compared, would pause and be cut off
-        at the end; with other rungs than those of the experiment it therefore goes on.
+        From now on the trial of the own setting, with which the search is compared, does not pause: it would come last,
+        and be cut off when the time is over. The plan has counted its epochs.
         """
-        self._keeps_own = (first, factor) != (self._first, self._factor)
-        self._first, self._factor, self._n_trials = first, factor, n_trials
+        self._first, self._factor, self._n_trials, self._keeps_own = first, factor, n_trials, True
 
     def count(self, trial: FrozenTrial) -> None:
         """Count a trial that ended in an earlier session at the rungs that it reached."""

@@ -151,6 +151,15 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     assert script.answers.count(Verdict.STOP) == 4
 
 
+def test_the_trial_of_the_own_setting_never_pauses_in_a_planned_search(stage):
+    """A search on two cores could not say what it had gained: the time was over before that trial went on."""
+    script = Interrupted(start("a", seconds=1.0), *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a"))
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(script, 3600, n_trials=100)
+    assert "100 settings in 3 rounds" in stage.notices[0]
+    assert script.answers[1:5] == [Verdict.CONTINUE] * 4
+
+
 def shortened(count: int, first: int = 0) -> list:
     """Return the messages of trials of one epoch."""
     lines = [start("a", number=first, seconds=STEPS), *epochs("a", 0.6, number=first), end("a", number=first)]
