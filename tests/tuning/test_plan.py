@@ -14,10 +14,11 @@ from fmnist_exp.tuning.workers.messages import Begin, Verdict
 def make(
     seconds: float, minutes: float = 6.6, most: int = 12, known: int | None = None, **changes: object
 ) -> plan.Plan:
-    """Return the plan of tune_cnn on two workers, each of which trains an epoch in this time.
+    """Return the plan of tune_cnn, with rungs after epochs 2 and 4, on two workers that train an epoch in this time.
 
     The trials have `minutes`, and the final fit has two thirds of that.
     """
+    changes = {"pruner": "successive_halving", "min_epochs": 2, "reduction_factor": 2, **changes}
     fields = {name if name == "final" else f"search.{name}": value for name, value in changes.items()}
     at_once = 2 / seconds
     final = (minutes * 60 * 2 / 3 - plan.FINAL_SECONDS) * at_once
@@ -116,6 +117,15 @@ def test_without_halving_every_setting_is_trained_to_the_end():
     assert make(18.0, pruner="none", final="").text == "8 settings of 5 epochs"
     assert make(12.0, pruner="none").text.startswith("12 settings of 5 epochs")
     assert make(22.0, pruner="none").text.startswith("12 settings of 2 epochs")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(5.5, "20 settings of 5"), (11.9, "12 settings of 5"), (13.0, "12 settings of 4")]
+)
+def test_the_shipped_search_trains_complete_schedules(seconds, expected):
+    """Halving after epochs 2 and 4 of 5 kept small networks with a low learning rate."""
+    assert make(seconds, most=20, pruner="none").text == f"{expected} epochs, then up to 18 epochs for the winner"
+    assert files.load("tune_cnn", {}).search.pruner == "none"
 
 
 def test_the_rungs_are_those_of_the_halving():
