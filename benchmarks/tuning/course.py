@@ -51,10 +51,12 @@ def read(text: str, number: int) -> Attempt:
     children = client.search_runs(
         [root.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000
     )
+    if root.info.end_time is None:
+        raise SystemExit(f"run {run_id} of {store} has not ended")
     start, end = root.info.start_time / 1000, root.info.end_time / 1000
     points = [
-        (metric.timestamp / 1000 - start, place, metric.value)
-        for place, run in enumerate([root, *children])
+        (metric.timestamp / 1000 - start, position, metric.value)
+        for position, run in enumerate([root, *children])
         for metric in client.get_metric_history(run.info.run_id, "val_accuracy")
     ]
     return Attempt(label, "", number, end - start, points)

@@ -175,8 +175,8 @@ class Driver:
             self._fail(entry, entry.hopeless)
             return Verdict.ABANDON
         self._note_speed(message)
-        if self.agenda.refusal:
-            return Verdict.ABANDON  # an error in here would be one of the trial, if it runs in this process
+        if self.agenda.refusal:  # `work` raises it, since an error in here would be taken for the trial's
+            return Verdict.ABANDON
         if entry.executions:
             self.callback.on_retry(entry.number, entry.interruption)
         entry.executions += 1

@@ -56,7 +56,7 @@ def test_trials_are_no_longer_than_the_final_fit_can_spare():
 
 
 def test_without_a_final_fit_the_time_goes_to_the_best_trials():
-    """With one, the fit of the winner starts anew, and needs the time itself."""
+    """A final fit starts anew, so it would need that time itself."""
     found = make(30.0, final="")
     assert found.text == "12 settings in 2 rounds, which end after 1 and 5 epochs"
     assert found.epochs == 5
@@ -64,7 +64,7 @@ def test_without_a_final_fit_the_time_goes_to_the_best_trials():
 
 @pytest.mark.parametrize("known", [1, 2])
 def test_a_resumed_search_keeps_the_epochs_of_its_trials(known):
-    """With others, their accuracies could not be compared with those of the earlier ones."""
+    """Accuracies after another number of epochs could not be compared with the earlier ones."""
     for seconds in (3.0, 30.0, 300.0):
         found = make(seconds, known=known)
         assert (found.epochs, found.rounds) == (known, (known,))
@@ -201,9 +201,12 @@ def test_a_resumed_search_goes_on_with_shortened_trials_however_much_time_it_has
 
 def test_a_resumed_search_does_not_shorten_the_trials_that_an_earlier_release_began(stage):
     stage.drive(Script(start("a"), *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a")), 3600)
-    script = Slow(stage.clock, *shortened(1, first=1))
-    stage.drive(script, 2000, n_trials=2, limit=4000, final={"training.epochs": 20})
-    assert script.answers[0].epochs == 4
+    script = Interrupted(start("a", number=1, seconds=STEPS))
+    with pytest.raises(KeyboardInterrupt):  # there is time for 12 settings of 1 epoch, and not for 12 whole ones
+        stage.drive(script, 3000, n_trials=100, limit=5000, final={"training.epochs": 20})
+    (begun,) = script.answers
+    assert isinstance(begun, Begin)
+    assert begun.epochs == 4
 
 
 def test_a_limit_that_is_too_short_for_a_single_trial_is_refused_with_one_that_suffices(stage):
