@@ -37,14 +37,14 @@ def diary() -> Diary:
 
 @pytest.fixture(scope="module")
 def found(shared_store, small, diary, trained) -> FinishedSearch:
-    """A search whose trials have rungs after epochs 1, 2 and 4 of 5."""
+    """A search whose trials have rungs after epochs 1 and 2 of 3."""
     begin = Recorder.on_epoch_begin
 
     def count(recorder: Recorder, epoch: int, logs: object = None) -> None:
         trained.append(epoch)
         begin(recorder, epoch, logs)  # type: ignore[arg-type]
 
-    config = pruning(search__n_trials=6, search__reduction_factor=2, training__epochs=5)
+    config = pruning(search__n_trials=8, search__reduction_factor=2, training__epochs=3)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Recorder, "on_epoch_begin", count)
         return search(config, "paused", data=small, callback=diary)
@@ -62,7 +62,7 @@ def test_trials_pause_and_go_on(found, diary):
 
 def test_no_epoch_is_trained_twice_or_in_vain(found, trained):
     pruned = [ended for ended in found.trials if ended.state.name == "PRUNED"]
-    assert {len(ended.intermediate_values) for ended in pruned} <= {1, 2, 4}
+    assert {len(ended.intermediate_values) for ended in pruned} <= {1, 2}
     assert len(trained) - 1 == sum(len(ended.intermediate_values) for ended in found.trials)
 
 
@@ -89,7 +89,7 @@ def test_each_result_is_logged_once_and_no_state_is_left(found):
 
 def test_the_own_setting_is_trained_to_the_end_to_be_compared(found):
     assert found.trials[0].state.name == "COMPLETE"
-    assert len(found.trials[0].intermediate_values) == 5
+    assert len(found.trials[0].intermediate_values) == 3
     assert "It is not known" not in found.result.gain
 
 

@@ -153,7 +153,8 @@ def test_only_the_winner_is_scored_on_the_test_set(found, small):
         contexts = {entry.tags[0].value for entry in run.inputs.dataset_inputs}
         assert contexts == {"training", "validation"} | ({"test"} if number == best else set())
     assert found.parent.data.metrics["test_accuracy"] == pytest.approx(found.result.test_accuracy)
-    served = mlflow.pyfunc.load_model("models:/fashion-mnist@challenger").predict(small.test.images)
+    registered = mlflow.pyfunc.load_model(f"models:/fashion-mnist/{found.result.registration.version}")
+    served = registered.predict(small.test.images)
     assert np.mean(served["label"] == small.test.labels) == pytest.approx(found.result.test_accuracy)
 
 
