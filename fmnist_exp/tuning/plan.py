@@ -9,13 +9,14 @@ docs/log/2026-11-25-cheap-scores.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fmnist_exp.config.schema import ExperimentConfig
 
 ENOUGH = 12  # settings for which trials are shortened or judged earlier, if the search wants at least as many
 FACTORS = 3, 4, 6, 12  # of successive halving, where that of the experiment lets too many trials go on
 SLOWER = 1.2  # an epoch takes longer than its fastest steps, and is validated
+LARGER = 1.25  # an epoch of another setting, in those of the own one: the Gaussian process prefers large networks
 ALONE = 0.8  # speed of one fit on all cores, in that of all workers together: 0.73 in bfloat16 and 0.88 in float32
 TRIAL_SECONDS = 2.0  # beside its epochs: the network is built, and what it has learned is logged
 FINAL_SECONDS = 30.0  # beside the epochs of the final fit: it is timed, scored, exported and logged
@@ -45,7 +46,7 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         settings = "1 setting" if self.settings == 1 else f"{self.settings} settings"
-        winner = f", then up to {_epochs(self.final)} for the winner" if self.final else ""
+        winner = f", then about {_epochs(self.final)} for the winner" if self.final else ""
         if len(self.rounds) == 1:
             return f"{settings} of {_epochs(self.rounds[0])}{winner}"
         ends = f"{', '.join(map(str, self.rounds[:-1]))} and {_epochs(self.rounds[-1])}"
@@ -55,10 +56,10 @@ class Plan:
 def make(config: ExperimentConfig, most: int, budget: Budget, known: int | None = None) -> Plan:
     """Return the plan for the time that is left.
 
-    Trials are whole, with the rungs of the experiment, if as many settings as wanted can be begun: `most`, or ENOUGH if
-    that is less. Otherwise, if the experiment has a final fit, no more than those are begun, as schedules of fewer
-    epochs: of as many as leave the final fit its own epochs, or of one. Without a final fit, trials are judged earlier,
-    and fewer of them may pass each rung.
+    Trials are whole, with the rungs of the experiment, if as many settings as wanted can be begun (`most`, or ENOUGH if
+    that is less). An experiment with a final fit must also have room for all epochs of that, and for networks that are
+    larger than its own one; otherwise no more settings than those are begun, as schedules of fewer epochs: of as many
+    as leave this room, or of one. Without a final fit, trials are judged earlier, and fewer of them may pass each rung.
 
     Args:
         config: the experiment, with its `search`.
@@ -68,21 +69,30 @@ def make(config: ExperimentConfig, most: int, budget: Budget, known: int | None 
     """
     assert config.search is not None
     own, lengths = config.search.reduction_factor, _lengths(config, known)
+    least, wanted = min(most, ENOUGH), _wanted(config)
+
+    def plan(settings: int, factor: int, rounds: tuple[int, ...]) -> tuple[Plan, bool]:
+        """Return a plan, and whether it has room for larger networks and for all epochs of the final fit."""
+        left = budget.trials - _cost(settings, rounds, factor, budget.overhead, LARGER)
+        final = _final(config, budget.final + max(0.0, left))
+        return Plan(settings, rounds[-1], factor, rounds, final), left >= 0 and final == wanted
+
     for factor, rounds in _rounds(config, earlier=not lengths) if known not in lengths else []:
         settings = _count(rounds, factor, most, budget)
-        if settings >= min(most, ENOUGH):
-            return Plan(settings, rounds[-1], factor, rounds, _final(config, budget.final))
-    most = min(most, ENOUGH)
+        made, is_roomy = plan(settings, factor, rounds)
+        while lengths and settings > least and not is_roomy:
+            settings -= 1
+            made, is_roomy = plan(settings, factor, rounds)
+        if settings >= least and (is_roomy or not lengths):
+            return made
     for epochs in lengths:
-        settings = _count((epochs,), 1, most, budget)
-        spare = max(0.0, budget.trials - settings * (epochs + budget.overhead))
-        final = _final(config, budget.final + spare)
-        if epochs == lengths[-1] or (settings == most and final == _wanted(config)):
-            return Plan(settings, epochs, own, (epochs,), final)
-    epochs = config.training.epochs
-    rounds = (epochs,) if config.search.pruner == "none" else (1,)
-    settings = _count(rounds, own, most, budget)
-    return Plan(settings, epochs, max(own, *FACTORS), rounds, _final(config, budget.final))
+        settings = _count((epochs,), 1, least, budget)
+        made, is_roomy = plan(settings, own, (epochs,))
+        if epochs == lengths[-1] or (settings == least and is_roomy):
+            return made
+    rounds = (config.training.epochs,) if config.search.pruner == "none" else (1,)
+    settings, factor = _count(rounds, own, most, budget), max(own, *FACTORS)
+    return replace(plan(settings, factor, rounds)[0], epochs=config.training.epochs)
 
 
 def rungs(first: int, factor: int, epochs: int) -> tuple[int, ...]:
@@ -124,7 +134,7 @@ def _wanted(config: ExperimentConfig) -> int:
 
 def _final(config: ExperimentConfig, affordable: float) -> int:
     """Return the epochs of the final fit in the time in which all workers together could train this many."""
-    return int(min(_wanted(config), max(1.0, affordable * ALONE)))
+    return int(min(_wanted(config), max(1.0, affordable * ALONE / LARGER)))
 
 
 def _count(rounds: tuple[int, ...], factor: int, most: int, budget: Budget) -> int:
@@ -137,13 +147,13 @@ def _count(rounds: tuple[int, ...], factor: int, most: int, budget: Budget) -> i
     return low
 
 
-def _cost(settings: int, rounds: tuple[int, ...], factor: int, overhead: float) -> float:
-    """Return the epochs that these settings take, with the whole trial of the experiment's own setting."""
-    total, done, count = settings * overhead, 0, settings
+def _cost(settings: int, rounds: tuple[int, ...], factor: int, overhead: float, larger: float = 1.0) -> float:
+    """Return the epochs that these settings take: the own one, which is trained whole, and others that are larger."""
+    total, done, count = settings * overhead + rounds[-1] - larger * rounds[0], 0, settings
     for end in rounds:
-        total += count * (end - done)
+        total += larger * count * (end - done)
         done, count = end, max(1, count // factor)
-    return total + rounds[-1] - rounds[0]
+    return total
 
 
 def _epochs(count: int) -> str:
