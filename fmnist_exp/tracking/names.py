@@ -163,8 +163,8 @@ class Artifact(Name):
     STUDY_FIGURES = "study/figures.html", "Interactive figures of the study on one page."
     STUDY_FIGURE = (
         "study/{figure}.png",
-        "One figure of the study: history, importances, learning_curves, slices, parallel_coordinates, timeline or"
-        " pareto_front.",
+        "One figure of the study: history, importances, learning_curves (if a trial has two epochs or more), slices,"
+        " parallel_coordinates, timeline or pareto_front.",
     )
 
 

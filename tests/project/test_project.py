@@ -89,9 +89,7 @@ def test_tune(folder, environment, client):
         assert len(trial.outputs.model_outputs) == 1
     scored = [trial for trial in trials if "test_accuracy" in trial.data.metrics]
     assert len(scored) == 1
-    assert {"study/trials.csv", "study/figures.html", "study/learning_curves.png"} <= artifacts(
-        client, parent.info.run_id
-    )
+    assert {"study/trials.csv", "study/figures.html", "study/history.png"} <= artifacts(client, parent.info.run_id)
     version = client.get_model_version_by_alias("fashion-mnist", "challenger")
     assert version.run_id == scored[0].info.run_id
     assert float(version.tags["test_accuracy"]) == pytest.approx(scored[0].data.metrics["test_accuracy"])

@@ -58,7 +58,7 @@ def test_nothing_on_the_front_is_beaten_and_its_most_accurate_is_registered(sear
 
 def test_the_table_of_the_front_and_its_pictures(searched):
     assert {"study/pareto_front.csv", "study/pareto_front.png", "study/timeline.png"} <= searched.artifacts()
-    assert {"study/learning_curves.png", "study/history.png", "study/slices.png"} <= searched.artifacts()
+    assert {"study/history.png", "study/slices.png"} <= searched.artifacts()
     text = mlflow.artifacts.load_text(f"runs:/{searched.parent.info.run_id}/study/pareto_front.csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [int(row["number"]) for row in rows] == list(searched.result.front)

@@ -178,7 +178,9 @@ def prepare(study: Study, names: Sequence[str], images: int) -> dict[str, Conten
         chosen = [with_curve[row] for row in rows]
         parameters = [_parameter(name, chosen) for name in sorted(chosen[0].distributions)]
         content = Trials([points[row] for row in rows], parameters, images, accuracies)
-        figures |= dict.fromkeys(("history", "parallel_coordinates", "slices", "learning_curves"), content)
+        figures |= dict.fromkeys(("history", "parallel_coordinates", "slices"), content)
+        if any(len(point.accuracies) > 1 for point in points):
+            figures["learning_curves"] = content
     if len(complete) >= ENOUGH:
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that lower targets count as better
             figures["importances"] = get_param_importances(study, target=lambda trial: -trial.values[0])
@@ -212,14 +214,16 @@ def notes(figures: Mapping[str, Content], study: Study) -> list[str]:
 
 
 def _missing(figures: Mapping[str, Content], study: Study) -> list[str]:
-    complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    if "importances" in figures or not complete:
-        return []
-    return [
-        f"There is no figure of the parameters' importances: it needs {ENOUGH} complete trials, and the study has"
-        f" {complete}. The importances compare the best tenth of the trials with all of them, and fewer than five"
-        " trials in that tenth would say little."
-    ]
+    complete, missing = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))), []
+    if "slices" in figures and "learning_curves" not in figures:
+        missing.append("There is no figure of learning curves, because every trial has one epoch.")
+    if complete and "importances" not in figures:
+        missing.append(
+            f"There is no figure of the parameters' importances: it needs {ENOUGH} complete trials, and the study has"
+            f" {complete}. The importances compare the best tenth of the trials with all of them, and fewer than five"
+            " trials in that tenth would say little."
+        )
+    return missing
 
 
 def _point(trial: FrozenTrial) -> TrialPoint:

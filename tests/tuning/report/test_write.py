@@ -223,7 +223,23 @@ def test_importances_need_five_trials_among_the_best_tenth(trials, drawn):
     """F15: of ten trials, PED-ANOVA takes one as the best tenth."""
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
-        study.add_trial(ended(number, {"model.dropout": number / trials}, DROPOUT, [number / 100], curve={1: 0.5}))
+        study.add_trial(
+            ended(number, {"model.dropout": number / trials}, DROPOUT, [number / 100], curve={1: 0.4, 2: 0.5})
+        )
     figures = points.prepare(study, ["val_accuracy"], images=1000)
     assert ("importances" in figures) == drawn
     assert bool(points.notes(figures, study)) != drawn
+
+
+def test_curves_are_drawn_if_a_trial_has_two_epochs():
+    """With shortened trials of one epoch, the figure was a heap of points above each other."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(ended(0, {"model.dropout": 0.1}, DROPOUT, [0.5], curve={1: 0.5}))
+    figures = points.prepare(study, ["val_accuracy"], images=1000)
+    assert {"history", "slices"} <= figures.keys()
+    assert "learning_curves" not in figures
+    assert points.notes(figures, study)[0] == (
+        "There is no figure of learning curves, because every trial has one epoch."
+    )
+    study.add_trial(ended(1, {"model.dropout": 0.2}, DROPOUT, [0.6], curve={1: 0.5, 2: 0.6}))
+    assert "learning_curves" in points.prepare(study, ["val_accuracy"], images=1000)
