@@ -1,6 +1,7 @@
 """Each private API that the package uses is still there, and does what the package expects."""
 
 import asyncio
+import multiprocessing.forkserver
 import random
 import socket
 import time
@@ -12,6 +13,7 @@ import keras
 import mlflow
 import numpy as np
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 from mlflow.models import ModelSignature
@@ -262,3 +264,16 @@ def test_mlflows_tables_are_those_of_its_own_store(tmp_path):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/made.db")  # refuses tables of another schema
     assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
     assert {"experiments", "runs", "metrics", "alembic_version"} <= made
+
+
+def test_the_fork_server_ends_and_another_one_starts_when_it_is_needed():
+    context = multiprocessing.get_context("forkserver")
+    for _ in range(2):
+        process = context.Process(target=print)
+        process.start()
+        process.join()
+        server = multiprocessing.forkserver._forkserver._forkserver_pid
+        assert (process.exitcode, psutil.pid_exists(server)) == (0, True)
+        compat.end_fork_server()
+        assert not psutil.pid_exists(server)
+    compat.end_fork_server()  # does nothing without a server

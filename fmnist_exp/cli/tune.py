@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -12,6 +15,9 @@ from fmnist_exp.backend import loading
 from fmnist_exp.cli.options import FieldsCommand, load_experiment, offline
 from fmnist_exp.tracking import escape
 from fmnist_exp.tracking.redact import shell_command
+
+if TYPE_CHECKING:
+    from fmnist_exp.tuning.search import SearchRequest
 
 
 @click.command("tune", cls=FieldsCommand)
@@ -60,23 +66,36 @@ def tune(
     """Search dropout, L2, learning rate and layer widths; register the best model."""
     budget = {"search.n_trials": n_trials, "search.timeout": timeout}
     config = load_experiment(experiment, ctx.args, budget, offline=offline)
-    loading.load_keras()
-    from fmnist_exp.cli import display, search_display
-    from fmnist_exp.tuning import search
+    from fmnist_exp.tuning import checks
+    from fmnist_exp.tuning.workers import local
 
-    with search_display.SearchDisplay() as shown:
-        request = search.SearchRequest(
+    checks.check(config)
+    with nullcontext() if scheduler else local.starting(workers) as local_workers:
+        loading.load_keras()  # for seconds, in which the workers do the same
+        from fmnist_exp.tuning.search import SearchRequest
+
+        run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # child processes must not write into this run
+        request = SearchRequest(
             config=config,
             study=study,
             storage=storage,
             workers=workers,
+            local_workers=local_workers,
             scheduler=scheduler,
             offline=offline,
-            run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # child processes must not write into this run
-            callback=shown,
+            run_id=run_id,
         )
+        _search(ctx, request)
+
+
+def _search(ctx: click.Context, request: SearchRequest) -> None:
+    """Run a search and show its result."""
+    from fmnist_exp.cli import display, search_display
+    from fmnist_exp.tuning import search
+
+    with search_display.SearchDisplay() as shown:
         try:
-            result = search.run(request)
+            result = search.run(replace(request, callback=shown))
         except (Exception, KeyboardInterrupt):  # whatever ends a search, the study can be resumed
             if shown.study:
                 click.echo(f"to continue: {_resume_command(ctx, shown.study)}")

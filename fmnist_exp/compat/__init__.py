@@ -12,9 +12,11 @@ import importlib
 import inspect
 import math
 import operator
+import os
 import random
+import signal
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -223,6 +225,16 @@ def study_storage(database: RDBStorage) -> BaseStorage:
             return found if states is None else [trial for trial in found if trial.state in states]
 
     return cast("BaseStorage", FastCache())
+
+
+def end_fork_server() -> None:
+    """End the server from which Python forks processes, if there is one. Python starts another one when it needs it."""
+    server = attribute("python", importlib.import_module("multiprocessing.forkserver"), "_forkserver")
+    pid, stop = attribute("python", server, "_forkserver_pid"), attribute("python", server, "_stop")
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # `_stop` alone waits until the server has imported all that it should
+        stop()
 
 
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:

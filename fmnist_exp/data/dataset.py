@@ -57,6 +57,12 @@ class FashionMNIST:
     gate: Split = NONE_FOR_THE_GATE
     order: Indices | None = None  # (N,) places in the source of the images of train, validation, gate; None: ascending
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise RequestError if there are fewer training images than in one batch."""
+        images = len(self.train.images)
+        if batch_size > images:
+            raise RequestError(f"training.batch_size={batch_size}: must be at most {images}, the training images")
+
     def without_holdout(self) -> FashionMNIST:
         """Return the same data with the images of validation and gate moved into `train`, in the source's order."""
         return self.resplit(DataConfig(validation_fraction=0, gate_fraction=0), seed=0)

@@ -14,7 +14,6 @@ from fmnist_exp.backend import seeds
 from fmnist_exp.config import search as searched
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import RequestError
 from fmnist_exp.export import signing
 from fmnist_exp.models import transfer
 from fmnist_exp.registry import lineage
@@ -56,7 +55,7 @@ def resolve(
     """
     models.check(config.model)
     signing.check()
-    check_batch_size(config.training.batch_size, data)
+    data.check_batch_size(config.training.batch_size)
     client = client or access.connect(offline=offline)
     config = _find_origins(config, data, client)
     _check_transfer(config.model, config.seed, client)
@@ -81,13 +80,6 @@ def choose_precision(
         named = config.training.precision
         log.warning("training.precision=%s may take several times as long as float32: %s", named, reason)
     return config, choice
-
-
-def check_batch_size(batch_size: int, data: FashionMNIST) -> None:
-    """Raise RequestError if there are fewer training images than in one batch."""
-    images = len(data.train.images)
-    if batch_size > images:
-        raise RequestError(f"training.batch_size={batch_size}: must be at most {images}, the training images")
 
 
 def log_choice(run: Run, choice: Choice | None) -> None:

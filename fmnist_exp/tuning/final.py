@@ -5,18 +5,12 @@ It is fitted on the images of the trials, so that its network is judged on valid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from optuna.trial import FrozenTrial
 
-from fmnist_exp.config.fields import fields
-from fmnist_exp.config.files import override, unknown_field
+from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.data.dataset import FashionMNIST
-from fmnist_exp.errors import RequestError, WorkError, is_full_disk
+from fmnist_exp.errors import WorkError, is_full_disk
 from fmnist_exp.evaluation import intervals
-from fmnist_exp.experiment import resolve
 from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.access import StoreAwayError
 from fmnist_exp.tracking.names import Tag
@@ -26,40 +20,12 @@ from fmnist_exp.tuning.again import Fitted
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.session import Search
-from fmnist_exp.tuning.space import SearchSpace
 
 # The part of the time limit in which no trial runs. Trials that end earlier leave more to the final fit.
 SHARE = 0.4
 # An epoch takes longer than its measured steps: it is validated, and a state is kept now and then.
 SLOWER = 1.15
 LOGGING_SECONDS = 20.0  # for the last steps: the network is scored, exported and logged
-SAME = ("model.warm_start", "model.members", "training.precision", "training.checkpoint")  # in all fits of a search
-
-
-def check(space: SearchSpace) -> None:
-    """Raise RequestError if `final` contradicts the search, or if some winner could not be fitted with its values."""
-    values = space.config.final
-    if values is None:
-        return
-    if space.search.refit:
-        raise RequestError("final and search.refit both say which network is registered; leave one of them out")
-    for name in values:
-        if name not in fields():
-            raise unknown_field(name)
-        if not name.startswith(("model.", "training.", "augmentation.")) or name in SAME:
-            raise RequestError(f"final: {name} must be the same in all fits of a search; set it outside of final")
-        if name in space.fields:
-            raise RequestError(f"final: {name} is searched, so that the winner decides it; take it out of final")
-    try:
-        _longer(space, values).validate()
-    except RequestError as error:
-        raise RequestError(f"final: {error}") from error
-
-
-def check_data(space: SearchSpace, data: FashionMNIST) -> None:
-    """Raise RequestError if the values of `final` do not fit these images."""
-    if space.config.final is not None:
-        resolve.check_batch_size(_longer(space, space.config.final).config.training.batch_size, data)
 
 
 def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted | None:
@@ -74,7 +40,7 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
     """
     space = search.space
     assert space.config.final is not None
-    config = _longer(space, space.config.final).apply(best.params)
+    config = space.longer().apply(best.params)
     least, trial = len(objectives.curve(best)), TrialRecord.of(best)
     epochs = _begun(search, best) or _affordable(config, search)
     if epochs < min(least, config.training.epochs):
@@ -99,11 +65,6 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
         return None
     callback.on_notice(shown)
     return fitted
-
-
-def _longer(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
-    """Return the search with the values of `final` in place of the experiment's own."""
-    return SearchSpace(override(space.config, {**values, "final": None}))
 
 
 def _begun(search: Search, best: FrozenTrial) -> int:

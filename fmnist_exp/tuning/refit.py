@@ -9,8 +9,6 @@ from optuna.trial import FrozenTrial
 
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.config.search import Choice
-from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.tuning import again
 from fmnist_exp.tuning.again import Fitted
@@ -18,16 +16,6 @@ from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
-
-
-def check(space: SearchSpace) -> None:
-    """Raise RequestError if the winner might need validation images to be fitted again."""
-    schedules = space.fields.get("training.schedule")
-    possible = schedules.choices if isinstance(schedules, Choice) else [space.config.training.schedule]
-    if space.search.refit and "plateau" in possible:
-        raise RequestError(
-            "search.refit leaves no validation images, which training.schedule=plateau needs; use one_cycle"
-        )
 
 
 def plan(space: SearchSpace, best: FrozenTrial) -> list[ExperimentConfig]:

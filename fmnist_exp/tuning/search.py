@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from mlflow import MlflowClient
 from optuna import Study
 
 from fmnist_exp.backend import interrupts
@@ -15,12 +15,13 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data import dataset
 from fmnist_exp.errors import WorkError
 from fmnist_exp.experiment import outcome, resolve
+from fmnist_exp.experiment.resolve import Resolved
 from fmnist_exp.export import signing
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.failures import reason_of
 from fmnist_exp.tracking.names import Artifact, Tag
 from fmnist_exp.tracking.redact import shell_command
-from fmnist_exp.tuning import final, finish, objectives, recovery, refit
+from fmnist_exp.tuning import checks, final, finish, objectives, recovery
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.callback import SearchCallback, summary
 from fmnist_exp.tuning.driver import Driver
@@ -30,9 +31,9 @@ from fmnist_exp.tuning.result import SearchResult, Status
 from fmnist_exp.tuning.sampling import warm_start
 from fmnist_exp.tuning.session import Search
 from fmnist_exp.tuning.space import SearchSpace
-from fmnist_exp.tuning.workers import pool, study_lock, trial
+from fmnist_exp.tuning.workers import connection, local, pool, study_lock, trial
+from fmnist_exp.tuning.workers.local import LocalWorkers
 from fmnist_exp.tuning.workers.pool import WorkerPool
-from fmnist_exp.tuning.workers.study_lock import StudyLock
 from fmnist_exp.tuning.workers.trial import Objective
 
 
@@ -47,6 +48,7 @@ class SearchRequest:
         storage: database of the studies, as an address of SQLAlchemy.
         workers: number of trials at once; 1 runs them in this process. None: one per core that has 2 GiB of memory,
             or all workers of the scheduler.
+        local_workers: workers of this machine that the caller has begun to start; None starts `workers` of them.
         scheduler: address of a running Dask scheduler; None: worker processes of this machine.
         data: the images of the experiment; None loads them.
         run_id: id of an existing run that becomes the parent run; None starts a new one.
@@ -60,6 +62,7 @@ class SearchRequest:
     study: str | None = None
     storage: str = "sqlite:///studies.db"
     workers: int | None = None
+    local_workers: LocalWorkers | None = None
     scheduler: str | None = None
     data: dataset.FashionMNIST | None = None
     run_id: str | None = None
@@ -77,53 +80,67 @@ def run(request: SearchRequest) -> SearchResult:
         WorkError: the time limit is too short for a single trial, five trials failed in a row, no trial finished in
             time, or another driver took over the study.
     """
-    config, data, client = _prepare(request)
+    checks.check(request.config)
+    signing.check(own_models=True)
+    if request.scheduler:
+        connection.check(request.scheduler)
+    with ExitStack() as stack:
+        local_workers = stack.enter_context(_local_workers(request))  # they start while the images are loaded
+        data = request.data or dataset.load(request.config.data, request.config.seed)
+        checks.check_data(request.config, data)
+        # an embedded store is created last, after all checks
+        resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
+        workers = stack.enter_context(_pool(request, resolved, data, local_workers))
+        return _open(request, resolved, data, workers)
+
+
+@contextmanager
+def _local_workers(request: SearchRequest) -> Iterator[LocalWorkers | None]:
+    """Begin to start local workers, unless the caller has done so. A scheduler has workers of its own."""
+    if request.local_workers or request.scheduler:
+        yield request.local_workers
+        return
+    with local.starting(request.workers) as workers:
+        yield workers
+
+
+@contextmanager
+def _pool(
+    request: SearchRequest, resolved: Resolved, data: dataset.FashionMNIST, local_workers: LocalWorkers | None
+) -> Iterator[WorkerPool]:
+    """Connect to the workers until the end of the block."""
+    if request.scheduler:
+        requirements = trial.requirements_of(resolved.config, data)
+        with pool.remote(request.scheduler, request.workers, requirements) as workers:
+            yield workers
+    else:
+        assert local_workers is not None
+        yield pool.local(local_workers, data)
+
+
+def _open(request: SearchRequest, resolved: Resolved, data: dataset.FashionMNIST, workers: WorkerPool) -> SearchResult:
+    """Open the study and the parent run, and run the search in them."""
+    config = resolved.config
     name = request.study or _name(request, config)
     with recovery.explaining_full_disk(name), ExitStack() as stack:
-        workers, lock = _acquire(request, config, data, name, stack)
+        lock = stack.enter_context(study_lock.hold(request.storage, name))
         study = studies.open_study(config, name, request.storage)
         request.callback.on_study(study.study_name)
         if not request.offline:
-            recovery.check(study, client)
+            recovery.check(study, resolved.client)
         _announce(request, study, workers.size)
         tags: dict[str, str] = {Tag.STUDY: name}
-        started = runs.start_run(client, "tune", config.name, config.name, run_id=request.run_id, more_tags=tags)
+        run_id = request.run_id
+        started = runs.start_run(resolved.client, "tune", config.name, config.name, run_id=run_id, more_tags=tags)
         parent = stack.enter_context(runs.closing(started))
         search = _begin(config, data, study, parent, request.callback)
         return _run(Driver(search, workers, request.objective, request.callback, lock), request)
-
-
-def _prepare(request: SearchRequest) -> tuple[ExperimentConfig, dataset.FashionMNIST, MlflowClient]:
-    """Check the request and complete its experiment. An embedded store is created last, after all checks."""
-    space = SearchSpace(request.config)
-    space.validate()
-    refit.check(space)
-    final.check(space)
-    signing.check(own_models=True)
-    pool.check(request.scheduler)
-    data = request.data or dataset.load(request.config.data, request.config.seed)
-    space.validate_data(data)
-    final.check_data(space, data)
-    resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
-    return resolved.config, data, resolved.client
 
 
 def _name(request: SearchRequest, config: ExperimentConfig) -> str:
     if left := studies.left_by_a_kill(config, request.storage):
         request.callback.on_notice(f"resuming study {left}, whose driver was killed; --study NAME starts a new one")
     return left or f"{config.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _acquire(
-    request: SearchRequest, config: ExperimentConfig, data: dataset.FashionMNIST, study: str, stack: ExitStack
-) -> tuple[WorkerPool, StudyLock]:
-    """Start the workers and lock the study, until the stack is closed."""
-    started = pool.start(request.workers, request.scheduler, data, trial.requirements_of(config, data))
-    if request.scheduler:  # its workers may be refused, which must come before the lock writes a row
-        workers = stack.enter_context(started)
-        return workers, stack.enter_context(study_lock.hold(request.storage, study))
-    lock = stack.enter_context(study_lock.hold(request.storage, study))  # local workers take seconds to start
-    return stack.enter_context(started), lock
 
 
 def _announce(request: SearchRequest, study: Study, workers: int) -> None:

@@ -21,7 +21,6 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice, Layers, Range
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
-from fmnist_exp.experiment import resolve
 
 Values = Mapping[str, Any]  # of fields, by dotted name
 
@@ -65,6 +64,10 @@ class SearchSpace:
     def apply(self, parameters: Values) -> ExperimentConfig:
         """Return the experiment of a trial that has these parameters of Optuna."""
         return self.suggest(FixedTrial(dict(parameters)))
+
+    def longer(self) -> SearchSpace:
+        """Return the search with the values of the experiment's `final` in place of its own."""
+        return SearchSpace(override(self.config, {**(self.config.final or {}), "final": None}))
 
     def settings(self, experiment: ExperimentConfig) -> dict[str, object]:
         """Return the values of the searched fields in an experiment, by dotted name."""
@@ -124,7 +127,7 @@ class SearchSpace:
         for name, field in self.fields.items():
             for value in _corners(field) if name.startswith("training.") else []:
                 try:
-                    resolve.check_batch_size(_override(self.config, {name: value}).training.batch_size, data)
+                    data.check_batch_size(_override(self.config, {name: value}).training.batch_size)
                 except RequestError as error:
                     raise RequestError(f"search.space: {error}") from error
 

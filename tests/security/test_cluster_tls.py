@@ -28,8 +28,7 @@ from support.searches import FinishedSearch
 
 from fmnist_exp.cli import main
 from fmnist_exp.errors import RequestError
-from fmnist_exp.tuning.workers import certificates, connection
-from fmnist_exp.tuning.workers import dask as dask_workers
+from fmnist_exp.tuning.workers import certificates, connection, local
 
 
 def using(settings: dict) -> dask.config.set:
@@ -222,15 +221,16 @@ def listening() -> set[tuple[str, int]]:
 def test_local_workers_say_nothing_to_other_users_of_this_machine():
     before = listening()
     codes = []
-    with dask_workers.local(1, 1):
+    with local.starting(2) as started:
+        started.ready()
         opened = listening() - before
         for host, port in opened:
             assert host == "127.0.0.1"
             for page in PAGES:
                 with suppress(requests.ConnectionError):  # as TLS ports end it
                     codes.append(requests.get(f"http://{host}:{port}{page}", timeout=10).status_code)
-    assert len(opened) == 5  # scheduler, worker, nanny, and two HTTP servers of Dask
-    assert codes == [404] * 2 * len(PAGES)
+    assert len(opened) == 8  # scheduler, two workers, two nannies, and three HTTP servers of Dask
+    assert codes == [404] * 3 * len(PAGES)
 
 
 def test_the_file_of_the_certificates_is_for_its_owner_and_never_overwritten(tmp_path):

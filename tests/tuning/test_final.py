@@ -19,7 +19,7 @@ from fmnist_exp.registry import lineage
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import final, winner
+from fmnist_exp.tuning import checks, final, winner
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.session import Search
@@ -261,7 +261,7 @@ def test_what_contradicts_the_search_is_refused_before_anything_starts(values, c
 @pytest.mark.parametrize("given", [7, [1], {}, "{training.epochs: 3", "{training: 3}", "{training: {epochs: {a: 1}}}"])
 def test_it_gives_values_to_fields(given):
     with pytest.raises(RequestError, match=r"final takes values of|final=.* not a value|unknown field|epochs={'a': 1}"):
-        final.check(SearchSpace(configure(final=given)))
+        checks.check(configure(final=given))
 
 
 def test_it_is_written_like_the_sections_or_by_dotted_name():

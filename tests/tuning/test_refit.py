@@ -22,7 +22,7 @@ from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import fit as fitting
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import refit
+from fmnist_exp.tuning import checks, refit
 from fmnist_exp.tuning.space import SearchSpace
 
 
@@ -258,4 +258,4 @@ def test_a_schedule_that_watches_validation_cannot_be_fitted_again(changes):
     with pytest.raises(
         RequestError, match=r"search\.refit leaves no validation images, which training\.schedule=plateau"
     ):
-        refit.check(SearchSpace(configure(search__refit=1, **changes)))
+        checks.check(configure(search__refit=1, **changes))

@@ -1,10 +1,13 @@
-"""The connection of the driver to a running Dask scheduler, and what is wrong when there is none."""
+"""The connection of the driver to a running Dask scheduler and its workers, and what is wrong when there is none."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
 import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from distributed import Client, Security
 from distributed.comm import core
@@ -13,8 +16,11 @@ from distributed.utils import LoopRunner
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tracking.redact import first_line
+from fmnist_exp.tuning.workers.jobs import Cluster
 
 CONNECT_SECONDS = 5
+WORKERS_SECONDS = 30  # a scheduler may be there before its workers
+SETTLE_SECONDS = 2  # without a new worker: all are there
 NO_TLS = "wrong version number"  # how OpenSSL says that the other side does not speak TLS
 
 log = logging.getLogger(__name__)
@@ -30,6 +36,46 @@ def check(address: str) -> None:
             " make certificates with `fmnist-exp certificates`",
             own,
         )
+
+
+@contextmanager
+def remote(address: str, workers: int | None) -> Iterator[Cluster]:
+    """Connect to the workers of a running scheduler.
+
+    Args:
+        address: address of the scheduler.
+        workers: number of trials at once; None stands for one per worker.
+
+    Raises:
+        RequestError: the scheduler does not answer or has no workers, or a worker would run several trials at once.
+    """
+    with connect(address) as client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+        except TimeoutError as error:
+            raise RequestError(
+                f"the Dask scheduler {address} has no workers; start some with `dask worker {address} --nthreads 1`"
+            ) from error
+        cluster = Cluster(client, workers)
+        for worker, threads in cluster.threads().items():
+            if threads != 1:
+                raise RequestError(
+                    f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
+                )
+        _wait_for_all(cluster)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def _wait_for_all(cluster: Cluster) -> None:
+    """Wait until no more workers join, because each takes its share of its host's cores when its first trial begins."""
+    deadline = time.monotonic() + WORKERS_SECONDS
+    before: set[str] = set()
+    while before != (now := set(cluster.hosts())) and time.monotonic() < deadline:
+        before = now
+        time.sleep(SETTLE_SECONDS)
 
 
 def connect(address: str) -> Client:

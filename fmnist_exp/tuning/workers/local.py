@@ -1,43 +1,155 @@
-"""Dask clusters: start processes on this machine, or connect to the workers of a running scheduler."""
+"""Worker processes of this machine, which start while the driver loads Keras and the images."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent import futures
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import forkserver
 
 import dask
+from dask.system import cpu_count
 from distributed import Client, LocalCluster, Worker
+from distributed.system import memory_limit
 
-from fmnist_exp.backend import loading
-from fmnist_exp.errors import RequestError, WorkError
+from fmnist_exp import compat
+from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import failures
-from fmnist_exp.tuning.workers import connection
 from fmnist_exp.tuning.workers.jobs import Cluster
 
-WORKERS_SECONDS = 30  # a scheduler may be there before its workers
-SETTLE_SECONDS = 2  # without a new worker: all are there
+WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measured 1.2 to 1.9 GiB
 STARTS = 3  # attempts to start local workers
 LEAVE_SECONDS = 2  # for a worker to end
+VARIABLES = ("OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")  # of the workers; Dask sets them in the driver too
+# Forked workers share what their server has imported, Keras above all. On macOS, a forked process may crash in
+# libraries of the system.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+LOADED = "fmnist_exp.tuning.workers.loaded"
+
+log = logging.getLogger(__name__)
+
+
+class LocalWorkers:
+    """Worker processes of this machine that have begun to start.
+
+    Args:
+        count: number of processes; none is started for a single worker, which is this process.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._stack = ExitStack()
+        self._is_wanted = True
+        self._processes: futures.Future[LocalCluster] = futures.Future()
+        if count == 1:
+            return
+        if METHOD == "forkserver":
+            for name, value in _environment(count).items():
+                os.environ.setdefault(name, value)
+            multiprocessing.set_forkserver_preload([LOADED])
+            forkserver.ensure_running()
+        executor = futures.ThreadPoolExecutor(1)
+        self._processes = executor.submit(self._start)
+        executor.shutdown(wait=False)
+        # processes that are spawned take over the environment and the standard error that the driver has until then
+        while METHOD == "spawn" and len(multiprocessing.active_children()) < count and not self._processes.done():
+            time.sleep(0.01)
+
+    def ready(self) -> Cluster:
+        """Wait until all processes have started, and return them. Call it once.
+
+        Raises:
+            WorkError: the processes end while they start.
+        """
+        processes = self._processes.result()
+        return Cluster(self._stack.enter_context(Client(processes, set_as_default=False)), self.count)
+
+    def end(self) -> None:
+        """End the processes, also those that have not started yet."""
+        if self.count == 1:
+            return
+        self._is_wanted = False
+        while not self._processes.done():
+            compat.end_fork_server()
+            for child in multiprocessing.active_children():
+                child.kill()
+            futures.wait([self._processes], timeout=0.05)
+        if self._processes.exception() is None:
+            with self._processes.result() as processes, self._stack:
+                _end(processes)
+        compat.end_fork_server()  # another search may have another environment
+
+    def _start(self) -> LocalCluster:
+        """Start the processes. Dask replaces a process that dies, but only after all have started once."""
+        failure: Exception | None = None
+        for _ in range(STARTS):
+            try:
+                return LocalCluster(
+                    n_workers=self.count,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
+                    silence_logs=logging.CRITICAL,
+                    security=True,  # other users of this machine reach the port, but cannot talk
+                    preload=__name__,
+                )
+            except (RuntimeError, TimeoutError) as error:
+                failure = error
+            if not self._is_wanted:
+                break
+        raise WorkError(f"the workers end or hang while they start, {STARTS} times: {failure}") from failure
 
 
 @contextmanager
-def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Start worker processes on this machine. They end when this process ends.
+def starting(workers: int | None) -> Iterator[LocalWorkers]:
+    """Begin to start worker processes on this machine. They end with the block, or when this process ends.
 
     Args:
-        workers: number of processes.
-        threads: number of threads that each of them computes with.
-
-    Raises:
-        WorkError: the processes end while they start.
+        workers: number of processes; None stands for the result of `affordable`.
     """
-    settings: dict[str, object] = {
+    count = workers or affordable()
+    with dask.config.set(_settings(count)), quiet():
+        with environment_kept():
+            started = LocalWorkers(count)
+        try:
+            yield started
+        finally:
+            started.end()
+
+
+def affordable() -> int:
+    """Return the number of workers for this machine: one per core, if there are 2 GiB of memory for each."""
+    cores, memory = cpu_count(), memory_limit()
+    count = max(1, min(cores, memory // WORKER_BYTES))
+    if count < cores:
+        log.warning(
+            "%d workers for %d cores: each may need 2 GiB, and there are %.1f GiB", count, cores, memory / 2**30
+        )
+    return count
+
+
+def threads_of(workers: int) -> int:
+    """Return the number of threads that each of these workers of this machine computes with."""
+    return max(1, cpu_count() // workers)
+
+
+def _environment(workers: int) -> dict[str, str]:
+    """Return the variables of this many workers."""
+    return dict(zip(VARIABLES, (str(threads_of(workers)), "65536"), strict=True))
+
+
+def _settings(workers: int) -> dict[str, object]:
+    """Return Dask's settings for this many workers."""
+    return {
         "distributed.scheduler.allowed-failures": 2,
         "distributed.deploy.lost-worker-timeout": "1 hour",  # for a busy machine to replace a worker; else it has none
         "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler: none dies with another one
@@ -50,78 +162,9 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.admin.system-monitor.gil.enabled": False,
-        "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": threads, "MALLOC_TRIM_THRESHOLD_": 65536},
+        "distributed.nanny.pre-spawn-environ": _environment(workers),
+        "distributed.worker.multiprocessing-method": METHOD,
     }
-    with (
-        dask.config.set(settings),
-        quiet(),
-        _start(workers) as processes,
-        Client(processes, set_as_default=False) as client,
-    ):
-        try:
-            yield Cluster(client, workers)
-        finally:
-            _end(processes)
-
-
-def _start(workers: int) -> LocalCluster:
-    """Start the processes. Dask replaces a process that dies, but only after all have started once."""
-    failure: Exception | None = None
-    for _ in range(STARTS):
-        try:
-            return LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                silence_logs=logging.CRITICAL,
-                security=True,  # other users of this machine reach the port, but cannot talk
-                preload="fmnist_exp.tuning.workers.dask",
-            )
-        except (RuntimeError, TimeoutError) as error:
-            failure = error
-    raise WorkError(f"the workers end or hang while they start, {STARTS} times: {failure}") from failure
-
-
-@contextmanager
-def remote(address: str, workers: int | None) -> Iterator[Cluster]:
-    """Connect to the workers of a running scheduler.
-
-    Args:
-        address: address of the scheduler.
-        workers: number of trials at once; None stands for one per worker.
-
-    Raises:
-        RequestError: the scheduler does not answer or has no workers, or a worker would run several trials at once.
-    """
-    with connection.connect(address) as client:
-        try:
-            client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-        except TimeoutError as error:
-            raise RequestError(
-                f"the Dask scheduler {address} has no workers; start some with `dask worker {address} --nthreads 1`"
-            ) from error
-        cluster = Cluster(client, workers)
-        for worker, threads in cluster.threads().items():
-            if threads != 1:
-                raise RequestError(
-                    f"the Dask worker {worker} would run {threads} trials in one process; start it with --nthreads 1"
-                )
-        _wait_for_all(cluster)
-        try:
-            yield cluster
-        finally:
-            cluster.close()
-
-
-def _wait_for_all(cluster: Cluster) -> None:
-    """Wait until no more workers join, because each takes its share of its host's cores when its first trial begins."""
-    deadline = time.monotonic() + WORKERS_SECONDS
-    before: set[str] = set()
-    while before != (now := set(cluster.hosts())) and time.monotonic() < deadline:
-        before = now
-        time.sleep(SETTLE_SECONDS)
 
 
 def dask_setup(worker: Worker) -> None:
@@ -129,7 +172,7 @@ def dask_setup(worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     failures.install()
-    loading.load_keras()
+    importlib.import_module(LOADED)
     forget_names()
     logging.getLogger("distributed").handlers = [logging.NullHandler()]
     os.environ.pop("MLFLOW_RUN_ID", None)
@@ -178,15 +221,26 @@ def quiet() -> Iterator[None]:
     """Keep Dask's messages out of the log, since the driver reports on workers, and its settings out of os.environ."""
     log = logging.getLogger("distributed")
     before = log.handlers, log.propagate
-    added = {"OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"} - set(os.environ)
     log.handlers, log.propagate = [logging.NullHandler()], False
     logging.getLogger("asyncio").addFilter(_is_not_of_dask)  # for good: asyncio logs when the collector runs
+    with environment_kept():
+        try:
+            yield
+        finally:
+            log.handlers, log.propagate = before
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Give the variables that Dask sets for its workers their values back after the block."""
+    before = {name: os.environ.get(name) for name in VARIABLES}
     try:
         yield
     finally:
-        log.handlers, log.propagate = before
-        for name in added & set(os.environ):
-            del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _is_not_of_dask(record: logging.LogRecord) -> bool:

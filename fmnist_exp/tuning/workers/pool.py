@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from dask.system import cpu_count
-from distributed.system import memory_limit
-
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
 from fmnist_exp.tuning.workers import connection, jobs, trial
-from fmnist_exp.tuning.workers import dask as dask_workers
+from fmnist_exp.tuning.workers.local import LocalWorkers, threads_of
 from fmnist_exp.tuning.workers.messages import Abandoned, Answer, Envelope, Handler, Message, Verdict
 from fmnist_exp.tuning.workers.trial import Requirements, Task
 
 # how Dask says that a worker cannot unpickle our functions; it may put the error's text into an Exception of its own
 UNKNOWN = re.compile("(Exception: )?(ModuleNotFoundError|AttributeError|ImportError)")
-WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measured 1.2 to 1.9 GiB
-
-log = logging.getLogger(__name__)
 
 
 class WorkerPool(Protocol):
@@ -143,49 +136,25 @@ class DaskPool:
 
 
 @contextmanager
-def start(
-    workers: int | None, scheduler: str | None, data: FashionMNIST, requirements: Requirements
-) -> Iterator[WorkerPool]:
-    """Start the workers of a search and end them with the block.
+def remote(scheduler: str, workers: int | None, requirements: Requirements) -> Iterator[WorkerPool]:
+    """Run trials on the workers of a running Dask scheduler, until the end of the block.
 
     Args:
-        workers: number of workers; None stands for the result of `affordable`, or for all workers of the scheduler.
-        scheduler: address of a running Dask scheduler; None starts processes on this machine.
-        data: the images, for trials in this process.
+        scheduler: address of the scheduler.
+        workers: number of trials at once; None stands for one per worker.
         requirements: the conditions that each worker must meet.
 
     Raises:
         RequestError: the scheduler does not answer, or one of its workers cannot run the trials.
     """
-    if scheduler is not None:
-        with dask_workers.remote(scheduler, workers) as cluster:
-            _examine(cluster, requirements)
-            yield DaskPool(cluster)
-        return
-    count = workers or affordable()
-    if count == 1:
-        yield InProcessPool(data)
-        return
-    threads = max(1, cpu_count() // count)
-    with dask_workers.local(count, threads) as cluster:
-        yield DaskPool(cluster, threads)
+    with connection.remote(scheduler, workers) as cluster:
+        _examine(cluster, requirements)
+        yield DaskPool(cluster)
 
 
-def check(scheduler: str | None) -> None:
-    """Raise RequestError if this scheduler does not answer."""
-    if scheduler is not None:
-        connection.check(scheduler)
-
-
-def affordable() -> int:
-    """Return the number of workers for this machine: one per core, if there are 2 GiB of memory for each."""
-    cores, memory = cpu_count(), memory_limit()
-    count = max(1, min(cores, memory // WORKER_BYTES))
-    if count < cores:
-        log.warning(
-            "%d workers for %d cores: each may need 2 GiB, and there are %.1f GiB", count, cores, memory / 2**30
-        )
-    return count
+def local(workers: LocalWorkers, data: FashionMNIST) -> WorkerPool:
+    """Return the pool of these processes; a single worker is this process. Raises WorkError if they cannot start."""
+    return InProcessPool(data) if workers.count == 1 else DaskPool(workers.ready(), threads_of(workers.count))
 
 
 def _examine(cluster: jobs.Cluster, requirements: Requirements) -> None:

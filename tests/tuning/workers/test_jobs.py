@@ -1,4 +1,4 @@
-"""Trials as jobs of Dask in this process: their messages, what becomes of answers, how many run where."""
+"""Trials as jobs of Dask in this process: their messages, and what becomes of answers."""
 
 import time
 from collections.abc import Iterator
@@ -151,17 +151,6 @@ def test_workers_that_share_cores_are_counted(client, monkeypatch, shared_store,
     pool.DaskPool(cluster).submit(trial.Task(0, config, standin.objective, trial.requirements_of(config, data)))
     handle_until(cluster, Lost)
     assert [[trial.core_set()] * 2] == THREADS
-
-
-# where trials run
-
-
-@pytest.mark.parametrize(("memory", "count"), [(64, 8), (9, 4), (1, 1)])
-def test_short_memory_makes_fewer_workers(monkeypatch, caplog, memory, count):
-    monkeypatch.setattr(pool, "cpu_count", lambda: 8)
-    monkeypatch.setattr(pool, "memory_limit", lambda: memory * 2**30)
-    assert pool.affordable() == count
-    assert bool(caplog.records) == (count < 8)
 
 
 def test_a_trial_that_nobody_wants_is_not_said_to_have_failed(shared_store, data):

@@ -5,10 +5,11 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import distributed
 import psutil
@@ -16,20 +17,18 @@ import pytest
 from distributed.comm import connect
 
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tuning.workers import dask as dask_workers
+from fmnist_exp.tuning.workers import local
 from fmnist_exp.tuning.workers.jobs import Cluster
 
 SECONDS = 60  # a busy machine takes long to start Python
 
 
 def workers() -> list[psutil.Process]:
-    """Processes of this one's that are, or will be, workers."""
+    """Processes of this one's that are, or will be, workers: a server has forked them."""
     found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-        except psutil.Error:
-            continue  # it has ended meanwhile
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found += child.children() if "forkserver" in " ".join(child.cmdline()) else []
     return found
 
 
@@ -64,8 +63,8 @@ def wait_for(cluster: Cluster, count: int) -> None:
 
 
 def test_a_worker_killed_while_it_starts_is_started_again():
-    with killing(lambda count: count == 1) as killed, dask_workers.local(2, threads=1) as cluster:
-        wait_for(cluster, 2)
+    with killing(lambda count: count == 1) as killed, local.starting(2) as started:
+        wait_for(started.ready(), 2)
     assert len(killed) == 1
     assert workers() == []
 
@@ -75,23 +74,74 @@ def test_workers_that_never_start_are_an_error():
     with (
         killing(lambda count: False) as killed,
         pytest.raises(WorkError, match="workers end or hang while they start, 3 times"),
-        dask_workers.local(2, threads=1),
+        local.starting(2) as started,
     ):
-        raise AssertionError("no worker lived")
-    assert len(killed) >= dask_workers.STARTS
+        started.ready()
+    assert len(killed) >= local.STARTS
     assert time.monotonic() - begin < SECONDS
     assert workers() == []
 
 
 def test_a_worker_killed_while_it_starts_again_comes_back_too():
-    with dask_workers.local(1, threads=1) as cluster:
-        wait_for(cluster, 1)
+    with local.starting(2) as started:
+        wait_for(cluster := started.ready(), 2)
         with killing(lambda count: count == 3) as killed:
             deadline = time.monotonic() + SECONDS
             while len(killed) < 3:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        wait_for(cluster, 1)
+        wait_for(cluster, 2)
+
+
+@pytest.mark.parametrize("seconds", [0, 1.5])
+def test_an_error_ends_workers_that_have_not_started_yet(seconds):
+    before = {child.pid for child in psutil.Process().children()}
+    with suppress(InterruptedError), local.starting(2):
+        time.sleep(seconds)
+        raise InterruptedError
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert [child for child in left if "resource_tracker" not in " ".join(child.cmdline())] == []
+
+
+def test_workers_get_variables_that_the_driver_does_not_keep(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")  # the user's own value counts
+
+    def own() -> list[str | None]:
+        return [os.environ.get(name) for name in local.VARIABLES]
+
+    with local.starting(2) as started:
+        assert own() == [None, "7"]
+        cluster = started.ready()
+        seen = [list(cluster.survey(os.environ.get, name).values()) for name in local.VARIABLES]
+    assert seen == [[str(local.threads_of(2))] * 2, ["7", "7"]]
+    assert own() == [None, "7"]
+
+
+def test_workers_find_keras_in_memory_and_nothing_of_an_earlier_search(monkeypatch):
+    for value in ("one", "two"):
+        monkeypatch.setenv("FMNIST_EXP_TEST", value)
+        with local.starting(2) as started:
+            cluster = started.ready()
+            assert set(cluster.survey(os.environ.get, "FMNIST_EXP_TEST").values()) == {value}
+            assert set(cluster.survey(loaded, "keras").values()) == {"True"}
+
+
+def loaded(name: str) -> str:
+    return str(name in sys.modules)
+
+
+def test_a_single_worker_is_this_process():
+    with local.starting(1) as started:
+        assert (started.count, workers()) == (1, [])
+
+
+@pytest.mark.parametrize(("memory", "count"), [(64, 8), (9, 4), (1, 1)])
+def test_short_memory_makes_fewer_workers(monkeypatch, caplog, memory, count):
+    monkeypatch.setattr(local, "cpu_count", lambda: 8)
+    monkeypatch.setattr(local, "memory_limit", lambda: memory * 2**30)
+    assert local.affordable() == count
+    assert bool(caplog.records) == (count < 8)
 
 
 def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
@@ -103,7 +153,7 @@ def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
         await asyncio.wait(tasks)
         assert all(task.done() for task in tasks)
 
-    with dask_workers.quiet():
+    with local.quiet():
         asyncio.run(nobody_waits())
     gc.collect()  # asyncio speaks when a task goes
     coroutine = f"<Server._handle_comm() done, defined at {distributed.core.__file__}:706>"

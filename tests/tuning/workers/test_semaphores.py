@@ -13,8 +13,8 @@ import multiprocessing, os, signal, sys
 
 def worker(forget):
     if forget:
-        from fmnist_exp.tuning.workers import dask
-        dask.forget_names()
+        from fmnist_exp.tuning.workers import local
+        local.forget_names()
     kept = multiprocessing.Value("i", 0)
     os.kill(os.getpid(), signal.SIGKILL)
 
