@@ -8,6 +8,7 @@ store that exists. It ends as soon as its first trial has begun. `mlflow run` st
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import statistics
@@ -63,9 +64,14 @@ def measure(name: str, folder: Path, study: str) -> float:
     return trials[0].info.start_time / 1000 - start
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return arguments.parser(__doc__, runs=(3, "number of runs"), target=(10.0, "wanted seconds"))
+
+
 def main() -> int:
     """Measure, print the table, and return 0 if the first trial of the command itself starts in time."""
-    given = arguments.parser(__doc__, runs=(3, "number of runs"), target=(10.0, "wanted seconds")).parse_args()
+    given = parser().parse_args()
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(given.runs):
         for name in COMMANDS:

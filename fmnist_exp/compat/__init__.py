@@ -227,11 +227,16 @@ def study_storage(database: RDBStorage) -> BaseStorage:
     return cast("BaseStorage", FastCache())
 
 
+def fork_server() -> int | None:
+    """Return the id of the process from which Python forks others by the method `forkserver`, or None."""
+    server = find("python", "multiprocessing.forkserver", "_forkserver")
+    return cast("int | None", attribute("python", server, "_forkserver_pid"))
+
+
 def end_fork_server() -> None:
-    """End the server from which Python forks processes, if there is one. Python starts another one when it needs it."""
-    server = attribute("python", importlib.import_module("multiprocessing.forkserver"), "_forkserver")
-    pid, stop = attribute("python", server, "_forkserver_pid"), attribute("python", server, "_stop")
-    if pid is not None:
+    """End that process, if there is one. Python starts another one when it needs it."""
+    stop = find("python", "multiprocessing.forkserver", "_forkserver._stop")
+    if pid := fork_server():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # `_stop` alone waits until the server has imported all that it should
         stop()

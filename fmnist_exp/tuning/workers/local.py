@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,14 +23,11 @@ from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import failures
 from fmnist_exp.tuning.workers.jobs import Cluster
+from fmnist_exp.tuning.workers.quiet import VARIABLES, environment_kept, quiet
 
 WORKER_BYTES = 2 * 2**30  # of memory that a process of a search may need: measured 1.2 to 1.9 GiB
 STARTS = 3  # attempts to start local workers
 LEAVE_SECONDS = 2  # for a worker to end
-VARIABLES = ("OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")  # of the workers; Dask sets them in the driver too
-# Forked workers share what their server has imported, Keras above all. On macOS, a forked process may crash in
-# libraries of the system.
-METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LOADED = "fmnist_exp.tuning.workers.loaded"
 
 log = logging.getLogger(__name__)
@@ -42,16 +38,18 @@ class LocalWorkers:
 
     Args:
         count: number of processes; none is started for a single worker, which is this process.
+        method: the way in which Python starts them: forkserver or spawn.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, method: str) -> None:
         self.count = count
+        self._method = method
         self._stack = ExitStack()
         self._is_wanted = True
         self._processes: futures.Future[LocalCluster] = futures.Future()
         if count == 1:
             return
-        if METHOD == "forkserver":
+        if method == "forkserver":
             for name, value in _environment(count).items():
                 os.environ.setdefault(name, value)
             multiprocessing.set_forkserver_preload([LOADED])
@@ -60,7 +58,7 @@ class LocalWorkers:
         self._processes = executor.submit(self._start)
         executor.shutdown(wait=False)
         # processes that are spawned take over the environment and the standard error that the driver has until then
-        while METHOD == "spawn" and len(multiprocessing.active_children()) < count and not self._processes.done():
+        while method == "spawn" and len(multiprocessing.active_children()) < count and not self._processes.done():
             time.sleep(0.01)
 
     def ready(self) -> Cluster:
@@ -78,14 +76,19 @@ class LocalWorkers:
             return
         self._is_wanted = False
         while not self._processes.done():
-            compat.end_fork_server()
+            self._end_server()
             for child in multiprocessing.active_children():
                 child.kill()
             futures.wait([self._processes], timeout=0.05)
         if self._processes.exception() is None:
             with self._processes.result() as processes, self._stack:
                 _end(processes)
-        compat.end_fork_server()  # another search may have another environment
+        self._end_server()
+
+    def _end_server(self) -> None:
+        """End the server from which the processes were forked: another search may have another environment."""
+        if self._method == "forkserver":
+            compat.end_fork_server()
 
     def _start(self) -> LocalCluster:
         """Start the processes. Dask replaces a process that dies, but only after all have started once."""
@@ -116,10 +119,10 @@ def starting(workers: int | None) -> Iterator[LocalWorkers]:
     Args:
         workers: number of processes; None stands for the result of `affordable`.
     """
-    count = workers or affordable()
-    with dask.config.set(_settings(count)), quiet():
+    count, method = workers or affordable(), _method()
+    with dask.config.set(_settings(count, method)), quiet():
         with environment_kept():
-            started = LocalWorkers(count)
+            started = LocalWorkers(count, method)
         try:
             yield started
         finally:
@@ -147,7 +150,16 @@ def _environment(workers: int) -> dict[str, str]:
     return dict(zip(VARIABLES, (str(threads_of(workers)), "65536"), strict=True))
 
 
-def _settings(workers: int) -> dict[str, object]:
+def _method() -> str:
+    """Return the way in which Python starts the processes.
+
+    Forked ones share what their server has imported, Keras above all. On macOS they may crash in libraries of the
+    system, and a server that is there already belongs to somebody else.
+    """
+    return "forkserver" if sys.platform == "linux" and compat.fork_server() is None else "spawn"
+
+
+def _settings(workers: int, method: str) -> dict[str, object]:
     """Return Dask's settings for this many workers."""
     return {
         "distributed.scheduler.allowed-failures": 2,
@@ -163,7 +175,7 @@ def _settings(workers: int) -> dict[str, object]:
         "distributed.worker.memory.pause": False,
         "distributed.admin.system-monitor.gil.enabled": False,
         "distributed.nanny.pre-spawn-environ": _environment(workers),
-        "distributed.worker.multiprocessing-method": METHOD,
+        "distributed.worker.multiprocessing-method": method,
     }
 
 
@@ -214,38 +226,3 @@ def _signal(processes: LocalCluster, number: int) -> int:
                 os.kill(pid, number)
                 count += 1
     return count
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Dask's messages out of the log, since the driver reports on workers, and its settings out of os.environ."""
-    log = logging.getLogger("distributed")
-    before = log.handlers, log.propagate
-    log.handlers, log.propagate = [logging.NullHandler()], False
-    logging.getLogger("asyncio").addFilter(_is_not_of_dask)  # for good: asyncio logs when the collector runs
-    with environment_kept():
-        try:
-            yield
-        finally:
-            log.handlers, log.propagate = before
-
-
-@contextmanager
-def environment_kept() -> Iterator[None]:
-    """Give the variables that Dask sets for its workers their values back after the block."""
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _is_not_of_dask(record: logging.LogRecord) -> bool:
-    """Return False for an error raised inside Dask, for example by a request that waited when the scheduler closed."""
-    if f"{os.sep}distributed{os.sep}" in record.getMessage():  # the coroutine's file; its error may have no traceback
-        return False
-    steps = traceback.walk_tb(record.exc_info[2] if record.exc_info else None)
-    return not any(frame.f_globals.get("__name__", "").startswith("distributed.") for frame, _ in steps)

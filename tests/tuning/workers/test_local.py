@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,9 +17,11 @@ import psutil
 import pytest
 from distributed.comm import connect
 
+from fmnist_exp import compat
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning.workers import local
 from fmnist_exp.tuning.workers.jobs import Cluster
+from fmnist_exp.tuning.workers.quiet import VARIABLES, quiet
 
 SECONDS = 60  # a busy machine takes long to start Python
 
@@ -108,12 +111,12 @@ def test_workers_get_variables_that_the_driver_does_not_keep(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")  # the user's own value counts
 
     def own() -> list[str | None]:
-        return [os.environ.get(name) for name in local.VARIABLES]
+        return [os.environ.get(name) for name in VARIABLES]
 
     with local.starting(2) as started:
         assert own() == [None, "7"]
         cluster = started.ready()
-        seen = [list(cluster.survey(os.environ.get, name).values()) for name in local.VARIABLES]
+        seen = [list(cluster.survey(os.environ.get, name).values()) for name in VARIABLES]
     assert seen == [[str(local.threads_of(2))] * 2, ["7", "7"]]
     assert own() == [None, "7"]
 
@@ -129,6 +132,21 @@ def test_workers_find_keras_in_memory_and_nothing_of_an_earlier_search(monkeypat
 
 def loaded(name: str) -> str:
     return str(name in sys.modules)
+
+
+def test_a_fork_server_of_somebody_else_lives_on():
+    process = multiprocessing.get_context("forkserver").Process(target=print)
+    process.start()
+    process.join()
+    try:
+        server = compat.fork_server()
+        with local.starting(2) as started:
+            wait_for(started.ready(), 2)
+            assert workers() == []  # they were spawned
+        assert compat.fork_server() == server
+        assert psutil.pid_exists(server)
+    finally:
+        compat.end_fork_server()
 
 
 def test_a_single_worker_is_this_process():
@@ -153,7 +171,7 @@ def test_asyncio_is_quiet_about_errors_out_of_dask_alone(caplog):
         await asyncio.wait(tasks)
         assert all(task.done() for task in tasks)
 
-    with local.quiet():
+    with quiet():
         asyncio.run(nobody_waits())
     gc.collect()  # asyncio speaks when a task goes
     coroutine = f"<Server._handle_comm() done, defined at {distributed.core.__file__}:706>"
