@@ -1,7 +1,7 @@
 """Measure how long after the command the first trial of a search starts (wanted: at most 10 s).
 
-Each of the runs is a new search with a store of its own, which it creates; then the same search runs again with the
-store that exists. It ends as soon as its first trial has begun. `mlflow run` starts the same command in a new process.
+Each run begins a search with a new store, which it creates, and then another search with the store that exists. A search
+ends as soon as its first trial has begun. `mlflow run` starts the same command in a new process.
 
     python -m benchmarks.tuning.first_trial          # about 4 minutes on 2 idle cores
 """
@@ -33,9 +33,8 @@ COMMANDS = {
 
 def measure(name: str, folder: Path, study: str) -> float:
     """Return the seconds from the start of a command to that of its first trial, and end the search."""
-    given = processes.options({"storage": f"sqlite:///{folder}/{study}.db", "experiment": "tune_cnn"})
-    if name.startswith("mlflow"):
-        given = ["-P", f"storage=sqlite:///{folder}/{study}.db"]
+    storage = f"sqlite:///{folder}/{study}.db"
+    given = ["-P", f"storage={storage}"] if name.startswith("mlflow") else ["--storage", storage]
     environment = {**processes.environment(folder), "FMNIST_EXP_SPOOL": str(folder / "spool")}
     start = time.time()
     with subprocess.Popen(

@@ -70,11 +70,11 @@ def tune(
     from fmnist_exp.tuning.workers import local
 
     checks.check(config)
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # child processes must not write into this run
     with nullcontext() if scheduler else local.starting(workers) as local_workers:
         loading.load_keras()  # for seconds, in which the workers do the same
         from fmnist_exp.tuning.search import SearchRequest
 
-        run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # child processes must not write into this run
         request = SearchRequest(
             config=config,
             study=study,
