@@ -1,7 +1,7 @@
 """Measure how long after the command the first trial of a search starts (wanted: at most 10 s).
 
-Each run begins a search with a new store, which it creates, and then another search with the store that exists. A search
-ends as soon as its first trial has begun. `mlflow run` starts the same command in a new process.
+Each run begins a search with a new store, which it creates, and then another search with the store that exists. A
+search ends as soon as its first trial has begun. `mlflow run` starts the same command in a new process.
 
     python -m benchmarks.tuning.first_trial          # about 4 minutes on 2 idle cores
 """
