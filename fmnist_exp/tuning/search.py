@@ -34,6 +34,7 @@ from fmnist_exp.tuning.space import SearchSpace
 from fmnist_exp.tuning.workers import connection, local, pool, study_lock, trial
 from fmnist_exp.tuning.workers.local import LocalWorkers
 from fmnist_exp.tuning.workers.pool import WorkerPool
+from fmnist_exp.tuning.workers.study_lock import StudyLock
 from fmnist_exp.tuning.workers.trial import Objective
 
 
@@ -90,8 +91,7 @@ def run(request: SearchRequest) -> SearchResult:
         checks.check_data(request.config, data)
         # an embedded store is created last, after all checks
         resolved = resolve.resolve(request.config, data, offline=request.offline, keep_auto=True)
-        workers = stack.enter_context(_pool(request, resolved, data, local_workers))
-        return _open(request, resolved, data, workers)
+        return _open(request, resolved, data, local_workers)
 
 
 @contextmanager
@@ -104,26 +104,14 @@ def _local_workers(request: SearchRequest) -> Iterator[LocalWorkers | None]:
         yield workers
 
 
-@contextmanager
-def _pool(
+def _open(
     request: SearchRequest, resolved: Resolved, data: dataset.FashionMNIST, local_workers: LocalWorkers | None
-) -> Iterator[WorkerPool]:
-    """Connect to the workers until the end of the block."""
-    if request.scheduler:
-        requirements = trial.requirements_of(resolved.config, data)
-        with pool.remote(request.scheduler, request.workers, requirements) as workers:
-            yield workers
-    else:
-        assert local_workers is not None
-        yield pool.local(local_workers, data)
-
-
-def _open(request: SearchRequest, resolved: Resolved, data: dataset.FashionMNIST, workers: WorkerPool) -> SearchResult:
+) -> SearchResult:
     """Open the study and the parent run, and run the search in them."""
     config = resolved.config
     name = request.study or _name(request, config)
     with recovery.explaining_full_disk(name), ExitStack() as stack:
-        lock = stack.enter_context(study_lock.hold(request.storage, name))
+        workers, lock = _acquire(request, config, data, name, local_workers, stack)
         study = studies.open_study(config, name, request.storage)
         request.callback.on_study(study.study_name)
         if not request.offline:
@@ -135,6 +123,25 @@ def _open(request: SearchRequest, resolved: Resolved, data: dataset.FashionMNIST
         parent = stack.enter_context(runs.closing(started))
         search = _begin(config, data, study, parent, request.callback)
         return _run(Driver(search, workers, request.objective, request.callback, lock), request)
+
+
+def _acquire(
+    request: SearchRequest,
+    config: ExperimentConfig,
+    data: dataset.FashionMNIST,
+    study: str,
+    local_workers: LocalWorkers | None,
+    stack: ExitStack,
+) -> tuple[WorkerPool, StudyLock]:
+    """Connect to the workers and lock the study, until the stack is closed."""
+    locked = study_lock.hold(request.storage, study)
+    if request.scheduler:  # its workers may be refused, which must come before the lock writes a row
+        requirements = trial.requirements_of(config, data)
+        workers = stack.enter_context(pool.remote(request.scheduler, request.workers, requirements))
+        return workers, stack.enter_context(locked)
+    assert local_workers is not None
+    lock = stack.enter_context(locked)  # before the local workers, which take seconds to start
+    return pool.local(local_workers, data), lock
 
 
 def _name(request: SearchRequest, config: ExperimentConfig) -> str:

@@ -7,10 +7,11 @@ import time
 
 import psutil
 import pytest
+from support import standin
 from support.searches import STORAGE
 
 from fmnist_exp.errors import RequestError, WorkError
-from fmnist_exp.tuning.workers import study_lock
+from fmnist_exp.tuning.workers import local, study_lock
 
 
 def change_lock(**fields: object) -> None:
@@ -85,3 +86,9 @@ def test_a_driver_that_lost_its_lock_stops(shared_store, monkeypatch):
         with pytest.raises(WorkError, match="another process took study 'locked' over"):
             check_for(30, mine)
     change_lock(pid=2**22 + 1)
+
+
+def test_a_study_that_is_being_run_is_refused_before_local_workers_are_awaited(shared_store, monkeypatch):
+    monkeypatch.setattr(local.LocalWorkers, "ready", lambda _self: pytest.fail("awaited"))
+    with study_lock.hold(STORAGE, "locked"), pytest.raises(RequestError, match="is being run by process"):
+        standin.search(standin.configure(1), "locked", workers=2)
