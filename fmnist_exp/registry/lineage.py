@@ -101,10 +101,12 @@ def find(client: MlflowClient, uri: str) -> TrainedModel:
     """Return the model at `models:/fashion-mnist/VERSION`, `models:/fashion-mnist@ALIAS` or `runs:/RUN_ID`.
 
     The run of a refitted version is the run that refitted it, which records the images that the version was trained on.
+    The run of a search stands for the run that trained the search's model, which may be such a refit.
     Raises RequestError, which names the models that exist.
     """
     if uri.startswith(RUNS):
-        return _model_of(_run(client, uri.removeprefix(RUNS).removesuffix("/model"), f"model {uri!r}"))
+        owner = f"model {uri!r}"
+        return _model_of(client, _run(client, uri.removeprefix(RUNS).removesuffix("/model"), owner), owner)
     version = versions.find_uri(client, uri)
     return TrainedModel(versions.uri(version), _run(client, version.run_id or "", f"model {uri!r}"), version)
 
@@ -132,7 +134,7 @@ def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
         raise RequestError(
             f"version {version.version}: its run {run.info.run_id} does not say which images it was trained on"
         )
-    judged = _model_of(run) if refit_of else TrainedModel(versions.uri(version), own, version)
+    judged = _model_of(client, run, owner) if refit_of else TrainedModel(versions.uri(version), own, version)
     return Lineage(version, judged, own)
 
 
@@ -142,10 +144,18 @@ def digests(run: Run) -> dict[str, str]:
     return {item.tags[0].value: item.dataset.digest for item in datasets if item.tags}
 
 
-def _model_of(run: Run) -> TrainedModel:
+def _model_of(client: MlflowClient, run: Run, owner: str) -> TrainedModel:
+    """Return the model that a run ended with, and the run that trained it: a search has the model of another run."""
     if not model_ids(run):
         raise RequestError(f"run {run.info.run_id} has no model")
-    return TrainedModel(f"{RUNS}{run.info.run_id}", run)
+    try:
+        source = client.get_logged_model(model_ids(run)[-1]).source_run_id
+    except MlflowException as error:
+        if not transport.is_missing(error):
+            raise
+        raise RequestError(f"{owner}: its model {model_ids(run)[-1]} is not in this tracking store") from error
+    trained = _run(client, source, owner) if source and source != run.info.run_id else run
+    return TrainedModel(f"{RUNS}{trained.info.run_id}", trained)
 
 
 def model_ids(run: Run) -> list[str]:

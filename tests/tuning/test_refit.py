@@ -15,6 +15,7 @@ from fmnist_exp.errors import RequestError
 from fmnist_exp.evaluation import intervals
 from fmnist_exp.experiment import checkpoints
 from fmnist_exp.experiment import run as experiment_run
+from fmnist_exp.experiment.resolve import resolve
 from fmnist_exp.registry import evaluate as evaluations
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import run as runs
@@ -146,6 +147,18 @@ def test_the_version_is_the_mean_of_the_seeds(searched, folder):
 
 def searched_config(folder: str) -> ExperimentConfig:
     return configure(data__source=folder)
+
+
+@pytest.mark.parametrize("field", ["model.warm_start", "model.members"])
+def test_f1_a_search_stands_for_the_refit_that_saw_its_validation_images(searched, folder, field):
+    """The search records the images of its trials, but its model was trained on all of them."""
+    origin = f"runs:/{searched.parent.info.run_id}"
+    together = searched.children("train")[-1]
+    assert lineage.find(searched.client, origin).run.info.run_id == together.info.run_id
+    nothing, value = (None, origin) if field == "model.warm_start" else ([], [origin, origin])
+    for config in (configure(**{field: value}), configure(search__space={field: {"choices": [nothing, value]}})):
+        with pytest.raises(RequestError, match="was trained on other images"):
+            resolve(config, load(searched_config(folder)), searched.client)
 
 
 def test_only_the_version_is_scored_on_the_test_set(searched):
