@@ -59,7 +59,7 @@ lcbench: $(READY) ## judge searches on the LCBench surrogate in ../shared/lcbenc
 
 race: $(READY) ## compare this platform's search with four others (5 hours; can be resumed)
 	$(ACTIVATE) uv pip install --compile-bytecode --require-hashes -r requirements-bench.txt
-	$(ACTIVATE) python -m benchmarks.tuning.race --publish
+	$(ACTIVATE) python -m benchmarks.tuning.race
 
 bench-train: $(READY) ## compare training with plain Keras and the machine's peak (hours, can be resumed; QUICK=1: 5 minutes)
 	$(ACTIVATE) python -m benchmarks.training.speed $(if $(QUICK),--quick)

@@ -16,9 +16,8 @@ import platform
 import subprocess
 import tarfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
@@ -78,13 +77,6 @@ class Version:
         if any(tags.get(tag) != self.conditions[tag] for tag in EQUAL) or tags.get(Tag.DIRTY) != "false":
             return False
         return code_digest(tags.get(Tag.GIT_COMMIT, "")) == self.code
-
-    def digest(self, files: Sequence[Path]) -> str:
-        """Return a digest of files together with the code and the conditions, for results that are no runs."""
-        content = hashlib.sha256("".join([self.code, *(self.conditions[tag] for tag in EQUAL)]).encode())
-        for file in files:
-            content.update(file.read_bytes())
-        return content.hexdigest()[:12]
 
     def describe(self) -> str:
         """Return the code, the libraries and the machine that computed the numbers, as a paragraph."""
@@ -177,12 +169,12 @@ class Runs:
 
 
 @functools.cache
-def code_digest(commit: str) -> str:
-    """Return a digest of the modules that determine a network, as a commit has them; empty if Git does not know it.
+def code_digest(commit: str, parts: tuple[str, ...] = DETERMINING) -> str:
+    """Return a digest of these parts of fmnist_exp, as a commit has them; empty if Git does not know it.
 
     Comments, docstrings and the layout of the text do not count.
     """
-    paths = [f"fmnist_exp/{part}" for part in DETERMINING]
+    paths = [f"fmnist_exp/{part}" for part in parts]
     packed = _git("archive", commit, "--", *paths) if commit else b""
     if not packed:
         return ""

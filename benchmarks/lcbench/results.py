@@ -1,17 +1,18 @@
 """The raw results of the benchmark: a file of JSON lines, to which every finished search appends one.
 
-Those of the tasks to report on are in docs/lcbench/results.jsonl, so that several machines can share the work.
+Those of the tasks to report on are in docs/lcbench/results.jsonl.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks import records
 
 SHARES = (0.10, 0.30, 0.63, 1.00)  # of the budget, after which the regret is reported
 POINTS = 48  # of a course that is kept
@@ -62,28 +63,17 @@ def thinned(best: Sequence[tuple[int, float]], budget: int) -> list[tuple[int, f
 
 
 def read(file: Path) -> dict[tuple[str, str, str, int, int], Result]:
-    """Return the results in a file by their keys. A last line that a kill left incomplete is ignored."""
+    """Return the results in a file by their keys."""
     found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    for fields in records.read(file):
         result = Result(**{**fields, "best": [(when, accuracy) for when, accuracy in fields["best"]]})
         found[result.key] = result
     return found
 
 
 def append(file: Path, result: Result) -> None:
-    """Add a result to a file, on a line of its own even if a kill left the last line incomplete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as stream:
-        stream.seek(0, 2)
-        if stream.tell():
-            stream.seek(-1, 2)
-            if stream.read(1) != b"\n":
-                stream.write(b"\n")
-        stream.write(json.dumps(asdict(result)).encode() + b"\n")
+    """Add a result to a file."""
+    records.append(file, asdict(result))
 
 
 def table(results: Iterable[Result], epochs: float) -> dict[str, dict[str, list[float]]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from benchmarks import processes
+from benchmarks import processes, records
 from benchmarks.runs import Runs, Wanted, accuracy, settings
 from fmnist_exp.tracking.names import Metric, Tag
 
@@ -72,15 +72,13 @@ class Results:
 
     def __init__(self, runs: Runs, file: Path) -> None:
         self.runs, self._file = runs, file
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        self._fits = {fit.key: fit for fit in (Fit(**json.loads(line)) for line in lines)}
+        self._fits = {fit.key: fit for fit in (Fit(**fields) for fields in records.read(file))}
 
     def keep(self, fit: Fit) -> None:
         """Add the result of a fit, unless it is known."""
         if fit.key not in self._fits:
             self._fits[fit.key] = fit
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(fit)) + "\n")
+            records.append(self._file, asdict(fit))
 
     def one_split(self, name: str) -> dict[int, Fit]:
         """Return an experiment's fits on the common split, by seed."""

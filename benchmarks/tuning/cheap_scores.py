@@ -15,7 +15,6 @@ time (`taskset -c 0`).
 
 import argparse
 import hashlib
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 import optuna
 from scipy import stats
 
-from benchmarks import arguments, processes, reporting
+from benchmarks import arguments, processes, records, reporting
 from fmnist_exp.data.dataset import Split
 from fmnist_exp.training.events import Checkpoint, FitCallback
 
@@ -73,7 +72,7 @@ def main() -> None:
     file = Path(given.file)
     if given.settings:
         measure(given, file)
-    results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    results = records.read(file)
     rows = compare(results)
     print(table(rows, results))
     draw(rows, Path(given.figure))
@@ -93,8 +92,7 @@ def measure(given: argparse.Namespace, file: Path) -> None:
     final = {**(config.final or {}), "training.epochs": given.epochs}
     content = experiments.override(config, {"final": final, "training.precision": "auto"}).to_yaml()
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    done = {(entry["digest"], entry["setting"], entry["fit"]) for entry in map(json.loads, known)}
+    done = {(entry["digest"], entry["setting"], entry["fit"]) for entry in records.read(file)}
     space = SearchSpace(config)
     longer = SearchSpace(experiments.override(config, {**final, "final": None}))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=given.seed))
@@ -113,8 +111,7 @@ def measure(given: argparse.Namespace, file: Path) -> None:
                     {"digest": digest, "setting": number, "fit": title} | shared | measured
                     for title, measured in fit(name, setting, data, part).items()
                 ]
-                with file.open("a", encoding="utf-8") as stream:
-                    stream.write("".join(json.dumps(entry) + "\n" for entry in entries))
+                records.append(file, *entries)
                 print(f"setting {number}, {name}: {entries[0]['curve'][-1]:.4f}", flush=True)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from benchmarks import arguments
+from benchmarks import arguments, records
 from benchmarks.lcbench import ours, report
 from benchmarks.lcbench.ledger import Array, Ledger, Problem, Spent
 from benchmarks.lcbench.peers import PEERS
@@ -94,7 +93,7 @@ def main() -> None:
 
 def read(file: Path, space: SearchSpace) -> Table:
     """Return the table of the fits that a file has, of the newest digest."""
-    entries = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    entries = records.read(file)
     own = [entry for entry in entries if entry["digest"] == entries[-1]["digest"] and entry["fit"] == WHOLE]
     return Table(space, [(entry["params"], entry["curve"]) for entry in own])
 
