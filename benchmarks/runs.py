@@ -45,7 +45,13 @@ DETERMINING = (
     "training",
 )
 # modules of these folders that are no part of a network
-OTHERS = ("compat/finding.py", "compat/http.py", "config/search.py", "training/logistic_regression.py")
+OTHERS = (
+    "compat/finding.py",
+    "compat/forking.py",
+    "compat/http.py",
+    "config/search.py",
+    "training/logistic_regression.py",
+)
 # the conditions that must be equal; the code has a rule of its own, see `Version.includes`
 EQUAL = tuple(tag for tag in conditions.NAMES if tag != Tag.CODE)
 NOT_OF_THE_FIT = ("gate.",)  # sections whose fields change no network

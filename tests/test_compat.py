@@ -20,7 +20,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from fmnist_exp import compat
-from fmnist_exp.compat import http
+from fmnist_exp.compat import forking, http
 from fmnist_exp.tracking.spool import attempt
 
 
@@ -272,8 +272,8 @@ def test_the_fork_server_ends_and_another_one_starts_when_it_is_needed():
         process = context.Process(target=print)
         process.start()
         process.join()
-        server = compat.fork_server()
+        server = forking.server()
         assert (process.exitcode, psutil.pid_exists(server)) == (0, True)
-        compat.end_fork_server()
-        assert (compat.fork_server(), psutil.pid_exists(server)) == (None, False)
-    compat.end_fork_server()  # does nothing without a server
+        forking.end()
+        assert (forking.server(), psutil.pid_exists(server)) == (None, False)
+    forking.end()  # does nothing without a server

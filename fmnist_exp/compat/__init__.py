@@ -12,11 +12,9 @@ import importlib
 import inspect
 import math
 import operator
-import os
 import random
-import signal
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -225,21 +223,6 @@ def study_storage(database: RDBStorage) -> BaseStorage:
             return found if states is None else [trial for trial in found if trial.state in states]
 
     return cast("BaseStorage", FastCache())
-
-
-def fork_server() -> int | None:
-    """Return the id of the process from which Python forks others by the method `forkserver`, or None."""
-    server = find("python", "multiprocessing.forkserver", "_forkserver")
-    return cast("int | None", attribute("python", server, "_forkserver_pid"))
-
-
-def end_fork_server() -> None:
-    """End that process, if there is one. Python starts another one when it needs it."""
-    stop = find("python", "multiprocessing.forkserver", "_forkserver._stop")
-    if pid := fork_server():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # `_stop` alone waits until the server has imported all that it should
-        stop()
 
 
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from dask.system import cpu_count
 from distributed import Client, LocalCluster, Worker
 from distributed.system import memory_limit
 
-from fmnist_exp import compat
+from fmnist_exp.compat import forking
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tracking import failures
 from fmnist_exp.tuning.workers.jobs import Cluster
@@ -88,7 +88,7 @@ class LocalWorkers:
     def _end_server(self) -> None:
         """End the server from which the processes were forked: another search may have another environment."""
         if self._method == "forkserver":
-            compat.end_fork_server()
+            forking.end()
 
     def _start(self) -> LocalCluster:
         """Start the processes. Dask replaces a process that dies, but only after all have started once."""
@@ -156,7 +156,7 @@ def _method() -> str:
     Forked ones share what their server has imported, Keras above all. On macOS they may crash in libraries of the
     system, and a server that is there already belongs to somebody else.
     """
-    return "forkserver" if sys.platform == "linux" and compat.fork_server() is None else "spawn"
+    return "forkserver" if sys.platform == "linux" and forking.server() is None else "spawn"
 
 
 def _settings(workers: int, method: str) -> dict[str, object]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from distributed.comm import connect
 
-from fmnist_exp import compat
+from fmnist_exp.compat import forking
 from fmnist_exp.errors import WorkError
 from fmnist_exp.tuning.workers import local
 from fmnist_exp.tuning.workers.jobs import Cluster
@@ -106,6 +106,18 @@ def test_an_error_ends_workers_that_have_not_started_yet(seconds):
     assert [child for child in left if "resource_tracker" not in " ".join(child.cmdline())] == []
 
 
+def test_workers_that_were_forked_just_now_end_before_the_error_leaves_the_block():
+    """They would tell the terminal that what they were to load is gone."""
+    forked: list[psutil.Process] = []
+    with suppress(InterruptedError), local.starting(2):
+        deadline = time.monotonic() + SECONDS
+        while not (forked := workers()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        raise InterruptedError
+    assert forked
+    assert [process for process in forked if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+
+
 def test_workers_get_variables_that_the_driver_does_not_keep(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")  # the user's own value counts
@@ -139,14 +151,14 @@ def test_a_fork_server_of_somebody_else_lives_on():
     process.start()
     process.join()
     try:
-        server = compat.fork_server()
+        server = forking.server()
         with local.starting(2) as started:
             wait_for(started.ready(), 2)
             assert workers() == []  # they were spawned
-        assert compat.fork_server() == server
+        assert forking.server() == server
         assert psutil.pid_exists(server)
     finally:
-        compat.end_fork_server()
+        forking.end()
 
 
 def test_a_single_worker_is_this_process():
