@@ -1,4 +1,4 @@
-"""Python's process from which others are forked by the method `forkserver`: a private API, as in the package's __init__."""
+"""Python's fork server, from which it forks processes by the method `forkserver`: a private API."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Agenda:
     def __init__(self, search: Search, can_pause: bool) -> None:
         self._search, self._can_pause = search, can_pause
         self._study, self._space = search.study, search.space
-        self._halving = Halving(self._space.search, self._space.defaults())
+        self._halving = Halving(self._space.search, self._space.defaults(), studies.rungs(self._study))
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
         self._round = 0.0  # seconds that a trial takes to the first rung
         self._known = studies.epochs(self._study, self._space.config)  # of whole trials in earlier sessions
@@ -65,6 +65,9 @@ class Agenda:
         budget = plans.Budget(left * at_once, max(0.0, final) * at_once, plans.TRIAL_SECONDS / seconds)
         plan = plans.make(config, self._space.search.n_trials - others, budget, self._known)
         self._study.set_user_attr(studies.EPOCHS, plan.epochs)
+        self._study.set_user_attr(
+            studies.RUNGS, (plan.rounds[0], plan.factor)
+        )  # trials that pause there may be resumed
         self.epochs, self._limit = plan.epochs, others + plan.settings
         self._halving.plan(plan.rounds[0], plan.factor, self._limit)
         self._round = (plan.rounds[0] + budget.overhead) * seconds

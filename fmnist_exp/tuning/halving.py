@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from itertools import accumulate
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -30,44 +31,58 @@ class Halving:
     Args:
         search: the section of the experiment.
         own: the parameters of the experiment's own setting, whose trial is never stopped for good.
+        rungs: epochs before the first rung, and the factor between rungs, by the plan of an earlier session.
     """
 
-    def __init__(self, search: SearchConfig, own: Mapping[str, object]) -> None:
+    def __init__(self, search: SearchConfig, own: Mapping[str, object], rungs: tuple[int, int] | None = None) -> None:
         self.paused: dict[int, RunningTrial] = {}  # by number
         self.least = 0  # trials of each rung that deserve to go on, however few have reached it
         self._active = search.pruner == "successive_halving"
-        self._first = search.min_epochs  # epochs before the first rung
-        self._factor = search.reduction_factor  # of a rung's trials, one of this many goes on
+        # epochs before the first rung; and of a rung's trials, one of this many goes on
+        self._first, self._factor = rungs or (search.min_epochs, search.reduction_factor)
         self._n_trials = search.n_trials  # that the search will have in the end
         self._keeps_own = False  # whether the trial of the own setting never pauses
         self._own = own
+        self._curves: dict[int, dict[int, float]] = {}  # by number: the accuracies of a trial by epoch
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
 
     def plan(self, first: int, factor: int, n_trials: int) -> None:
-        """Change the rungs, and the number of trials that the search will have in the end.
+        """Change the rungs, and the number of trials that the search will have in the end, and place all trials anew.
 
         From now on the trial of the own setting, with which the search is compared, does not pause: it would come last,
         and be cut off when the time is over. The plan has counted its epochs.
         """
         self._first, self._factor, self._n_trials, self._keeps_own = first, factor, n_trials, True
+        self._scores = {}
+        for curve in self._curves.values():
+            self._note(curve)
+        for entry in self.paused.values():
+            self._place(entry)
 
     def count(self, trial: FrozenTrial) -> None:
         """Count a trial that ended in an earlier session at the rungs that it reached."""
-        if trial.state == TrialState.FAIL:
-            return
-        best = -math.inf
-        for epoch, accuracy in sorted(trial.intermediate_values.items()):
-            best = max(best, accuracy)
-            if self._is_rung(epoch):
-                insort(self._scores.setdefault(epoch, []), -best)
+        if trial.state != TrialState.FAIL:
+            self._curves[trial.number] = dict(sorted(trial.intermediate_values.items()))
+            self._note(self._curves[trial.number])
 
     def observe(self, entry: RunningTrial, epoch: int, accuracy: float) -> None:
         """Take note of an epoch of a running trial."""
+        self._curves.setdefault(entry.number, {})[epoch] = accuracy
         entry.best = max(entry.best, accuracy)
-        if self._is_rung(epoch):
-            entry.rung = epoch
-            entry.at_rung = entry.best
-            insort(self._scores.setdefault(epoch, []), -entry.best)
+        self._note({epoch: entry.best})
+        self._place(entry)
+
+    def _note(self, curve: Mapping[int, float]) -> None:
+        """Keep the best accuracies of a trial up to each rung among these epochs."""
+        for epoch, best in zip(curve, accumulate(curve.values(), max), strict=True):
+            if self._is_rung(epoch):
+                insort(self._scores.setdefault(epoch, []), -best)
+
+    def _place(self, entry: RunningTrial) -> None:
+        """Let a trial be at the highest rung that it has reached, or at none."""
+        curve = self._curves[entry.number]
+        entry.rung = max(filter(self._is_rung, curve), default=0)
+        entry.at_rung = max((curve[epoch] for epoch in curve if epoch <= entry.rung), default=-math.inf)
 
     def judge(self, entry: RunningTrial) -> Verdict:
         """Return whether a trial that has just reached a rung goes on, pauses, or is stopped for good."""
@@ -111,8 +126,11 @@ class Halving:
         return bisect_left(self._scores[entry.rung], -entry.at_rung)
 
     def _deserves(self, entry: RunningTrial) -> bool:
-        return self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self._factor)
+        """Return whether a trial is among the best at its rung; one that paused where no rung is any more goes on."""
+        return not entry.rung or self._rank(entry) < max(self.least, len(self._scores[entry.rung]) // self._factor)
 
     def _is_hopeless(self, entry: RunningTrial) -> bool:
+        if not entry.rung:
+            return False
         now, at_last = (count // self._factor for count in (len(self._scores[entry.rung]), self._n_trials))
         return not self._is_own(entry) and self._rank(entry) >= max(1, min(at_last, now + KEPT))

@@ -30,6 +30,7 @@ from fmnist_exp.tuning.workers import study_lock
 PRECISION = "precision"  # the choice for a study whose experiment leaves training.precision open
 PRECISION_FIELD = "training.precision"
 EPOCHS = "epochs"  # of a whole trial, by the plan of the first session
+RUNGS = "rungs"  # of successive halving by the newest plan: epochs before the first one, and the factor between them
 CUT_OFF = "cut_off"  # numbers of the trials that a kill or Ctrl-C ended; they do not count
 # fields that may differ when a study is resumed, like those of the gate
 BUDGET = ("search.n_trials", "search.timeout", "search.refit", "search.keep")
@@ -161,6 +162,12 @@ def epochs(study: Study, config: ExperimentConfig) -> int | None:
         return int(study.user_attrs[EPOCHS])
     begun = any(TrialRecord.of(trial).run_id for trial in study.get_trials(deepcopy=False))  # without a plan
     return config.training.epochs if begun else None
+
+
+def rungs(study: Study) -> tuple[int, int] | None:
+    """Return the epochs before the first rung and the factor between rungs, by the newest plan; None without a plan."""
+    first, factor = study.user_attrs.get(RUNGS, (0, 0))
+    return (int(first), int(factor)) if first else None
 
 
 def running(study: Study) -> list[FrozenTrial]:

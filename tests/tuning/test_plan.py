@@ -6,7 +6,7 @@ from support.scripts import Interrupted, Script, Slow, end, epochs, pause, start
 
 from fmnist_exp.config import files
 from fmnist_exp.errors import WorkError
-from fmnist_exp.tuning import plan
+from fmnist_exp.tuning import plan, recovery
 from fmnist_exp.tuning.plan import ENOUGH, Budget
 from fmnist_exp.tuning.workers.messages import Begin, Verdict
 
@@ -178,6 +178,27 @@ def test_the_trial_of_the_own_setting_never_pauses_in_a_planned_search(stage):
         stage.drive(script, 3600, n_trials=100)
     assert "100 settings in 3 rounds" in stage.notices[0]
     assert script.answers[1:5] == [Verdict.CONTINUE] * 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "rungs", "goes_on"),
+    [(5000, "1, 3 and 4", False), (36_000, "2 and 4", True)],  # at once, where its rung is none any more
+)
+def test_a_trial_that_paused_at_a_rung_of_the_plan_waits_on_after_a_kill(stage, limit, rungs, goes_on):
+    """The rungs of the experiment are after epochs 2 and 4; the first plan has no time for that."""
+    lines = [start("a", seconds=STEPS), *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a")]
+    lines += [start("b", number=1), *epochs("b", 0.4, number=1), pause("b", number=1)]
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(SlowlyInterrupted(stage.clock, *lines), 5000, n_trials=100, search__min_epochs=2)
+    assert stage.notices[0].endswith("in 3 rounds, which end after 1, 3 and 4 epochs")
+    recovery.finalise(stage.study, stage.parent, "its driver was killed")
+    lines = [start("c", number=4, seconds=STEPS), *epochs("c", 0.3, 0.3, number=4), pause("c", number=4)]
+    lines += [start("d", number=5), *epochs("d", 0.2, 0.2, number=5), pause("d", number=5)]
+    script = Interrupted(*lines)
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(script, limit, n_trials=100, search__min_epochs=2)
+    assert f"which end after {rungs} epochs" in stage.notices[-1]
+    assert (3 in script.started) == goes_on  # the continuation of the trial that paused
 
 
 def shortened(count: int, first: int = 0) -> list:
