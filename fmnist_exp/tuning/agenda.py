@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from optuna.trial import TrialState
+
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.tracking.names import Tag
@@ -24,6 +26,7 @@ class Agenda:
     Args:
         search: the search.
         can_pause: whether the state of a trial can be kept; otherwise weak trials are stopped for good.
+        is_timed: whether workers time the steps of the experiment, so that the search can be planned.
 
     Attributes:
         finished: number of finished trials, including those of earlier sessions.
@@ -32,8 +35,8 @@ class Agenda:
         refusal: why the search cannot go on, once that is known: its time limit is too short for a single trial.
     """
 
-    def __init__(self, search: Search, can_pause: bool) -> None:
-        self._search, self._can_pause = search, can_pause
+    def __init__(self, search: Search, can_pause: bool, is_timed: bool) -> None:
+        self._search, self._can_pause, self._is_timed = search, can_pause, is_timed
         self._study, self._space = search.study, search.space
         self._halving = Halving(self._space.search, self._space.defaults(), studies.rungs(self._study))
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
@@ -44,11 +47,12 @@ class Agenda:
         self.refusal = ""
         before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
+        self._has_trial = any(trial.state != TrialState.FAIL for trial in before)
         for trial in before:
             self._halving.count(trial)
 
     def plan(self, seconds: float, running: int, workers: int) -> str:
-        """Fit the search into its time, and return the plan in words; none if the limit is refused.
+        """Fit the search into its time, and return the plan in words; none if the limit is refused, or over.
 
         Args:
             seconds: that the steps of an epoch of the experiment's own setting take.
@@ -58,8 +62,9 @@ class Agenda:
         self.is_planned, seconds = True, plans.SLOWER * seconds
         config, search, others = self._space.config, self._search, self._begun(running) - running
         whole = config.training.epochs * seconds + plans.TRIAL_SECONDS
-        if not others and search.end - search.clock() < whole:
+        if not self._has_result and (search.is_late() or search.end - search.clock() < whole):
             self.refusal = self._too_short(whole)
+        if self.refusal or search.is_late():
             return ""
         left, final, at_once = search.left(), search.end - search.deadline - plans.FINAL_SECONDS, workers / seconds
         budget = plans.Budget(left * at_once, max(0.0, final) * at_once, plans.TRIAL_SECONDS / seconds)
@@ -76,6 +81,16 @@ class Agenda:
     def shortened(self, config: ExperimentConfig) -> ExperimentConfig:
         """Return the experiment of a trial with the epochs that the plan gives to all."""
         return override(config, {plans.EPOCHS: self.epochs}) if self._is_short() else config
+
+    @property
+    def waits_for_speed(self) -> bool:
+        """Whether the time limit, even if it is over, may still be refused: once a worker has told its speed."""
+        return self._is_timed and not (self.is_planned or self._has_result)
+
+    @property
+    def _has_result(self) -> bool:
+        """Whether the search can come to a model without another trial."""
+        return self._has_trial or bool(self._halving.paused)
 
     def _is_short(self) -> bool:
         """Return whether trials have fewer epochs than in the experiment, which leaves the rest to the final fit."""
@@ -101,7 +116,7 @@ class Agenda:
         When the time is over, only the results of paused trials are left to log.
         """
         halving = self._halving
-        if not self._search.is_late():
+        if not self._search.is_late() or (self.waits_for_speed and not running):
             begun = self._begun(running)
             if entry := halving.hopeless():
                 return _ended(entry)

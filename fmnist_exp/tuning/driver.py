@@ -65,7 +65,7 @@ class Driver:
         self.lock = lock
         self.space = search.space
         self.requirements = requirements_of(search.space.config, search.data)
-        self.agenda = Agenda(search, self.requirements.keeps_states)
+        self.agenda = Agenda(search, self.requirements.keeps_states, is_timed=self.timed is not None)
         self.running: dict[int, RunningTrial] = {}
         self.failures = 0
         self.slow: set[str] = set()
@@ -113,7 +113,8 @@ class Driver:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
             hangs = self.search.clock() - entry.heard > SILENT_SECONDS
-            waits = not entry.execution and not (entry.stopped or entry.logged)  # these only lack their results
+            only_lacks_results = entry.stopped or entry.logged
+            waits = not (entry.execution or only_lacks_results or self.agenda.waits_for_speed)
             if waits or hangs or (entry.execution and not self.pool.has(entry.address)):
                 self._cut(entry)
 
@@ -165,6 +166,9 @@ class Driver:
 
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
         """Let an execution of a trial begin: the first one, or the next one after a worker died."""
+        self._note_speed(message)
+        if self.agenda.refusal:  # `work` raises it, since an error in here would be taken for the trial's
+            return Verdict.ABANDON
         if self.search.is_late() and entry.logged and not entry.stopped:  # it paused, and was to go on
             entry.stopped = entry.epochs
             TrialRecord.write(entry.trial, stopped=entry.stopped)
@@ -173,9 +177,6 @@ class Driver:
             return Verdict.ABANDON
         if entry.hopeless:
             self._fail(entry, entry.hopeless)
-            return Verdict.ABANDON
-        self._note_speed(message)
-        if self.agenda.refusal:  # `work` raises it, since an error in here would be taken for the trial's
             return Verdict.ABANDON
         if entry.executions:
             self.callback.on_retry(entry.number, entry.interruption)

@@ -26,14 +26,21 @@ def stage(shared_store, data, request) -> Iterator[Stage]:
     study = studies.open_study(config, request.node.name, STORAGE)
     with runs.closing(runs.start_run(client, "tune", "driver", config.name)) as parent:
 
-        def drive(script: Script, seconds: float, n_trials: int = 1, limit: float = math.inf, **fields: object) -> None:
-            """Search for `seconds` of the time limit of a search."""
+        def drive(
+            script: Script,
+            seconds: float,
+            n_trials: int = 1,
+            limit: float = math.inf,
+            is_timed: bool = False,
+            **fields: object,
+        ) -> None:
+            """Search for `seconds` of the time limit of a search; the workers are asked to time their steps or not."""
             timeout = {"search__timeout": limit / 60} if math.isfinite(limit) else {}
             space, now = SearchSpace(standin.configure(n_trials, **timeout, **fields)), time.monotonic()
             search = Search(space, data, study, parent, now + seconds, clock.monotonic, end=now + limit)
             callback = SearchCallback()
             callback.on_notice = notices.append  # type: ignore[method-assign]
-            Driver(search, script, standin.objective, callback, None).work()
+            Driver(search, script, None if is_timed else standin.objective, callback, None).work()
 
         notices: list[str] = []
         yield Stage(study, parent, drive, clock, notices)

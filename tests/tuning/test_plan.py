@@ -1,7 +1,9 @@
 """The plan of a search, on recorded speeds: how many settings fit into the time, and in which rounds."""
 
+from typing import Any
+
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from support.scripts import Interrupted, Script, Slow, end, epochs, pause, start
 
 from fmnist_exp.config import files
@@ -251,6 +253,28 @@ def test_a_limit_that_is_too_short_for_a_single_trial_is_refused_with_one_that_s
     assert (script.started, stage.notices) == ([0], [])
     assert script.answers == [Verdict.ABANDON]
     assert "run_id" not in stage.study.trials[0].user_attrs  # nothing was begun
+
+
+def test_a_limit_that_is_over_before_the_first_speed_is_known_is_refused_too(stage):
+    """A worker that times its steps is not cut off, since it tells which limit suffices."""
+
+    class Timing(Slow):
+        def work(self, *arguments: Any) -> None:
+            if stage.clock.ahead < 300:  # four minutes after the end of the trials
+                stage.clock.ahead += 60
+            else:
+                super().work(*arguments)
+
+    with pytest.raises(WorkError, match=r"1 minutes are too short for a single trial, .* 14\.4 suffice"):
+        stage.drive(Timing(stage.clock, start("a", seconds=100.0)), 60, n_trials=100, limit=60, is_timed=True)
+    assert "run_id" not in stage.study.trials[0].user_attrs
+
+
+def test_trials_that_all_failed_are_no_reason_to_obey_a_limit_that_is_too_short(stage):
+    stage.study.add_trial(create_trial(state=TrialState.FAIL))
+    script = SlowlyInterrupted(stage.clock, start("a", seconds=550.0))
+    with pytest.raises(WorkError, match="too short for a single trial"):
+        stage.drive(script, 60, n_trials=100, limit=60)
 
 
 def test_a_limit_that_cuts_the_first_trial_but_leaves_its_time_to_the_final_fit_is_obeyed(stage):
