@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from fmnist_exp import models
 from fmnist_exp.backend import seeds
 from fmnist_exp.config import search as searched
+from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig, ModelConfig
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.export import signing
@@ -59,6 +60,8 @@ def resolve(
     client = client or access.connect(offline=offline)
     config = _find_origins(config, data, client)
     _check_transfer(config.model, config.seed, client)
+    if config.final:
+        _check_transfer(override(config, {**config.final, "final": None}).model, config.seed, client)
     config, choice = (config, None) if keep_auto else choose_precision(config, data)
     return Resolved(config, client, choice)
 

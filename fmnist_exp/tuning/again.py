@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import orphans, resumption
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric, Tag
-from fmnist_exp.training.events import FitCallback
+from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.session import Search
+
+OVERTIME = 0.1  # of search.timeout, for which a final fit may go on when the limit is over: its speed was estimated
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,24 @@ class Fitted:
 
 
 class Progress(FitCallback):
-    """Callback that reports the progress of another fit to the callback of the search."""
+    """Callback that reports the progress of another fit, and stops a final fit that takes much longer than expected."""
 
-    def __init__(self, callback: SearchCallback, title: str, epochs: int) -> None:
-        self.callback = callback
-        self.title = title
-        self.epochs = epochs
+    def __init__(self, search: Search, callback: SearchCallback, title: str, epochs: int, tag: Tag) -> None:
+        self.search, self.callback, self.title, self.epochs = search, callback, title, epochs
+        spare = OVERTIME * 60 * search.space.search.timeout
+        self.end = search.end + spare if tag == Tag.FINAL_OF else math.inf
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:  # noqa: D102
         self.callback.on_fit(self.title, epoch - 1 + step / steps, self.epochs)
+
+    def on_epoch(self, epoch: Epoch) -> bool:  # noqa: D102
+        is_late = epoch.number < self.epochs and self.search.clock() > self.end
+        if is_late:
+            self.callback.on_notice(
+                f"the {self.title} was stopped after {epoch.number} of {self.epochs} epochs, since it took longer than"
+                f" its first steps had shown and search.timeout is over"
+            )
+        return is_late
 
 
 def earlier(search: Search, best: FrozenTrial, tag: Tag) -> Sequence[Run]:
@@ -83,7 +95,7 @@ def fit(
     with runs.closing(own):
         if unfinished:
             resumption.continue_curves(own)
-        watching = [Progress(callback, title, config.training.epochs)]
+        watching = [Progress(search, callback, title, config.training.epochs, tag)]
         states = checkpoints.CheckpointLog(own, pause=checkpoints.PAUSE)
         outcome = experiment_run.run_experiment(config, data, own, [*watching, states], score_test=False)
     model_id = logged_models.arrived(parent.client, outcome.model_id)

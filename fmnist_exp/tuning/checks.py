@@ -8,9 +8,12 @@ from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.config.search import Choice
 from fmnist_exp.data.dataset import FashionMNIST
 from fmnist_exp.errors import RequestError
+from fmnist_exp.tuning.plan import EPOCHS
 from fmnist_exp.tuning.space import SearchSpace
 
-SAME = ("model.warm_start", "model.members", "training.precision", "training.checkpoint")  # in all fits of a search
+# in all fits of a search
+SAME = ("model.family", "model.warm_start", "model.members", "training.precision", "training.checkpoint")
+OF_ANY_SIZE = ("model.dropout", "model.l2")  # fields of the model that change neither its parameters nor its speed
 
 
 def check(config: ExperimentConfig) -> None:
@@ -52,6 +55,14 @@ def _check_final(space: SearchSpace) -> None:
             raise RequestError(f"final: {name} must be the same in all fits of a search; set it outside of final")
         if name in space.fields:
             raise RequestError(f"final: {name} is searched, so that the winner decides it; take it out of final")
+        if len(space.search.objectives) > 1 and name.startswith("model.") and name not in OF_ANY_SIZE:
+            objectives = " and ".join(space.search.objectives[1:])
+            raise RequestError(f"final: {name} may change {objectives}, by which the winner is chosen; take it out")
+    least, epochs = space.config.training.epochs, values.get(EPOCHS)
+    if isinstance(epochs, int) and 0 < epochs < least:
+        raise RequestError(
+            f"final: {EPOCHS}={epochs} is less than the {least} of a trial; the final fit is to be longer"
+        )
     try:
         space.longer().validate()
     except RequestError as error:

@@ -113,8 +113,8 @@ class Driver:
         """When the time is over, cut off the trials that no worker has begun, or whose worker is gone or hangs."""
         for entry in list(self.running.values()):
             hangs = self.search.clock() - entry.heard > SILENT_SECONDS
-            only_lacks_results = entry.stopped or entry.logged
-            waits = not (entry.execution or only_lacks_results or self.agenda.waits_for_speed)
+            # what was stopped or has paused only lacks its results
+            waits = not (entry.execution or entry.stopped or entry.logged or self.agenda.waits_for_speed)
             if waits or hangs or (entry.execution and not self.pool.has(entry.address)):
                 self._cut(entry)
 
@@ -128,8 +128,7 @@ class Driver:
         number, message = envelope.trial, envelope.message
         if isinstance(message, messages.Unfit):
             raise WorkError(message.reason)
-        entry = self.running.get(number)
-        if entry is None:
+        if (entry := self.running.get(number)) is None:
             return Verdict.ABANDON
         match message:
             case messages.Broken(reason):
@@ -167,7 +166,7 @@ class Driver:
     def _begin(self, entry: RunningTrial, execution: str, message: Started) -> Answer:
         """Let an execution of a trial begin: the first one, or the next one after a worker died."""
         self._note_speed(message)
-        if self.agenda.refusal:  # `work` raises it, since an error in here would be taken for the trial's
+        if self.agenda.refusal:  # `work` raises it: an error in here would be taken for the trial's
             return Verdict.ABANDON
         if self.search.is_late() and entry.logged and not entry.stopped:  # it paused, and was to go on
             entry.stopped = entry.epochs

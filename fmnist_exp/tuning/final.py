@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from fmnist_exp.config.files import override
 from fmnist_exp.config.schema import ExperimentConfig
-from fmnist_exp.errors import WorkError, is_full_disk
+from fmnist_exp.errors import RequestError, WorkError, is_full_disk
 from fmnist_exp.evaluation import intervals
 from fmnist_exp.tracking import transport
 from fmnist_exp.tracking.access import StoreAwayError
@@ -38,10 +38,30 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
         The network to register; None if the time does not suffice for the epochs that the trial had, if the fit fails,
         or if the network of the trial is better on the validation images.
     """
-    space = search.space
-    assert space.config.final is not None
-    config = space.longer().apply(best.params)
-    least, trial = len(objectives.curve(best)), TrialRecord.of(best)
+    trial, images = TrialRecord.of(best), len(search.data.validation.labels)
+    try:
+        fitted = _fit(search, best, callback)
+    except (RequestError, WorkError) as error:
+        if isinstance(error, StoreAwayError) or transport.is_lost(error) or is_full_disk(error):
+            raise
+        callback.on_notice(f"the final fit failed, so the network of trial {best.number} is registered: {error}")
+        return None
+    if fitted is None:
+        return None
+    accuracy = fitted.val_accuracy or 0.0
+    shown = f"the final fit reaches {intervals.text(accuracy, images)} on the validation images"
+    if accuracy < trial.val_accuracy:
+        callback.on_notice(
+            f"{shown}, and trial {best.number} {intervals.text(trial.val_accuracy, images)}, so that one is registered"
+        )
+        return None
+    callback.on_notice(shown)
+    return fitted
+
+
+def _fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted | None:
+    """Fit the winner for as many epochs as there is time for; return None if these are fewer than the trial had."""
+    config, least = search.space.longer().apply(best.params), len(objectives.curve(best))
     epochs = _begun(search, best) or _affordable(config, search)
     if epochs < min(least, config.training.epochs):
         callback.on_notice(
@@ -51,20 +71,7 @@ def fit(search: Search, best: FrozenTrial, callback: SearchCallback) -> Fitted |
         return None
     callback.on_notice(f"training the setting of trial {best.number} to the end: {_count(epochs)}")
     config = override(config, {"training.epochs": epochs})
-    try:
-        fitted = again.fit(config, search.data, search, best, Tag.FINAL_OF, callback)
-    except WorkError as error:
-        if isinstance(error, StoreAwayError) or transport.is_lost(error) or is_full_disk(error):
-            raise
-        callback.on_notice(f"the final fit failed, so the network of trial {best.number} is registered: {error}")
-        return None
-    accuracy, images = fitted.val_accuracy or 0.0, len(search.data.validation.labels)
-    shown = f"the final fit reaches {intervals.text(accuracy, images)} on the validation images"
-    if accuracy < trial.val_accuracy:
-        callback.on_notice(f"{shown}, which is less than trial {best.number} does, so that one is registered")
-        return None
-    callback.on_notice(shown)
-    return fitted
+    return again.fit(config, search.data, search, best, Tag.FINAL_OF, callback)
 
 
 def _begun(search: Search, best: FrozenTrial) -> int:

@@ -47,15 +47,13 @@ def sentence(search: Search, best: FrozenTrial) -> str:
 def _measure(search: Search, best: FrozenTrial) -> str:
     defaults, trials = search.space.defaults(), studies.finished(search.study)
     if best.params == defaults:
-        leads = studies.ranked(search.study)[0].number == best.number
-        what = "the best of" if leads else "as good, within chance, as the best of"
-        return f"The search gained nothing: the experiment's own setting is {what} {len(trials)} trials."
+        return _nothing(search, best)
     own = max((trial for trial in trials if trial.params == defaults), key=_worth, default=None)
     if own is None or not TrialRecord.of(own).model_id:
         return "It is not known what the search gained, because no trial of the experiment's own setting has a model."
     curves = objectives.curve(own), objectives.curve(best)
     if len(curves[0]) != len(curves[1]) and not own.state == best.state == TrialState.COMPLETE:
-        return _on_curves(own, best)
+        return _on_curves(search, own, best)
     try:
         return _on_images(search, own, best)
     except WorkError as error:
@@ -64,15 +62,32 @@ def _measure(search: Search, best: FrozenTrial) -> str:
         return f"It is not known what the search gained over trial {own.number}, the experiment's own setting: {error}."
 
 
+def _nothing(search: Search, own: FrozenTrial) -> str:
+    """Return the sentence for a search whose winner is the experiment's own setting."""
+    ranked = studies.ranked(search.study)
+    what = "is the best" if ranked[0].number == own.number else "is as good, within chance, as the best"
+    text = f"The search gained nothing: the experiment's own setting, trial {own.number}, {what} of all trials."
+    other = next((trial for trial in ranked if trial.params != own.params and trial.state == own.state), None)
+    if other is None or len(objectives.curve(other)) != len(objectives.curve(own)):
+        return text
+    try:
+        points, images = _compared(search, other, own)
+    except WorkError as error:
+        if transport.is_lost(error) or is_full_disk(error):
+            raise
+        return text
+    return f"{text} The best other one, trial {other.number}, differs from it by {points}, measured on {images}."
+
+
 def _worth(trial: FrozenTrial) -> tuple[bool, bool]:
     return bool(TrialRecord.of(trial).model_id), trial.state == TrialState.COMPLETE
 
 
-def _on_curves(own: FrozenTrial, best: FrozenTrial) -> str:
+def _on_curves(search: Search, own: FrozenTrial, best: FrozenTrial) -> str:
     """Return the sentence for two trials of which one was stopped early."""
     curves = objectives.curve(own), objectives.curve(best)
     epoch = min(max(curve) for curve in curves)
-    there = " and ".join(f"{curve[epoch]:.2%}" for curve in curves)
+    there = " and ".join(intervals.text(curve[epoch], len(search.data.validation.labels)) for curve in curves)
     return (
         f"It is not known what the search gained: not both trial {own.number}, the experiment's own setting, and trial"
         f" {best.number} ran to the end. After epoch {epoch} they had {there} on the validation images."
@@ -81,19 +96,25 @@ def _on_curves(own: FrozenTrial, best: FrozenTrial) -> str:
 
 def _on_images(search: Search, own: FrozenTrial, best: FrozenTrial) -> str:
     """Return the sentence for two complete trials, which are compared image by image."""
+    points, images = _compared(search, best, own)
+    return (
+        f"The search gained {points} over trial {own.number}, the experiment's own setting trained equally, measured"
+        f" with trial {best.number} on {images}."
+    )
+
+
+def _compared(search: Search, one: FrozenTrial, other: FrozenTrial) -> tuple[str, str]:
+    """Return the difference between the accuracies of two trials with its interval, and the images, in words."""
     data = search.data
     unseen = data.gate if len(data.gate.labels) else data.validation
-    ours, theirs = (_correct(search, trial, unseen) for trial in (best, own))
+    ours, theirs = (_correct(search, trial, unseen) for trial in (one, other))
     won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     difference, low, high = (100 * value for value in intervals.paired(won, lost, len(unseen.labels)))
     images = f"{len(unseen.labels):,} images that no trial has seen"
     if unseen is not data.gate:
-        images = f"the {len(unseen.labels):,} validation images, which have chosen trial {best.number}"
+        images = f"the {len(unseen.labels):,} validation images, which have ranked the trials"
     chance = "; that may be chance" if low <= 0 <= high else ""
-    return (
-        f"The search gained {difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}) over trial {own.number},"
-        f" the experiment's own setting trained equally, measured with trial {best.number} on {images}{chance}."
-    )
+    return f"{difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f})", images + chance
 
 
 def _correct(search: Search, trial: FrozenTrial, split: Split) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import optuna
@@ -19,7 +20,7 @@ from fmnist_exp.registry import lineage
 from fmnist_exp.tracking.names import Tag
 from fmnist_exp.training import speed
 from fmnist_exp.training.events import Epoch
-from fmnist_exp.tuning import checks, final, winner
+from fmnist_exp.tuning import again, checks, final, winner
 from fmnist_exp.tuning import search as searching
 from fmnist_exp.tuning.search import SearchRequest
 from fmnist_exp.tuning.session import Search
@@ -203,7 +204,50 @@ def test_a_final_fit_that_is_worse_is_not_registered(shared_store, folder):
     assert len(found.children("train")) == 1
     version = found.client.get_model_version("fashion-mnist", found.result.registration.version)
     assert version.run_id == found.result.ranked[0].run_id
-    assert any("which is less than trial 0 does, so that one is registered" in text for text in listener.notices)
+    (said,) = [text for text in listener.notices if text.startswith("the final fit reaches ")]
+    both = (
+        r"the final fit reaches .*% \(.*\) on the validation images, and trial 0 .*% \(.*\), so that one is registered"
+    )
+    assert re.fullmatch(both, said)
+
+
+def test_a_final_fit_that_takes_much_longer_than_expected_is_stopped(shared_store, folder, monkeypatch):
+    """Its first steps may have been fast; the limit of an hour is over by more than a tenth."""
+    late, listener = list[bool](), Listener()
+    own_clock = again.Progress.on_epoch
+
+    def let_time_pass(progress: again.Progress, epoch: Epoch) -> bool:
+        if epoch.number == 3:
+            progress.search = dataclasses.replace(progress.search, clock=lambda: progress.end + 1)
+        late.append(own_clock(progress, epoch))
+        return late[-1]
+
+    monkeypatch.setattr(again.Progress, "on_epoch", let_time_pass)
+    found = search(configure(data__source=folder, search__n_trials=1, final=LONGER), "late", callback=listener)
+    assert late == [False, False, True]
+    assert any("was stopped after 3 of 5 epochs, since it took longer" in text for text in listener.notices)
+    assert found.result.registration.version
+
+
+def test_a_final_fit_without_a_layer_to_train_is_refused_before_anything_starts(folder, store):
+    config = configure(data__source=folder, model__widths=[8, 8], search__space=DROPOUT, final={"model.frozen": 3})
+    with pytest.raises(RequestError, match=r"model\.frozen=3: must be below 3"):
+        searching.run(SearchRequest(config=config, study="refused", workers=1))
+    assert not Path("studies.db").exists()
+
+
+def test_a_final_fit_that_cannot_begin_costs_no_version(shared_store, folder, monkeypatch):
+    def refuse(*_arguments: object) -> None:
+        raise RequestError("model.frozen=2: must be below 2, the model's layers with weights")
+
+    monkeypatch.setattr(final, "_affordable", refuse)
+    listener = Listener()
+    config = configure(data__source=folder, search__n_trials=1, search__space=DROPOUT, final=LONGER)
+    found = search(config, "cannot begin", callback=listener)
+    version = found.client.get_model_version("fashion-mnist", found.result.registration.version)
+    assert version.run_id == found.result.ranked[0].run_id
+    expected = "the final fit failed, so the network of trial 0 is registered: model.frozen"
+    assert any(text.startswith(expected) for text in listener.notices)
 
 
 def test_a_final_fit_that_fails_costs_no_version(shared_store, folder):
@@ -244,6 +288,13 @@ def test_a_measured_epoch_takes_as_long_as_its_images(folder):
         ({"data.gate_fraction": 0}, {}, "final: data.gate_fraction must be the same in all fits of a search"),
         ({"training.precision": "float32"}, {}, "final: training.precision must be the same in all fits"),
         ({"model.warm_start": "models:/m"}, {}, "final: model.warm_start must be the same in all fits of a search"),
+        ({"model.family": "cnn"}, {}, "final: model.family must be the same in all fits of a search"),
+        ({"training.epochs": 1}, {}, "final: training.epochs=1 is less than the 2 of a trial"),
+        (
+            {"model.averaging": "flip"},
+            {"search__objectives": ["val_accuracy", "prediction_seconds"]},
+            "final: model.averaging may change prediction_seconds, by which the winner is chosen; take it out",
+        ),
         ({"training.epochs": 0}, {}, "final: training.epochs=0: must be at least 1"),
         ({"training.label_smoothing": 0.1}, {}, "final: training.label_smoothing requires training.labels"),
         ({"training.batch_size": 5000}, {}, "training.batch_size=5000: must be at most 640"),
