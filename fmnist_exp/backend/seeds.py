@@ -15,8 +15,9 @@ LIBRARY_OBJECTS = 20_000  # Python objects that survive a collection: more than 
 def prepare(seed: int, precision: str) -> None:
     """Make the next fit repeatable: seed Python, NumPy and Keras, forget earlier models, set the precision.
 
-    The same seed gives the same numbers on the same machine; operations that TensorFlow can only run in an
-    unrepeatable order raise an error instead. Layers built from now on compute in `precision`, float32 or bfloat16.
+    The same seed gives the same numbers on the same machine with the same number of threads, for certain only with one
+    thread (docs/how-to/reproduce-a-run.md). Operations that TensorFlow can only run in an unrepeatable order raise an
+    error instead. Layers built from now on compute in `precision`, float32 or bfloat16.
     """
     start()
     _forget_gradients()

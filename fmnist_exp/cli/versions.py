@@ -38,7 +38,7 @@ def evaluate(model: str, temperature: bool, seed: str | None, source: str | None
 @switch("--force", "Promote the version whatever the verdict of the gate is. The verdict is recorded.")
 @switch("--back", "Make the previous champion champion again, without a gate.")
 @click.option("--gate.level", "level", help="Significance level of the paired test.")
-@click.option("--gate.min_images", "min_images", help="Smallest number of validation images for the test.")
+@click.option("--gate.min_images", "min_images", help="Smallest number of gate images for the test.")
 @_source
 def promote(
     version: str | None, force: bool, back: bool, level: str | None, min_images: str | None, source: str | None

@@ -106,9 +106,12 @@ class SearchConfig(Section):
     sampler: Literal["gp", "tpe", "random"] = "gp"
     """Algorithm that chooses the setting of each trial; gp is a Gaussian process over the setting and the epoch."""
     pruner: Literal["successive_halving", "none"] = "successive_halving"
-    """Rule by which weak trials pause, and go on if they come to deserve it; several objectives require none."""
+    """Rule by which weak trials pause, and go on if they come to deserve it, by the metric val_accuracy of their
+    epochs; several objectives require none."""
     objectives: tuple[ObjectiveName, ...] = ("val_accuracy",)
-    """Metrics to optimise: val_accuracy, and after it parameters or prediction_seconds, which are minimised."""
+    """Metrics to optimise: val_accuracy, and after it parameters or prediction_seconds, which are minimised. Here
+    val_accuracy is the validation accuracy of the network that a trial logs, in float32 and with model.averaging: the
+    metric best_val_accuracy of its run."""
     warm_start: str | None = None
     """Name of an earlier study in the same storage whose best settings are tried first."""
     refit: int = Field(0, ge=0, le=20)

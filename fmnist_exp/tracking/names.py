@@ -101,15 +101,19 @@ class Metric(Name):
     TRAIN_LOSS = "train_loss", "Loss on the training images, per epoch, without label smoothing and penalties."
     TRAIN_ACCURACY = "train_accuracy", "Accuracy on the training images, per epoch."
     VAL_LOSS = "val_loss", "Loss on the validation images, per epoch, in the precision of training."
-    VAL_ACCURACY = "val_accuracy", "Accuracy on the validation images, per epoch, without model.averaging."
+    VAL_ACCURACY = (
+        "val_accuracy",
+        "Validation accuracy of the network of each epoch, in the precision of training and without model.averaging.",
+    )
     LEARNING_RATE = "learning_rate", "Learning rate at the end of the epoch."
     EPOCH_SECONDS = "epoch_seconds", "Duration of the epoch in seconds, validation included."
     BEST_EPOCH = "best_epoch", "Number of the epoch whose weights the model has, counted from 1."
     BEST_VAL_ACCURACY = (
         "best_val_accuracy",
-        "Validation accuracy of the logged network, with model.averaging; in a search, of its best trial.",
+        "Validation accuracy of the logged network, in float32 and with model.averaging, which is what a search"
+        " optimises; the run of a search has that of its best trial.",
     )
-    BEST_VAL_LOSS = "best_val_loss", "Validation loss of the logged network, with model.averaging."
+    BEST_VAL_LOSS = "best_val_loss", "Validation loss of the logged network, in float32 and with model.averaging."
     FIT_SECONDS = "fit_seconds", "Duration of the fit in seconds."
     IMAGES_PER_SECOND = "images_per_second", "Training images per second, validation excluded."
     PARAMETERS = "parameters", "Number of weights and biases of the model."
@@ -202,7 +206,7 @@ class VersionTag(Name):
         "fmnist.spool_id",
         "Local id of the registration, which tells versions that a repeated request made.",
     )
-    VAL_ACCURACY = "val_accuracy", "Accuracy of the network on the validation images; of the trial, if refitted."
+    VAL_ACCURACY = "val_accuracy", "Validation accuracy: the best_val_accuracy of its run, or of the trial if refitted."
     TEST_ACCURACY = "test_accuracy", "Accuracy on the test images; missing until the version is scored on them."
     TEST_SCORED = "test_scored", "Its last 20 scorings on the test set: time (UTC), kind of the run, user and run."
     TEST_SCORINGS = "test_scorings", "Number of times that the version was scored on the test set."
