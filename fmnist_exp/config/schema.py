@@ -23,7 +23,8 @@ class DataConfig(Section):
     validation_fraction: float = Field(0.1, ge=0, le=0.5)
     """Fraction of the 60,000 images that is kept for validation: 0, or at least 0.01."""
     gate_fraction: float = Field(0.1, ge=0, le=0.5)
-    """Fraction of the 60,000 images that only the gate sees: 0, or at least 0.01. They are the same images in all
+    """Fraction of the 60,000 images that no fit and no choice of an epoch or a trial uses: 0, or at least 0.01. The
+    gate compares models on them, and a search measures on them what it gained. They are the same images in all
     experiments."""
     split_seed: int | None = Field(None, ge=0, le=2**32 - 1)
     """Random seed of the split alone, so that runs with different seeds share it. If empty, `seed` decides."""

@@ -47,7 +47,8 @@ NONE_FOR_THE_GATE: Final = Split("gate", np.zeros((0, 28, 28), np.uint8), np.zer
 class FashionMNIST:
     """The four splits, and the origin of the data; `validation` and `gate` may be empty.
 
-    Only the gate of the registry looks at the images in `gate`; no fit, no search and no choice of an epoch does.
+    The gate of the registry compares models on the images in `gate`, and a search measures on them at its end what it
+    gained (`tuning.gain`). No fit and no choice of an epoch or a trial uses them.
     """
 
     train: Split
@@ -103,7 +104,7 @@ def _split(images: Bytes, labels: Bytes, test: Split, source: str, config: DataC
 
 
 def gate_indices(labels: Bytes, fraction: float) -> Indices:
-    """Return the indices of the images that only the gate sees, ascending.
+    """Return the indices of the images that are kept back for the gate, ascending.
 
     They are drawn in proportion to the classes. The draw depends on the labels alone, so that all experiments keep
     back the same images, and those of a smaller fraction are a part of those of a larger one.
