@@ -75,8 +75,9 @@ class Agenda:
         )  # trials that pause there may be resumed
         self.epochs, self._limit = plan.epochs, others + plan.settings
         self._halving.plan(plan.rounds[0], plan.factor, self._limit)
+        search.deadline += plan.borrowed / at_once
         self._round = (plan.rounds[0] + budget.overhead) * seconds
-        return f"plan for {left / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}"
+        return f"plan for {search.left() / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}"
 
     def shortened(self, config: ExperimentConfig) -> ExperimentConfig:
         """Return the experiment of a trial with the epochs that the plan gives to all."""
@@ -130,7 +131,7 @@ class Agenda:
             if entry := halving.own():
                 return _resumed(entry)
             faster = begun < self._space.search.n_trials and self._search.left() > self._round  # than planned
-            if faster and not self._is_short():
+            if faster and (begun < plans.ENOUGH or not self._is_short()):
                 self._limit = begun + 1
                 return self.next(running)
         entry = halving.hopeless(everyone=True)

@@ -21,7 +21,8 @@ from fmnist_exp.tuning.callback import SearchCallback
 from fmnist_exp.tuning.record import TrialRecord
 from fmnist_exp.tuning.session import Search
 
-# The part of the time limit in which no trial runs. Trials that end earlier leave more to the final fit.
+# The part of the time limit in which no trial runs, unless the plan lends it to trials that would not fit otherwise.
+# Trials that end earlier leave more to the final fit.
 SHARE = 0.4
 # An epoch takes longer than its measured steps: it is validated, and a state is kept now and then.
 SLOWER = 1.15

@@ -40,7 +40,8 @@ class Plan:
     epochs: int  # of a whole trial
     factor: int  # of successive halving
     rounds: tuple[int, ...]  # epochs that a trial has at the end of each round
-    final: int = 0  # epochs of the final fit for which there is time; 0 if the experiment has none
+    final: int = 0  # epochs of the final fit for which there is time; 0 if there is none, or no time for one
+    borrowed: float = 0.0  # epochs, at the speed of all workers together, that the trials take from the final fit
 
     @property
     def text(self) -> str:
@@ -59,7 +60,8 @@ def make(config: ExperimentConfig, most: int, budget: Budget, known: int | None 
     Trials are whole, with the rungs of the experiment, if as many settings as wanted can be begun (`most`, or ENOUGH if
     that is less). An experiment with a final fit must also have room for all epochs of that, and for networks that are
     larger than its own one; otherwise no more settings than those are begun, as schedules of fewer epochs: of as many
-    as leave this room, or of one. Without a final fit, trials are judged earlier, and fewer of them may pass each rung.
+    as leave this room, or of one. If even those would not fit, they take as much of the final fit's time as they need.
+    Without a final fit, trials are judged earlier, and fewer of them may pass each rung.
 
     Args:
         config: the experiment, with its `search`.
@@ -71,7 +73,7 @@ def make(config: ExperimentConfig, most: int, budget: Budget, known: int | None 
     own, lengths = config.search.reduction_factor, _lengths(config, known)
     least, wanted = min(most, ENOUGH), _wanted(config)
 
-    def plan(settings: int, factor: int, rounds: tuple[int, ...]) -> tuple[Plan, bool]:
+    def plan(settings: int, factor: int, rounds: tuple[int, ...], budget: Budget = budget) -> tuple[Plan, bool]:
         """Return a plan, and whether it has room for larger networks and for all epochs of the final fit."""
         left = budget.trials - _cost(settings, rounds, factor, budget.overhead, LARGER)
         final = _final(config, budget.final + max(0.0, left))
@@ -88,8 +90,12 @@ def make(config: ExperimentConfig, most: int, budget: Budget, known: int | None 
     for epochs in lengths:
         settings = _count((epochs,), 1, least, budget)
         made, is_roomy = plan(settings, own, (epochs,))
-        if epochs == lengths[-1] or (settings == least and is_roomy):
+        if settings == least and is_roomy:
             return made
+        if epochs == lengths[-1]:
+            lent = _lent(epochs, least, budget)
+            made, _ = plan(_count((epochs,), 1, least, lent), own, (epochs,), lent)
+            return replace(made, borrowed=lent.trials - budget.trials)
     rounds = (config.training.epochs,) if config.search.pruner == "none" else (1,)
     settings, factor = _count(rounds, own, most, budget), max(own, *FACTORS)
     return replace(plan(settings, factor, rounds)[0], epochs=config.training.epochs)
@@ -134,7 +140,14 @@ def _wanted(config: ExperimentConfig) -> int:
 
 def _final(config: ExperimentConfig, affordable: float) -> int:
     """Return the epochs of the final fit in the time in which all workers together could train this many."""
-    return int(min(_wanted(config), max(1.0, affordable * ALONE / LARGER)))
+    return int(min(_wanted(config), max(0.0, affordable) * ALONE / LARGER))
+
+
+def _lent(epochs: int, settings: int, budget: Budget) -> Budget:
+    """Return the budget in which the final fit lends time to this many trials, if they would not fit without it."""
+    needed = _cost(settings, (epochs,), 1, budget.overhead, LARGER) - budget.trials
+    borrowed = max(0.0, min(budget.final, needed))
+    return replace(budget, trials=budget.trials + borrowed, final=budget.final - borrowed)
 
 
 def _count(rounds: tuple[int, ...], factor: int, most: int, budget: Budget) -> int:

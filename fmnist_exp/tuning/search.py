@@ -208,7 +208,7 @@ def _nothing_found(search: Search) -> str:
 def _run_trials(driver: Driver) -> Status:
     """Run the trials, and leave none of them open, however the search ends."""
     study, parent = driver.search.study, driver.search.parent
-    driver.callback.on_search(driver.agenda.finished, driver.search.space.search.n_trials, driver.search.deadline)
+    driver.callback.on_search(driver.agenda.finished, driver.search.space.search.n_trials, driver.search.end)
     try:
         driver.work()
     except KeyboardInterrupt as interrupt:

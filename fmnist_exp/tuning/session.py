@@ -14,9 +14,9 @@ from fmnist_exp.tracking.run import Run
 from fmnist_exp.tuning.space import SearchSpace
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
-    """An open search."""
+    """An open search. The plan may let the trials end later, at the cost of the final fit; all else stays as it is."""
 
     space: SearchSpace
     data: FashionMNIST

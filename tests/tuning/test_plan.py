@@ -38,7 +38,10 @@ def make(
         (18.0, "12 settings of 2 epochs, then about 18 epochs for the winner"),
         (22.0, "12 settings of 1 epoch, then about 18 epochs for the winner"),
         (30.0, "12 settings of 1 epoch, then about 16 epochs for the winner"),
-        (60.0, "12 settings of 1 epoch, then about 4 epochs for the winner"),
+        (60.0, "12 settings of 1 epoch, then about 3 epochs for the winner"),
+        (75.0, "12 settings of 1 epoch, then about 1 epoch for the winner"),
+        (80.0, "12 settings of 1 epoch"),
+        (95.0, "12 settings of 1 epoch"),
     ],
 )
 def test_at_least_twelve_settings_are_compared(seconds, expected):
@@ -93,9 +96,19 @@ def test_trials_whose_epochs_are_searched_are_not_shortened():
 
 
 def test_a_processor_that_is_too_slow_for_twelve_gets_fewer():
+    """The trials then have the whole time of the search, except for that of logging the winner."""
     found = make(120.0)
-    assert (found.settings, found.rounds) == (6, (1,))
+    assert (found.settings, found.rounds, found.final) == (10, (1,), 0)
+    assert found.borrowed * 120 / 2 == pytest.approx(4.4 * 60 - plan.FINAL_SECONDS)
+    assert make(120.0, final="").borrowed == 0
     assert make(10_000.0).settings == 1
+
+
+def test_time_is_lent_to_the_trials_only_where_twelve_would_not_come_to_an_end():
+    assert [make(seconds).borrowed for seconds in (12.0, 30.0, 50.0)] == [0, 0, 0]
+    lent = make(70.0)
+    needed = plan._cost(12, (1,), 1, 2 / 70, plan.LARGER)
+    assert 6.6 * 60 * 2 / 70 + lent.borrowed == pytest.approx(needed)
 
 
 def test_no_more_than_twelve_are_begun_where_trials_are_shortened():
@@ -120,7 +133,7 @@ def test_the_time_is_used():
 
 def test_the_winner_gets_the_epochs_of_its_final_fit_or_what_there_is_time_for():
     config = files.load("tune_cnn", {"final": {"training.epochs": 18}})
-    assert [plan._final(config, affordable) for affordable in (100.0, 10.0, 0.5)] == [18, 6, 1]
+    assert [plan._final(config, affordable) for affordable in (100.0, 10.0, 0.5, -1.0)] == [18, 6, 0, 0]
     assert plan._final(files.load("tune_mlp", {}), 10.0) == 0
 
 
@@ -223,13 +236,25 @@ def test_where_time_is_short_every_trial_is_a_schedule_of_one_epoch_and_leaves_t
 
 
 def test_a_resumed_search_goes_on_with_shortened_trials_however_much_time_it_has(stage):
-    stage.drive(Slow(stage.clock, *shortened(3)), 600, n_trials=100, limit=1500, final={"training.epochs": 20})
-    assert [trial.state for trial in stage.study.trials] == [TrialState.COMPLETE] * 3
-    script = Slow(stage.clock, *shortened(2, first=3))
+    script: Script = SlowlyInterrupted(stage.clock, *shortened(3))
+    with pytest.raises(KeyboardInterrupt):
+        stage.drive(script, 600, n_trials=100, limit=1500, final={"training.epochs": 20})
+    recovery.finalise(stage.study, stage.parent, "its driver was killed")
+    script = Slow(stage.clock, *shortened(2, first=4))
     stage.drive(script, 9000, n_trials=5, limit=20_000, final={"training.epochs": 20})
     begun = [answer for answer in script.answers if isinstance(answer, Begin)]
     assert [answer.epochs for answer in begun] == [1, 1]
     assert "2 settings of 1 epoch" in stage.notices[-1]
+
+
+def test_where_twelve_would_not_fit_the_final_fit_lends_its_time(stage):
+    """Half of them would have come, and the final fit would have had the rest."""
+    script = Slow(stage.clock, *shortened(12))
+    stage.drive(script, 1200, n_trials=100, limit=3000, final={"training.epochs": 20})
+    assert stage.notices == [
+        "plan for 44.6 minutes at 180.0 s per epoch: 12 settings of 1 epoch, then about 1 epoch for the winner"
+    ]
+    assert len(stage.study.trials) == 12
 
 
 def test_a_resumed_search_does_not_shorten_the_trials_that_an_earlier_release_began(stage):
