@@ -45,7 +45,7 @@ class Comparison:
     split: Split
     indices: NDArray[np.intp]  # (N,) of the images in the challenger's own gate split
     challenger: Labels  # (N,) predicted
-    champion: Labels  # (N,) predicted; for the first champion, by the logistic regression
+    champion: Labels  # (N,) predicted; or by the logistic regression
 
     @property
     def won(self) -> NDArray[np.bool_]:

@@ -1,11 +1,12 @@
-"""The gate: a challenger must be better than the champion, be exported correctly, and answer a request.
+"""The gate: a challenger must beat champion and logistic regression, be exported correctly, and answer a request.
 
-The first champion must be better than the logistic regression.
+The first champion has only the logistic regression to beat. A later challenger is compared with it at the end, since a
+champion that was promoted with force, or by an earlier release, may be worse than the logistic regression.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -14,9 +15,9 @@ from fmnist_exp.errors import WorkError
 from fmnist_exp.evaluation.comparison import Comparison
 from fmnist_exp.figures import canvas
 from fmnist_exp.figures import comparison as comparison_figures
-from fmnist_exp.registry import agreement, challenges, lineage, pairing, readiness, versions
+from fmnist_exp.registry import agreement, lineage, pairing, readiness, versions
 from fmnist_exp.registry.agreement import Agreement
-from fmnist_exp.registry.pairing import Match, NoChampion, Pairing
+from fmnist_exp.registry.pairing import Floor, Match, Pairing
 from fmnist_exp.tracking import store
 from fmnist_exp.tracking.names import Artifact, Tag, VersionTag
 from fmnist_exp.tracking.run import Run
@@ -37,7 +38,8 @@ class Verdict:
     reasons: tuple[str, ...]  # against the challenger
     level: float  # of the test
     challenge: int | None  # number of the challenge, counted from 1 for each champion
-    comparison: Comparison | None
+    comparison: Comparison | None  # with the champion, or with the logistic regression if there is none
+    floor: Comparison | None  # of a challenger that beats the champion, with the logistic regression
     agreement: Agreement | None  # of a refit with the network that was judged in its place
     difference: float  # largest of a probability between the Keras model and its export; NaN if it is unknown
     smoke: str  # result of the request to MLflow's scoring server
@@ -74,6 +76,7 @@ class Verdict:
             "export_difference": self.difference if np.isfinite(self.difference) else None,
             "smoke_request": self.smoke,
             "comparison": self.comparison.numbers() if self.comparison else None,
+            "comparison_with_the_logistic_regression": self.floor.numbers() if self.floor else None,
             "agreement_of_the_refit": asdict(self.agreement) if self.agreement else None,
             "test_accuracy_shown_but_not_used": self.test_accuracy,
         }
@@ -85,8 +88,8 @@ def decide(pair: Pairing, run: Run, config: GateConfig, *, force: bool = False) 
     With `force` the verdict is to promote the challenger, unless its files cannot be verified, or a model in them
     cannot be loaded. The reasons against it are still recorded.
     """
-    if isinstance(pair, Match):
-        pair = replace(pair, challenge=challenges.claim(run.client, pair.challenger, pair.champion))
+    if not isinstance(pair, pairing.Incomparable):
+        pair = pairing.claim(run.client, pair)
     verdict = _judge(pair, config, force)
     with run.artifacts() as folder:
         (folder / "gate").mkdir()
@@ -117,36 +120,27 @@ def _agreement(pair: Pairing, reasons: list[str]) -> Agreement | None:
 
 
 def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
-    reasons, comparison, level = [], None, pairing.level(pair, config)
-    numbers = ""
     opponents = [pair.champion] if pair.champion else []
-    champion = str(pair.champion.version) if pair.champion else None
-    if isinstance(pair, pairing.Incomparable):
-        reasons.append(pair.reason)
-    else:
-        try:
-            comparison = _compare(pair)
-            numbers = _numbers(comparison, level, pair)
-            if not comparison.p_value < level:
-                reasons.append(f"not shown to be better than {_opponent(champion)}: {numbers}")
-        except WorkError as error:  # the champion may be the damaged one
-            reasons.append(str(error))
+    reasons, clauses = list[str](), list[str]()
+    comparison = _against(pair, config, reasons, clauses)
     agreed = _agreement(pair, reasons)
+    floor = _against(pair.floor, config, reasons, clauses) if isinstance(pair, Match) and not reasons else None
     found = readiness.examine(pair.challenger, pair.samples, reasons, force=force)
     promoted = not found.reasons or (force and found.usable)
-    sentence = f"passed: better than {_opponent(champion)}, {numbers}" + (f"; {agreed.sentence}" if agreed else "")
+    sentence = "passed: " + "; ".join([*clauses, *([agreed.sentence] if agreed else [])])
     if found.reasons:
         sentence = ("forced, although " if promoted else "refused: ") + "; ".join(found.reasons)
     return Verdict(
         version=str(pair.challenger.version),
-        champion=champion,
+        champion=str(pair.champion.version) if pair.champion else None,
         passed=not found.reasons,
         promoted=promoted,
         sentence=sentence,
         reasons=tuple(found.reasons),
-        level=level,
-        challenge=pair.challenge if isinstance(pair, Match) else None,
+        level=pairing.level(pair, config),
+        challenge=None if isinstance(pair, pairing.Incomparable) else pair.challenge,
         comparison=comparison,
+        floor=floor,
         agreement=agreed,
         difference=found.difference,
         smoke=found.smoke,
@@ -159,7 +153,27 @@ def _judge(pair: Pairing, config: GateConfig, force: bool) -> Verdict:
     )
 
 
-def _compare(pair: Match | NoChampion) -> Comparison:
+def _against(pair: Pairing, config: GateConfig, reasons: list[str], clauses: list[str]) -> Comparison | None:
+    """Compare the challenger with one opponent; add a clause about what it has shown, or a reason against it."""
+    if isinstance(pair, pairing.Incomparable):
+        reasons.append(pair.reason)
+        return None
+    level = pairing.level(pair, config)
+    try:
+        comparison = _compare(pair)
+    except WorkError as error:  # the champion may be the damaged one
+        reasons.append(str(error))
+        return None
+    opponent = _opponent(str(pair.champion.version) if pair.champion else None)
+    numbers = _numbers(comparison, level, pair)
+    if comparison.p_value < level:
+        clauses.append(f"better than {opponent}, {numbers}")
+    else:
+        reasons.append(f"not shown to be better than {opponent}: {numbers}")
+    return comparison
+
+
+def _compare(pair: Match | Floor) -> Comparison:
     """Let challenger and opponent predict the images that they have not seen. Raises WorkError."""
     model, *others = pair.models if isinstance(pair, Match) else (pair.model,)
     images = pair.unseen.images
@@ -172,11 +186,11 @@ def _compare(pair: Match | NoChampion) -> Comparison:
 
 
 def _opponent(champion: str | None) -> str:
-    return f"version {champion}" if champion else "the logistic regression, which the first champion must beat"
+    return f"version {champion}" if champion else "the logistic regression, which every champion must beat"
 
 
-def _numbers(comparison: Comparison, level: float, pair: Match | NoChampion) -> str:
+def _numbers(comparison: Comparison, level: float, pair: Match | Floor) -> str:
     won, lost, count = int(comparison.won.sum()), int(comparison.lost.sum()), len(comparison.split.labels)
-    challenge = f", challenge {pair.challenge} of this champion" if isinstance(pair, Match) else ""
-    p_value = f"p = {comparison.p_value:.2g} (level {level:.2g}{challenge})"
+    opponent = "this champion" if isinstance(pair, Match) else "the logistic regression"
+    p_value = f"p = {comparison.p_value:.2g} (level {level:.2g}, challenge {pair.challenge} of {opponent})"
     return f"{won} won and {lost} lost of {count:,} images of the gate, {p_value}"

@@ -1,6 +1,6 @@
-"""The pairing of a challenger with its opponent, and the images on which the gate compares the two."""
+"""The pairing of a challenger with its opponents, and the images on which the gate compares it with each of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mlflow import MlflowClient
@@ -28,8 +28,8 @@ class Incomparable:
 
 
 @dataclass(frozen=True, eq=False)
-class NoChampion:
-    """A challenger at a time when there is no champion yet: it must be better than the logistic regression."""
+class Floor:
+    """A challenger and the logistic regression, which every champion must beat, also the first one."""
 
     challenger: ModelVersion
     samples: NDArray[np.uint8]  # (N, 28, 28)
@@ -37,6 +37,7 @@ class NoChampion:
     unseen: Split
     indices: NDArray[np.intp]  # (N,) of these images in the challenger's gate split
     train: Split  # images that the challenger was trained on, for the logistic regression
+    challenge: int  # number of the challenge, counted from 1 for the logistic regression
     champion: None = None
 
 
@@ -51,15 +52,16 @@ class Match:
     unseen: Split
     indices: NDArray[np.intp]  # (N,) of these images in the challenger's gate split
     challenge: int  # number of the challenge, counted from 1 for each champion
+    floor: Floor
 
 
-Pairing = NoChampion | Incomparable | Match
+Pairing = Floor | Incomparable | Match
 
 
 def pair(
     client: MlflowClient, challenger: ModelVersion, config: GateConfig, data: FashionMNIST, *, force: bool = False
 ) -> Pairing:
-    """Return the challenger with its opponent and the images on which the gate compares them.
+    """Return the challenger with its opponents and the images on which the gate compares them.
 
     `data` may be split in any way. Raises RequestError if the two cannot be compared; with `force`, Incomparable is
     returned instead.
@@ -74,9 +76,11 @@ def pair(
                 f"version {challenger.version} was trained with data.gate_fraction=0, so there is no image on which the"
                 " gate can judge it; train it again with data.gate_fraction=0.1, or promote with --force"
             )
+        unseen = _select(own.gate, seen_by_neither(own.gate, own.train, own.validation))
+        challenge = challenges.number(client, challenger, challenges.FLOOR)
+        floor = Floor(challenger, samples, model, *unseen, own.train, challenge)
         if champion is None:
-            unseen, indices = _select(own.gate, seen_by_neither(own.gate, own.train, own.validation))
-            return NoChampion(challenger, samples, model, unseen, indices, own.train)
+            return floor
         opponent = lineage.trace(client, champion).held_out
         indices = _common(own, opponent.split(data))
         if len(indices) < config.min_images:
@@ -89,13 +93,23 @@ def pair(
         if not force:
             raise
         return Incomparable(challenger, samples, champion, str(error))
-    challenge = challenges.number(client, challenger, champion)
-    return Match(challenger, samples, champion, (model, opponent), *_select(own.gate, indices), challenge)
+    challenge = challenges.number(client, challenger, str(champion.version))
+    return Match(challenger, samples, champion, (model, opponent), *_select(own.gate, indices), challenge, floor)
+
+
+def claim(client: MlflowClient, pairing: Floor | Match) -> Floor | Match:
+    """Return the pairing with the numbers of its challenges, which are from now on those of the challenger."""
+    number = challenges.claim(client, pairing.challenger, challenges.FLOOR)
+    if isinstance(pairing, Floor):
+        return replace(pairing, challenge=number)
+    floor = replace(pairing.floor, challenge=number)
+    number = challenges.claim(client, pairing.challenger, str(pairing.champion.version))
+    return replace(pairing, challenge=number, floor=floor)
 
 
 def level(pairing: Pairing, config: GateConfig) -> float:
-    """Return the level at which the gate tests the challenger."""
-    return level_of(pairing.challenge, config.level) if isinstance(pairing, Match) else config.level
+    """Return the level at which the gate tests the challenger against its opponent."""
+    return config.level if isinstance(pairing, Incomparable) else level_of(pairing.challenge, config.level)
 
 
 def _common(own: FashionMNIST, other: FashionMNIST) -> NDArray[np.intp]:

@@ -226,8 +226,8 @@ class VersionTag(Name):
         "gate_champion",
         "Number of the champion that the version was compared with, or none.",
     )
-    CHALLENGES = "challenges", "Challenges of the version as champion:number; each champion counts them from 1."
-    GATE_CHALLENGE = "gate_challenge", "Number of the challenge, counted from 1 for each champion."
+    CHALLENGES = "challenges", "Challenges of the version as champion:number; floor is the logistic regression."
+    GATE_CHALLENGE = "gate_challenge", "Number of the challenge, counted from 1 for each opponent."
     GATE_LEVEL = "gate_level", "Significance level of the paired test; it falls with the number of the challenge."
     GATE_EXPORT_DIFFERENCE = "gate_export_difference", "Largest difference of a probability between Keras and ONNX."
     GATE_AGREEMENT = (

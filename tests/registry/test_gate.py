@@ -26,10 +26,10 @@ def test_the_first_version_must_beat_the_logistic_regression_and_answer_a_real_r
     assert verdict.smoke == "answered"
     assert champion(client) == "1"
     found = versions.find(client, "champion")
-    assert found.tags["gate_verdict"].startswith("passed: better than the logistic regression, which the first")
-    assert (found.tags["gate_images"], found.tags["gate_level"]) == ("6000", "0.05")
+    assert found.tags["gate_verdict"].startswith("passed: better than the logistic regression, which every")
+    assert (found.tags["gate_images"], found.tags["gate_level"]) == ("6000", f"{level_of(1, 0.05):.4g}")
     assert found.tags["champion_after"] == "none"
-    assert "gate_challenge" not in found.tags
+    assert (found.tags["gate_challenge"], found.tags["challenges"]) == ("1", "floor:1")
     assert json.loads(artifact(client, run, "gate/verdict.json"))["comparison"]["won"] > 0
     listed = subprocess.run(["ps", "-o", "args", "--ppid", str(os.getpid())], capture_output=True, text=True)
     assert "scoring_server" not in listed.stdout  # the code that the server runs is among its arguments
@@ -54,6 +54,8 @@ def test_a_better_challenger_passes_and_it_is_written_down(client, weak, strong,
     report = json.loads(artifact(client, run, "gate/verdict.json"))
     table = artifact(client, run, "gate/images.csv").splitlines()
     assert len(table) == 1 + report["comparison"]["won"] + report["comparison"]["lost"]
+    assert report["comparison_with_the_logistic_regression"]["won"] > 0
+    assert "; better than the logistic regression, which every champion must beat, " in verdict.sentence
     assert {item.path for item in client.list_artifacts(run.id, "gate")} >= {"gate/comparison.png"}
 
 
@@ -68,6 +70,35 @@ def test_a_first_version_below_the_floor_is_crowned_by_force_only(client, weak, 
     assert versions.find(client, "champion").tags["champion_why"].startswith("forced, although not shown to be better")
 
 
+def test_a_challenger_below_the_floor_is_refused_whoever_the_champion_is(
+    client, weak, strong, answered, data, monkeypatch
+):
+    """A champion that was promoted with force, or by an earlier release, may be worse than the logistic regression."""
+    monkeypatch.setattr(gate, "FLOOR_ITERATIONS", 20)
+    champions.set_champion(client, weak, "force")
+    verdict, _ = decide(client, strong, data)
+    assert verdict.comparison.p_value < verdict.level  # it beats the champion
+    assert not verdict.promoted
+    assert verdict.sentence.startswith("refused: not shown to be better than the logistic regression")
+    assert champion(client) == str(weak.version)
+    assert answered == []
+
+
+def test_every_attempt_counts_as_a_challenge_of_the_floor(client, weak, strong, answered, data, monkeypatch):
+    """Else each of many versions no better than the floor would have the whole level, and most searches a champion."""
+    monkeypatch.setattr(gate, "FLOOR_ITERATIONS", 20)
+    first, second = again(client, weak), again(client, weak)
+    alone = [decide(client, version, data)[0] for version in (first, second, first)]
+    numbers = [verdict.challenge for verdict in alone]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0]]
+    assert [verdict.level for verdict in alone] == [level_of(number, 0.05) for number in numbers]
+    assert f"challenge {numbers[1]} of the logistic regression" in alone[1].sentence
+    champions.set_champion(client, strong, "force")
+    third = again(client, weak)
+    decide(client, third, data)  # it loses against the champion, so the floor need not be tested
+    assert f"floor:{numbers[1] + 1}" in versions.find(client, str(third.version)).tags["challenges"].split()
+
+
 def test_the_level_falls_with_each_challenge_of_a_champion(client, weak, strong, answered, data):
     """The same version keeps its number, whatever it challenged meanwhile, and a new champion counts from one."""
     champions.set_champion(client, strong, "test")
@@ -79,10 +110,10 @@ def test_the_level_falls_with_each_challenge_of_a_champion(client, weak, strong,
     assert f"challenge {numbers[1]} of this champion" in found[1].sentence
     tags = versions.find(client, str(second.version)).tags
     assert tags["gate_challenge"] == str(numbers[1])
-    assert tags["challenges"] == f"{strong.version}:{numbers[1]}"
+    assert f"{strong.version}:{numbers[1]}" in tags["challenges"].split()
     champions.set_champion(client, first, "another champion")
     assert decide(client, second, data)[0].challenge == 1
-    assert versions.find(client, str(second.version)).tags["challenges"].split()[1] == f"{first.version}:1"
+    assert versions.find(client, str(second.version)).tags["challenges"].split()[-1] == f"{first.version}:1"
     champions.set_champion(client, strong, "back again")
     third = again(client, weak)
     assert decide(client, third, data)[0].challenge == numbers[1] + 1
@@ -91,11 +122,11 @@ def test_the_level_falls_with_each_challenge_of_a_champion(client, weak, strong,
 def test_two_challenges_at_the_same_moment_never_count_as_the_same_one(client, weak, strong):
     """Each number is a level of its own: two versions that read the same count must not both use it."""
     first, second = again(client, weak), again(client, weak)
-    counted = challenges.number(client, first, strong)
+    counted = challenges.number(client, first, str(strong.version))
     for version in (first, second):  # both have read the count before either wrote it
         versions.tag(client, version, {"challenges": f"{strong.version}:{counted}"})
-    assert challenges.claim(client, first, strong) == counted
-    assert challenges.claim(client, second, strong) == counted + 1
+    assert challenges.claim(client, first, str(strong.version)) == counted
+    assert challenges.claim(client, second, str(strong.version)) == counted + 1
     assert versions.find(client, str(second.version)).tags["challenges"] == f"{strong.version}:{counted + 1}"
 
 

@@ -22,7 +22,7 @@ def try_promote(hostile, force=False):
     model = lineage.TrainedModel(hostile.uri, client.get_run(hostile.run_id), version)
     easy = Split("train", few.train.images[:50], few.train.labels[:50])  # for the logistic regression
     unseen = Split("gate", data.gate.images[:500], data.gate.labels[:500])
-    pair = pairing.NoChampion(version, unseen.images[:20], model, unseen, np.arange(500), easy)
+    pair = pairing.Floor(version, unseen.images[:20], model, unseen, np.arange(500), easy, challenge=1)
     with runs.closing(runs.start_run(client, "evaluate", "promote", "")) as run:
         verdict = gate.decide(pair, run, GateConfig(), force=force)
     if not verdict.promoted:
