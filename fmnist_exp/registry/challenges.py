@@ -2,17 +2,20 @@
 
 The gate tests the k-th challenger of a champion at a level that falls with k, so that many challenges in a row do not
 promote a version by chance more often than one does. The logistic regression, which every champion must beat, counts
-its challenges in the same way. Each version notes its own challenges, in the tag `challenges`.
+its challenges in the same way. Each version notes its own challenges, in the tag `challenges`. The registered model
+notes the highest number of each opponent in a tag of the same name: the numbers of deleted versions stay spent.
 """
+
+from collections.abc import Mapping
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from fmnist_exp.registry import versions
-from fmnist_exp.tracking.names import VersionTag
+from fmnist_exp.tracking.names import ModelTag, VersionTag
 
 FLOOR = "floor"  # name of the logistic regression among the opponents; the others are numbers of versions
-REMEMBERED = 200  # challenges of one version; the value of a tag has at most 5,000 characters
+REMEMBERED = 200  # challenges in one tag; the value of a tag has at most 5,000 characters
 
 
 def number(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int:
@@ -20,13 +23,13 @@ def number(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int
 
     A version that challenges the same opponent again keeps its number, since the same models give the same answers.
     """
-    made = {number: _made(version) for number, version in versions.by_number(client).items()}
+    made = {number: _made(version.tags) for number, version in versions.by_number(client).items()}
     own = made.pop(str(challenger.version), {})
-    return own.get(opponent) or 1 + max((others.get(opponent, 0) for others in made.values()), default=0)
+    return own.get(opponent) or 1 + max(known.get(opponent, 0) for known in (*made.values(), _highest(client)))
 
 
 def claim(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int:
-    """Write the challenge's number to the challenger's version, and return it.
+    """Write the challenge's number to the challenger's version and to the registered model, and return it.
 
     It is written before the comparison, so that it counts even if the comparison is interrupted. If another version
     has claimed the same number at the same moment, the version that was registered later takes the next one.
@@ -36,23 +39,37 @@ def claim(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int:
         _write(client, challenger, opponent, claimed)
         others = versions.by_number(client)
         others.pop(str(challenger.version), None)
-        rivals = [number for number, other in others.items() if _made(other).get(opponent) == claimed]
+        rivals = [number for number, other in others.items() if _made(other.tags).get(opponent) == claimed]
         if not any(int(rival) < int(challenger.version) for rival in rivals):
-            return claimed
+            break
         _write(client, challenger, opponent, None)
+    highest = _highest(client)
+    known = highest.pop(opponent, 0)  # the opponent that was challenged last is the last one in the tag
+    text = _text({**highest, opponent: max(claimed, known)})
+    client.set_registered_model_tag(versions.NAME, ModelTag.CHALLENGES, text)
+    return claimed
 
 
 def _write(client: MlflowClient, challenger: ModelVersion, opponent: str, challenge: int | None) -> None:
     """Write the number of the challenge to the challenger's version, or remove it from there."""
-    made = _made(versions.find(client, str(challenger.version)))
+    made = _made(versions.find(client, str(challenger.version)).tags)
     made.pop(opponent, None)
     if challenge:
         made[opponent] = challenge
-    texts = [f"{opponent}:{count}" for opponent, count in list(made.items())[-REMEMBERED:]]
-    versions.tag(client, challenger, {VersionTag.CHALLENGES: " ".join(texts)})
+    versions.tag(client, challenger, {VersionTag.CHALLENGES: _text(made)})
 
 
-def _made(version: ModelVersion) -> dict[str, int]:
-    """Return the number of a version's challenge by opponent."""
-    pairs = (text.partition(":") for text in version.tags.get(VersionTag.CHALLENGES, "").split())
+def _highest(client: MlflowClient) -> dict[str, int]:
+    """Return the highest number of a challenge by opponent, as the registered model notes it."""
+    model = versions.registered_model(client)
+    return _made(model.tags) if model else {}
+
+
+def _text(made: Mapping[str, int]) -> str:
+    return " ".join(f"{opponent}:{count}" for opponent, count in list(made.items())[-REMEMBERED:])
+
+
+def _made(tags: Mapping[str, str]) -> dict[str, int]:
+    """Return the numbers of challenges by opponent from the tags of a version, or of the registered model."""
+    pairs = (text.partition(":") for text in tags.get(VersionTag.CHALLENGES, "").split())
     return {opponent: int(count) for opponent, _, count in pairs if count.isdecimal()}

@@ -257,3 +257,4 @@ class ModelTag(Name):
     """Tags of the registered model."""
 
     CHAMPIONS = "champions", "Numbers of all champions in order, the present one last; at most 100."
+    CHALLENGES = "challenges", "Highest number of a challenge of each opponent, as champion:number or floor:number."

@@ -130,6 +130,15 @@ def test_two_challenges_at_the_same_moment_never_count_as_the_same_one(client, w
     assert versions.find(client, str(second.version)).tags["challenges"] == f"{strong.version}:{counted + 1}"
 
 
+def test_the_number_of_a_deleted_version_stays_spent(client, weak, strong):
+    """Whoever deletes a refused version in the UI must not get its level back."""
+    for opponent in (str(strong.version), challenges.FLOOR):
+        refused = again(client, weak)
+        spent = challenges.claim(client, refused, opponent)
+        client.delete_model_version(versions.NAME, refused.version)
+        assert challenges.claim(client, again(client, weak), opponent) == spent + 1
+
+
 @pytest.mark.parametrize("case", ["equal", "worse"])
 def test_an_equal_or_worse_challenger_stays_challenger(case, client, weak, strong, answered, data):
     holder, challenger = (strong, weak) if case == "worse" else (weak, again(client, weak))
