@@ -25,7 +25,7 @@ from fmnist_exp.export import packaging, signing
 from fmnist_exp.registry import lineage
 from fmnist_exp.tracking import models as logged_models
 from fmnist_exp.tracking import ownership, redact, store, transport
-from fmnist_exp.tracking.names import Artifact, Tag
+from fmnist_exp.tracking.names import Artifact, Metric, Tag
 from fmnist_exp.tracking.run import Run, log_start
 from fmnist_exp.tracking.spool import ids
 from fmnist_exp.training import state as states
@@ -167,15 +167,17 @@ def check_data(interrupted: Interrupted, data: FashionMNIST) -> None:
 def begin(run: Run, config: ExperimentConfig, data: FashionMNIST) -> states.State | None:
     """Log what is known before the first epoch, or return the state from which a resumed run continues.
 
-    A resumed run keeps what it logged when it began, and records in which conditions of the fit this process differs.
+    A resumed run records in which conditions of the fit this process differs from the one that logged its epochs. If it
+    continues from a state, it also keeps what it logged when it began.
     """
     here = conditions.current()
     state = _state_of(run) if run.resumed else None
+    remains = state or Metric.TRAIN_LOSS in (run.known_steps or ())  # an epoch of an earlier process is in the curve
+    if remains and (different := conditions.differences(run.client.get_run(run.id).data.tags, here)):
+        run.set_tags({Tag.RESUMED_UNDER: "; ".join(different)})
     if state is None:  # it is new, or was interrupted before its first state, and begins again
         log_start(run, config, data)
         run.set_tags(here)
-    elif different := conditions.differences(run.client.get_run(run.id).data.tags, here):
-        run.set_tags({Tag.RESUMED_UNDER: "; ".join(different)})
     return state
 
 

@@ -18,7 +18,7 @@ from fmnist_exp.experiment import run as experiment_run
 from fmnist_exp.experiment import train as train_library
 from fmnist_exp.experiment.outcome import Outcome
 from fmnist_exp.experiment.train import TrainRequest
-from fmnist_exp.tracking import orphans, store
+from fmnist_exp.tracking import orphans, resumption, store
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.training.events import Checkpoint
 
@@ -166,6 +166,34 @@ def test_a_run_goes_on_as_the_same_run(cut, small):
     measured = best.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
     assert measured["accuracy"] == pytest.approx(outcome.validation.accuracy)
     assert "the run finished" in refused(cut)
+
+
+@pytest.mark.parametrize(("interrupted", "remains"), [("EpochLog", False), ("CheckpointLog", True)])
+def test_a_trial_that_begins_again_under_other_conditions_says_so_if_an_epoch_remains(
+    shared_store, small, interrupted, remains
+):
+    """A trial keeps no state in its first 30 seconds: its curve then has epochs of two processes."""
+
+    def interrupt(self: Any, epoch: Any) -> bool:
+        raise KeyboardInterrupt
+
+    config = files.override(CONFIG, {"training.checkpoint": False})
+    client = store.connect()
+    run = runs.start_run(client, "trial", "trial", "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(getattr(checkpoints, interrupted), "on_epoch", interrupt)  # before or after an epoch is logged
+        with pytest.raises(KeyboardInterrupt):
+            experiment_run.run_experiment(config, small, run, score_test=False)
+    run.close()
+    threads = client.get_run(run.id).data.tags["fmnist.threads"]
+    client.set_tag(run.id, "fmnist.threads", "64")
+    again = resumption.take(client, run.id, {})
+    resumption.continue_curves(again)
+    experiment_run.run_experiment(config, small, again, score_test=False)
+    again.close()
+    tags = client.get_run(run.id).data.tags
+    assert tags["fmnist.threads"] == threads
+    assert tags.get("fmnist.resumed_under") == (f"its number of threads was 64, not {threads}" if remains else None)
 
 
 def test_what_an_earlier_release_resumed_in_another_run_says_so(cut):
