@@ -10,6 +10,7 @@ TensorFlow on x86 processors profits from bfloat16, and so do GPUs. Everything e
 """
 
 import functools
+import hashlib
 import itertools
 import os
 import subprocess
@@ -21,6 +22,7 @@ from fmnist_exp.backend import setup
 from fmnist_exp.backend.loading import stderr_held_back
 
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # as Linux writes them: two of x86, and that of ARM
+VECTORS = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "fp", "bf16", "i8mm")  # starts of flags
 USED_BY_TENSORFLOW = ("amx_bf16", "avx512_bf16")
 SYSCTL = ("/usr/sbin/sysctl", "machdep.cpu.brand_string", "hw.optional")
 UNKNOWN = (0, 0)  # compute capability of a GPU whose backend does not tell it
@@ -34,15 +36,34 @@ class Processor:
     Attributes:
         name: its name as the system writes it, or its maker's codes.
         flags: its instruction sets, as Linux writes them; None if the system does not tell them.
+        generation: its family and model, if the system tells them apart from the name.
     """
 
     name: str
     flags: frozenset[str] | None
+    generation: str = ""
+
+    @property
+    def description(self) -> str:
+        """Its name and generation, and a digest of the instructions that compute, by which kernels are chosen."""
+        parts = [self.name, *([self.generation] if self.generation else [])]
+        if self.flags is not None:
+            vectors = " ".join(sorted(flag for flag in self.flags if flag.startswith(VECTORS)))
+            parts.append(f"instructions {hashlib.sha256(vectors.encode()).hexdigest()[:8]}")
+        return ", ".join(parts)
 
     @property
     def bfloat16(self) -> str:
         """The first of its instruction sets for bfloat16; empty if it has none or they are unknown."""
         return next((flag for flag in BFLOAT16_FLAGS if flag in (self.flags or ())), "")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: its name, and its compute capability, which is UNKNOWN if the backend tells none."""
+
+    name: str
+    capability: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -55,13 +76,13 @@ class Bfloat16:
 
 def bfloat16() -> Bfloat16:
     """Return whether bfloat16 is fast in this process: on its GPU if the backend has one, or on its processor."""
-    capability = _gpu_capability()
-    if capability is None:
+    found = gpu()
+    if found is None:
         return on_processor(processor(), setup.has_onednn())
-    version = ".".join(map(str, capability))
-    if capability == UNKNOWN:
+    version = ".".join(map(str, found.capability))
+    if found.capability == UNKNOWN:
         return Bfloat16(False, "a GPU of unknown compute capability")
-    if capability < (8, 0):
+    if found.capability < (8, 0):
         return Bfloat16(False, f"a GPU of compute capability {version} has no bfloat16, which begins with 8.0")
     return Bfloat16(True, f"a GPU of compute capability {version} has bfloat16")
 
@@ -108,7 +129,10 @@ def from_cpuinfo(text: str) -> Processor:
     if not name and "CPU implementer" in fields:
         name = f"the ARM processor {fields['CPU implementer']}/{fields.get('CPU part', '?')}"
     flags = fields.get("flags", fields.get("Features"))
-    return Processor(name or "this processor", None if flags is None else frozenset(flags.split()))
+    generation = (
+        f"family {fields['cpu family']}, model {fields['model']}" if {"cpu family", "model"} <= set(fields) else ""
+    )
+    return Processor(name or "this processor", None if flags is None else frozenset(flags.split()), generation)
 
 
 def from_sysctl(text: str) -> Processor:
@@ -133,8 +157,8 @@ def _read_sysctl() -> str:
     return ""
 
 
-def _gpu_capability() -> tuple[int, int] | None:
-    """Return the compute capability of the first GPU of the backend; UNKNOWN if it tells none, None without a GPU."""
+def gpu() -> Gpu | None:
+    """Return the first GPU of the backend, or None if it has none."""
     if not setup.on_tensorflow():
         import jax  # late: only with KERAS_BACKEND=jax
 
@@ -142,14 +166,13 @@ def _gpu_capability() -> tuple[int, int] | None:
         device = jax.devices()[0]
         if device.platform != "gpu":
             return None
-        return _version(str(getattr(device, "compute_capability", "")))
+        return Gpu(str(device.device_kind), _version(str(getattr(device, "compute_capability", ""))))
     import tensorflow as tf  # late: with KERAS_BACKEND=jax it need not be installed
 
     with stderr_held_back():  # the search for devices prints messages
         gpus = tf.config.list_physical_devices("GPU")
         details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    found: tuple[int, int] = details.get("compute_capability", UNKNOWN)
-    return found if gpus else None
+    return Gpu(details.get("device_name", "GPU"), details.get("compute_capability", UNKNOWN)) if gpus else None
 
 
 def _version(text: str) -> tuple[int, int]:

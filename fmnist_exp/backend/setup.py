@@ -66,10 +66,16 @@ def has_onednn() -> bool:
 
 
 def version() -> str:
-    """Return the backend with its version, and whether TensorFlow lacks oneDNN, whose kernels round differently."""
-    name = keras.backend.backend()
-    without = " without oneDNN" if on_tensorflow() and not has_onednn() else ""
-    return f"{name} {importlib.import_module(name).__version__}{without}"
+    """Return the backend with its version, and whether TensorFlow lacks oneDNN, or an environment variable limits it.
+
+    Kernels for other instructions round differently.
+    """
+    name, note = keras.backend.backend(), ""
+    if on_tensorflow():
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+        limited = f" with oneDNN limited to {limit}" if limit != "DEFAULT" else ""
+        note = limited if has_onednn() else " without oneDNN"
+    return f"{name} {importlib.import_module(name).__version__}{note}"
 
 
 def set_precision(precision: str) -> None:

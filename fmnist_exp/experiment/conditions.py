@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def current() -> dict[str, str]:
     """Return the tags that describe the conditions of this process."""
     return {
         Tag.THREADS: str(setup.threads()),
-        Tag.PROCESSOR: hardware.processor().name,
-        Tag.BACKEND: setup.version(),
+        Tag.PROCESSOR: _processor(),
+        Tag.BACKEND: f"{setup.version()}, Python {sys.version_info.major}.{sys.version_info.minor}",
         Tag.LIBRARIES: _libraries(),
         Tag.CODE: code_digest(),
         Tag.DIRTY: _dirty(),
@@ -43,6 +44,12 @@ def differences(tags: Mapping[str, str], others: Mapping[str, str]) -> list[str]
         for tag, name in NAMES.items()
         if tags.get(tag) != others.get(tag)
     ]
+
+
+def _processor() -> str:
+    """Return the processor, and the GPU if the backend has one."""
+    gpu = hardware.gpu()
+    return hardware.processor().description + (f", with the GPU {gpu.name}" if gpu else "")
 
 
 @functools.cache

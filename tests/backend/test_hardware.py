@@ -6,6 +6,7 @@ The texts of other machines than the EPYC come from public reports of the kernel
 import importlib
 import os
 import platform
+import re
 import sys
 
 import pytest
@@ -124,7 +125,7 @@ def test_only_tensorflow_with_onednn_uses_the_instructions(monkeypatch):
         "AMD EPYC has avx512_bf16, which only TensorFlow with oneDNN uses",
     )
     monkeypatch.setattr(hardware, "processor", lambda: from_cpuinfo(EPYC))
-    monkeypatch.setattr(hardware, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(hardware, "gpu", lambda: None)
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     assert hardware.bfloat16().is_fast
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -153,6 +154,29 @@ def test_the_backend_of_a_run_says_that_it_lacks_onednn(monkeypatch):
     assert setup.version().endswith(" without oneDNN")
 
 
+def test_the_backend_of_a_run_says_how_onednn_is_limited(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    assert setup.version().endswith(" with oneDNN limited to AVX2")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "DEFAULT")
+    assert "oneDNN" not in setup.version()
+
+
+def test_the_description_of_a_processor_tells_generations_apart_that_share_a_name():
+    found = from_cpuinfo(EPYC).description
+    assert re.fullmatch("AMD EPYC, family 25, model 17, instructions [0-9a-f]{8}", found)
+    assert from_cpuinfo(EPYC.replace("model\t\t: 17", "model\t\t: 1")).description != found
+    assert from_cpuinfo(EPYC.replace("cpu family\t: 25", "cpu family\t: 26")).description != found
+    assert from_cpuinfo(EPYC.replace(" avx512_bf16", "")).description != found, (
+        "a virtual machine may hide instructions"
+    )
+    assert from_cpuinfo(EPYC.replace(" fsrm", "")).description == found, (
+        "kernels name ever more flags that do not compute"
+    )
+    assert from_sysctl(M2).description.startswith("Apple M2, instructions ")
+    assert from_cpuinfo(POWER).description == "this processor"
+
+
 @pytest.mark.parametrize(
     ("system", "name", "knows_flags"),
     [("linux", "AMD EPYC", True), ("darwin", "Apple M2", True), ("win32", "Intel64 Family 6 Model 143", False)],
@@ -176,7 +200,7 @@ def test_each_system_is_asked_in_its_way(monkeypatch, system, name, knows_flags)
     ],
 )
 def test_a_gpu_decides_before_the_processor(monkeypatch, capability, is_fast, reason):
-    monkeypatch.setattr(hardware, "_gpu_capability", lambda: capability)
+    monkeypatch.setattr(hardware, "gpu", lambda: hardware.Gpu("a GPU", capability))
     answer = hardware.bfloat16()
     assert (answer.is_fast, answer.reason) == (is_fast, reason)
 

@@ -116,7 +116,8 @@ def reproduce(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("tag", "words"),
     [
-        ("fmnist.processor", "its processor was another, not "),
+        ("fmnist.processor", "its processor was another, not .+"),
+        ("fmnist.backend", r"its backend was another, not tensorflow [\d.]+, Python 3\.\d+"),
         ("fmnist.code", "its code of fmnist_exp was another, not .*; its Git commit was "),
         ("fmnist.libraries", "its set of library versions was another"),
     ],
