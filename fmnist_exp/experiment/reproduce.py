@@ -133,8 +133,10 @@ def _unmet(client: MlflowClient, original: StoredRun, data: FashionMNIST) -> lis
     if original.data.tags.get(Tag.CODE) != here[Tag.CODE]:
         dirty = " with uncommitted changes" if original.data.tags.get(Tag.DIRTY) == "true" else ""
         unmet.append(f"its Git commit was {original.data.tags.get(Tag.GIT_COMMIT, 'not recorded')}{dirty}")
-    if lineage.digests(original).get("training") != data.train.digest:
-        unmet.append(f"its training images were others than those from {data.source}")
+    digests = lineage.digests(original)
+    for purpose, split in (("training", data.train), ("validation", data.validation)):
+        if digests.get(purpose) != (split.digest if len(split.images) else None):
+            unmet.append(f"its {purpose} images were others than those from {data.source}")
     if different := original.data.tags.get(Tag.RESUMED_UNDER):
         unmet.append(f"it was resumed under other conditions: {different}")
     if earlier := original.data.tags.get(Tag.RESUMES):  # of an earlier release, which resumed a run in a new one

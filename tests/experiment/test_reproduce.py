@@ -1,15 +1,19 @@
-"""Runs are repeated from what they logged: to the last bit, with as many threads, or refused with the reason."""
+"""F10: runs are repeated from what they logged: to the last bit, with as many threads, or refused with the reason."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import mlflow
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from support import searches
 
 from fmnist_exp.cli import main
+from fmnist_exp.data.dataset import Split
 from fmnist_exp.errors import RequestError
+from fmnist_exp.experiment import reproduce as library
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store
 
@@ -95,7 +99,7 @@ def trained(shared_store, folder) -> dict[str, str]:
     return ids | {f"trial {state}": run_id for state, run_id in states.items()}
 
 
-def test_every_kind_of_run_is_repeated_to_the_last_bit(trained):
+def test_f10_every_kind_of_run_is_repeated_to_the_last_bit(trained):
     assert "trial COMPLETE" in trained
     originals = {name: run_id for name, run_id in trained.items() if name != "cut"}
     sentences = python(REPEAT, *originals.values())[-len(originals) :]
@@ -122,7 +126,7 @@ def reproduce(*arguments: str) -> str:
         ("fmnist.libraries", "its set of library versions was another"),
     ],
 )
-def test_a_condition_that_cannot_be_met_is_named(trained, tag, words):
+def test_f10_a_condition_that_cannot_be_met_is_named(trained, tag, words):
     client = store.client()
     before = client.get_run(trained["mlp"]).data.tags[tag]
     client.set_tag(trained["mlp"], tag, "another")
@@ -133,7 +137,20 @@ def test_a_condition_that_cannot_be_met_is_named(trained, tag, words):
     assert len(client.search_runs(["0"])) == count
 
 
-def test_what_cannot_be_repeated_is_refused(trained):
+@pytest.mark.parametrize("purpose", ["training", "validation"])
+def test_f10_other_images_are_named_by_their_purpose(trained, purpose):
+    original = store.client().get_run(trained["mlp"])
+    _, data = library._experiment(store.client(), original)
+    changed = {"training": "train", "validation": "validation"}[purpose]
+    split = getattr(data, changed)
+    other = replace(data, **{changed: Split(split.name, split.images, np.roll(split.labels, 1))})
+    phrases = {f"its {name} images were others than those from {data.source}" for name in ("training", "validation")}
+    assert phrases.isdisjoint(library._unmet(store.client(), original, data))
+    found = phrases.intersection(library._unmet(store.client(), original, other))
+    assert found == {f"its {purpose} images were others than those from {data.source}"}
+
+
+def test_f10_what_cannot_be_repeated_is_refused(trained):
     parent = store.client().get_run(trained["trial COMPLETE"]).data.tags["mlflow.parentRunId"]
     with pytest.raises(RequestError, match="only runs of train"):
         reproduce(parent)
@@ -145,7 +162,7 @@ def test_what_cannot_be_repeated_is_refused(trained):
         reproduce("0" * 32)
 
 
-def test_another_result_is_told_with_its_largest_difference(trained):
+def test_f10_another_result_is_told_with_its_largest_difference(trained):
     client, run_id = store.client(), trained["mlp"]
     value = next(entry.value for entry in client.get_metric_history(run_id, "val_loss") if entry.step == 2)
     client.log_metric(run_id, "val_loss", value + 0.25, step=2)
