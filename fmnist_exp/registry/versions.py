@@ -17,7 +17,7 @@ from fmnist_exp.registry import private_copy
 from fmnist_exp.registry.private_copy import PrivateCopy, Voucher
 from fmnist_exp.registry.rendering import render
 from fmnist_exp.tracking import transport
-from fmnist_exp.tracking.inputs import image_counts
+from fmnist_exp.tracking.inputs import image_count
 from fmnist_exp.tracking.names import VersionTag
 from fmnist_exp.tracking.redact import without_secrets
 from fmnist_exp.tracking.spool import ids
@@ -184,9 +184,13 @@ def describe(client: MlflowClient, version: ModelVersion, accuracies: Mapping[st
 
 
 def test_accuracy(client: MlflowClient, version: ModelVersion) -> str:
-    """Return the test accuracy of a version with its interval, or an empty text if it has not been scored."""
-    known = version.tags.get(VersionTag.TEST_ACCURACY)
-    return _text(client, float(known), str(version.run_id), "test") if known else ""
+    """Return the test accuracy of a version with its interval, or an empty text if no run has scored the version."""
+    known, by = version.tags.get(VersionTag.TEST_ACCURACY), version.tags.get(VersionTag.EVALUATED_BY, "")
+    if not known:
+        return ""
+    return intervals.text(
+        float(known), image_count(client, str(version.run_id), "test") or image_count(client, by, "test")
+    )
 
 
 def existing(client: MlflowClient) -> str:
@@ -227,15 +231,10 @@ def _accuracies(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> d
         validation: (VersionTag.VAL_ACCURACY, judged, "validation"),
     }
     return {
-        name: _text(client, float(tags[tag]), run, purpose)
+        name: intervals.text(float(tags[tag]), image_count(client, run, purpose))
         for name, (tag, run, purpose) in measured.items()
         if tag in tags
     }
-
-
-def _text(client: MlflowClient, accuracy: float, run_id: str, purpose: str) -> str:
-    """Return an accuracy with its interval, for which the run knows the number of images."""
-    return intervals.text(accuracy, image_counts(client.get_run(run_id)).get(purpose, 0))
 
 
 def _upload_checksums(client: MlflowClient, copy: PrivateCopy) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from fmnist_exp.errors import RequestError
 from fmnist_exp.registry import versions
+from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking import store as tracking_store
 
 EARLIER = "Model card: Names the garment on a 28 × 28 grey image, one of ten."  # how earlier releases began
@@ -54,6 +55,25 @@ def test_tags_with_a_prefix_are_replaced(client):
     versions.tag(client, version, {"gate_a": 1, "gate_b": 2, "run_id": 3})
     versions.tag(client, version, {"gate_b": 4}, replacing="gate_")
     assert versions.find(client, "1").tags == {"gate_b": "4", "run_id": "3"}
+
+
+@pytest.mark.parametrize("scored_by", ["training", "evaluation"])
+def test_the_interval_of_the_test_accuracy_comes_from_the_run_that_scored_it(scored_by, client, small):
+    trained, evaluated = (runs.start_run(client, kind, kind, "") for kind in ("train", "evaluate"))
+    trained.log_inputs(small, {"training": small.train})
+    (trained if scored_by == "training" else evaluated).log_inputs(small, {"test": small.test})
+    for run in (trained, evaluated):
+        run.close()
+    version = client.create_model_version(versions.NAME, "nowhere", trained.id)
+    assert versions.test_accuracy(client, version) == ""
+    tags = {"test_accuracy": 0.5} if scored_by == "training" else {"test_accuracy": 0.5, "evaluated_by": evaluated.id}
+    versions.tag(client, version, tags)
+    assert versions.test_accuracy(client, versions.find(client, "1")) == "50.00% (43.14 to 56.86)"
+
+
+def test_a_run_that_is_gone_leaves_the_test_accuracy_without_its_interval(client):
+    version = client.create_model_version(versions.NAME, "nowhere", "0" * 32, tags={"test_accuracy": "0.5"})
+    assert versions.test_accuracy(client, version) == "50.00%"
 
 
 @pytest.mark.parametrize("reference", ["9", "nobody"])
