@@ -24,7 +24,6 @@ from mlflow.entities import Run
 
 from benchmarks import processes
 from benchmarks.processes import PROJECT
-from benchmarks.reporting import processor
 from fmnist_exp.config import files
 from fmnist_exp.config.fields import flatten
 from fmnist_exp.experiment import conditions
@@ -99,7 +98,8 @@ class Version:
 
     def machine(self) -> str:
         """Return the processor and the number of threads."""
-        return f"{self.conditions[Tag.THREADS]} threads on {processor()}"
+        threads = self.conditions[Tag.THREADS]
+        return f"{threads} {'thread' if threads == '1' else 'threads'} on {self.conditions[Tag.PROCESSOR]}"
 
 
 def here() -> Version:

@@ -15,9 +15,11 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fmnist_exp import compat
 from fmnist_exp.backend import setup
 from fmnist_exp.backend.loading import stderr_held_back
 
@@ -112,8 +114,8 @@ def processor() -> Processor:
         return from_cpuinfo(_read_cpuinfo())
     if sys.platform == "darwin":
         return from_sysctl(_read_sysctl())
-    # Windows tells no program about bfloat16: IsProcessorFeaturePresent knows AVX-512 at most
-    return Processor(os.environ.get("PROCESSOR_IDENTIFIER", "this processor"), None)
+    # Windows tells no program about bfloat16, and NumPy asks the processor itself
+    return from_numpy(os.environ.get("PROCESSOR_IDENTIFIER", "this processor"), compat.cpu_features())
 
 
 def from_cpuinfo(text: str) -> Processor:
@@ -142,6 +144,15 @@ def from_sysctl(text: str) -> Processor:
     flags = frozenset(name.rpartition(".")[2].removeprefix("FEAT_").lower() for name in names)
     name = values.get("machdep.cpu.brand_string", "this processor")
     return Processor(name, flags if any(name.startswith("hw.optional.") for name in values) else None)
+
+
+def from_numpy(name: str, features: Mapping[str, bool]) -> Processor:
+    """Return the processor of this name that NumPy describes: its AVX512BF16 is Linux' avx512_bf16, on x86 alone.
+
+    NumPy does not know amx_bf16, but all processors that have it have avx512_bf16 as well.
+    """
+    flags = {feature.lower().replace("avx512bf16", "avx512_bf16") for feature, is_there in features.items() if is_there}
+    return Processor(name, frozenset(flags) if "AVX512BF16" in features else None)
 
 
 def _read_cpuinfo() -> str:

@@ -225,6 +225,12 @@ def study_storage(database: RDBStorage) -> BaseStorage:
     return cast("BaseStorage", FastCache())
 
 
+def cpu_features() -> Mapping[str, bool]:
+    """Return by NumPy's names which instruction sets the processor has, as far as the operating system lets it."""
+    found = find("numpy", "numpy._core._multiarray_umath", "__cpu_features__")
+    return cast("Mapping[str, bool]", found)
+
+
 def dask_workers(client: Client) -> dict[str, Mapping[str, Any]]:
     """Ask a Dask scheduler about its workers, and return the current information on each one by its address."""
     try:

@@ -12,8 +12,9 @@ import sys
 import pytest
 
 import fmnist_exp
+from fmnist_exp import compat
 from fmnist_exp.backend import hardware, setup
-from fmnist_exp.backend.hardware import from_cpuinfo, from_sysctl, on_processor
+from fmnist_exp.backend.hardware import from_cpuinfo, from_numpy, from_sysctl, on_processor
 
 EPYC = """\
 processor\t: 0
@@ -101,6 +102,13 @@ hw.optional.avx512vnni: 1
         (from_sysctl(M1), "Apple M1", "", False),
         (from_sysctl(M2), "Apple M2", "bf16", False),
         (from_sysctl(MAC_WITH_INTEL), "Intel(R) Core(TM) i7-1068NG7 CPU @ 2.30GHz", "", False),
+        (
+            from_numpy("Intel64 Family 6 Model 143", {"AVX512BF16": True}),
+            "Intel64 Family 6 Model 143",
+            "avx512_bf16",
+            True,
+        ),
+        (from_numpy("Intel64 Family 6 Model 85", {"AVX512BF16": False}), "Intel64 Family 6 Model 85", "", False),
     ],
 )
 def test_bfloat16_is_fast_where_tensorflow_uses_instructions_for_it(found, name, instructions, is_fast):
@@ -110,12 +118,29 @@ def test_bfloat16_is_fast_where_tensorflow_uses_instructions_for_it(found, name,
 
 
 @pytest.mark.parametrize(
-    "found", [from_cpuinfo(""), from_cpuinfo("\n\n"), from_cpuinfo(POWER), from_sysctl(""), from_sysctl("sysctl: no")]
+    "found",
+    [
+        from_cpuinfo(""),
+        from_cpuinfo("\n\n"),
+        from_cpuinfo(POWER),
+        from_sysctl(""),
+        from_sysctl("sysctl: no"),
+        from_numpy("this processor", {"ASIMD": True}),
+    ],
 )
 def test_a_processor_that_tells_nothing_is_unknown(found):
     assert (found.flags, found.bfloat16) == (None, "")
     answer = on_processor(found, with_onednn=True)
     assert (answer.is_fast, answer.reason) == (False, "the instructions of this processor are unknown")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="compares NumPy with Linux on x86"
+)
+def test_numpy_knows_the_instructions_that_linux_lists():
+    here, asked = hardware.processor(), from_numpy("this processor", compat.cpu_features())
+    for flag in ("avx2", "avx512f", "avx512_bf16"):
+        assert (flag in asked.flags) == (flag in here.flags), flag
 
 
 def test_only_tensorflow_with_onednn_uses_the_instructions(monkeypatch):
@@ -179,7 +204,7 @@ def test_the_description_of_a_processor_tells_generations_apart_that_share_a_nam
 
 @pytest.mark.parametrize(
     ("system", "name", "knows_flags"),
-    [("linux", "AMD EPYC", True), ("darwin", "Apple M2", True), ("win32", "Intel64 Family 6 Model 143", False)],
+    [("linux", "AMD EPYC", True), ("darwin", "Apple M2", True), ("win32", "Intel64 Family 6 Model 143", True)],
 )
 def test_each_system_is_asked_in_its_way(monkeypatch, system, name, knows_flags):
     monkeypatch.setattr(sys, "platform", system)

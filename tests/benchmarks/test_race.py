@@ -105,7 +105,7 @@ def test_the_platforms_points_are_those_of_its_trials_and_of_its_final_fit(store
 
 
 def test_a_search_of_other_code_is_another_version():
-    version = Version(git("rev-parse", "HEAD"), {Tag.LIBRARIES: "these", Tag.THREADS: "2"})
+    version = Version(git("rev-parse", "HEAD"), {Tag.LIBRARIES: "these", Tag.THREADS: "2", Tag.PROCESSOR: "A"})
     digests = {name: race.identity(version, name)[0] for name in race_page.CONTESTANTS}
     assert len(set(digests.values())) == 2, "the peers, which do not depend on fmnist_exp.tuning, and the platform"
     other = dataclasses.replace(version, conditions={**version.conditions, Tag.LIBRARIES: "others"})

@@ -151,5 +151,5 @@ def test_a_failed_search_prints_the_command_that_resumes_it(folder, environment)
     command = ["tune", "--experiment", "tune_mlp", "--timeout", "1e-06", "--workers", "1", "--study", "brief"]
     done = command_line(folder, environment, *command)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "search.timeout=1e-06" in done.stderr
+    assert "search.timeout: 1e-06 minutes" in done.stderr
     assert last_command(done.stdout) == command
