@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 from support import standin
-from support.searches import STORAGE, FinishedSearch
+from support.searches import STORAGE, FinishedSearch, pruning
 
 from fmnist_exp.errors import RequestError
+from fmnist_exp.tracking import store
 from fmnist_exp.tuning import study as studies
 from fmnist_exp.tuning.workers import study_lock
 
@@ -144,3 +145,33 @@ def test_a_full_disk_ends_the_search_with_one_sentence_and_nothing_is_lost(tmp_p
     finally:
         monkeypatch.chdir(tmp_path)
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_trials_that_paused_before_a_kill_go_on_in_their_runs(shared_store, folder):
+    """Real fits with rungs after epochs 1, 2 and 4 of 5, in worker processes that die with their driver."""
+    changes = {"training__epochs": 5, "search__n_trials": 8, "search__reduction_factor": 2, "training__batch_size": 10}
+    Path("pausing.yaml").write_text(pruning(data__source=folder, **changes).to_yaml())
+    command = [sys.executable, "-m", "fmnist_exp", "tune", "--experiment", "pausing.yaml", "--study", "pausing"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": shared_store, "PYTHONPATH": str(TESTS.parent)}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    first = subprocess.Popen([*command, "--workers", "2"], start_new_session=True, **options)
+    paused: list[str] = []
+    deadline = time.monotonic() + 120
+    while not paused and time.monotonic() < deadline and first.poll() is None:
+        query = "tags.`fmnist.study` = 'pausing' and tags.`fmnist.trial_state` = 'PAUSED'"
+        found = store.client().search_runs(["0"], query)
+        paused = [run.info.run_id for run in found]
+    os.killpg(first.pid, signal.SIGKILL)
+    printed, _ = first.communicate()
+    assert paused, printed
+    second = subprocess.run([*command, "--workers", "2"], timeout=300, **options)
+    assert second.returncode == 0, second.stdout
+    killed = FinishedSearch("pausing")
+    killed.check_nothing_is_open()
+    assert len(killed.counted) == 8
+    runs = {trial.user_attrs["run_id"]: trial for trial in killed.counted}
+    assert set(paused) <= runs.keys(), "they ended in the runs in which they had paused"
+    for run_id, trial in runs.items():
+        curve = killed.client.get_metric_history(run_id, "val_accuracy")
+        assert [point.step for point in curve] == sorted(trial.intermediate_values), "each epoch is there, once"
+        assert killed.client.list_artifacts(run_id, "checkpoint") == [], "no state is left"
