@@ -112,16 +112,21 @@ def find(client: MlflowClient, uri: str) -> TrainedModel:
 
 
 def find_trained_on(client: MlflowClient, uri: str, data: FashionMNIST) -> TrainedModel:
-    """Return the model at `uri` if its training images are those of `data`, so that it has seen no validation image.
+    """Return the model at `uri` if it has seen no image that `data` holds out.
 
+    Its training images must be those of `data`. If `data` holds out nothing, they may also be some of those.
     Raises RequestError if there is no such model, or if its training images are others.
     """
     found = find(client, uri)
-    if digests(found.run).get("training") != data.train.digest:
+    if digests(found.run).get("training") == data.train.digest:
+        return found
+    if len(data.validation.images) or len(data.gate.images):
         raise RequestError(
             f"{uri} was trained on other images, so it may know those held out here for validation;"
             " give both the same data.split_seed, data.validation_fraction and data.gate_fraction"
         )
+    _check_split(found.run, uri)
+    found.split(data)  # which compares the images that the origin was trained on
     return found
 
 
@@ -130,12 +135,14 @@ def trace(client: MlflowClient, version: ModelVersion) -> Lineage:
     refit_of, owner = version.tags.get(VersionTag.REFIT_OF), f"version {version.version}"
     own = _run(client, version.run_id or "", owner)
     run = _run(client, refit_of, owner) if refit_of else own
-    if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
-        raise RequestError(
-            f"version {version.version}: its run {run.info.run_id} does not say which images it was trained on"
-        )
+    _check_split(run, owner)
     judged = _model_of(client, run, owner) if refit_of else TrainedModel(versions.uri(version), own, version)
     return Lineage(version, judged, own)
+
+
+def _check_split(run: Run, owner: str) -> None:
+    if not {"seed", "data.validation_fraction"} <= run.data.params.keys():
+        raise RequestError(f"{owner}: its run {run.info.run_id} does not say which images it was trained on")
 
 
 def digests(run: Run) -> dict[str, str]:

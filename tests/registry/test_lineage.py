@@ -1,6 +1,7 @@
 """Logged models as a beginning and as members: found, checked, loaded, put together and registered."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -74,7 +75,7 @@ def test_an_ensemble_is_one_model_that_names_its_members(members, small):
     assert outcome.parameters == 2 * (784 * 16 + 16 + 16 * 10 + 10)
 
 
-def test_averaged_answers_are_scored_and_logged_as_one_model(members, small):
+def test_f5_averaged_answers_are_scored_and_logged_as_one_model(members, small):
     outcome = run(small, model__averaging="flip")
     found = store.connect().get_run(outcome.run_id)
     assert found.data.metrics["best_val_accuracy"] == outcome.validation.accuracy
@@ -123,7 +124,7 @@ def test_frozen_layers_stay_those_of_the_origin(members, small):
 
 
 @pytest.mark.parametrize("field", ["model__members", "model__warm_start"])
-def test_a_model_that_knows_the_held_out_images_is_refused(members, small, field):
+def test_f1_a_model_that_knows_the_held_out_images_is_refused(members, small, field):
     swapped = FashionMNIST(
         Split("train", small.train.images[::-1].copy(), small.train.labels[::-1].copy()),
         small.validation,
@@ -181,7 +182,7 @@ def test_members_are_not_trained_again():
 
 @pytest.mark.parametrize("alias", [False, True], ids=["run", "alias"])
 @pytest.mark.parametrize("field", ["model.warm_start", "model.members"])
-def test_a_search_is_refused_if_a_choice_knows_its_validation_images(members, small, tmp_path, field, alias):
+def test_f1_a_search_is_refused_if_a_choice_knows_its_validation_images(members, small, tmp_path, field, alias):
     origin = members[alias]
     choices = [None, origin] if field == "model.warm_start" else [[], [origin, origin]]
     config = configure(search__space={**SPACE, field: {"choices": choices}}, model__widths=[16], seed=3)
@@ -196,11 +197,50 @@ def test_a_search_is_refused_if_a_choice_knows_its_validation_images(members, sm
     assert origin not in resolved or not alias, "the study names a version, since an alias may move"
 
 
-def test_a_refit_on_all_images_is_no_origin_of_a_trial(members, small):
+def test_f1_a_refit_on_all_images_is_no_origin_of_a_trial(members, small):
     everything = run(small.without_holdout(), data__validation_fraction=0)
     config = configure(search__space={**SPACE, "model.warm_start": {"choices": [None, f"runs:/{everything.run_id}"]}})
     with pytest.raises(RequestError, match="was trained on other images"):
         resolve(config, small)
+
+
+@pytest.fixture(scope="module")
+def of_a_split(members, small) -> tuple[FashionMNIST, str]:
+    """All images, split, and the address of a model that was trained on the training images of this split."""
+    config = DataConfig(validation_fraction=0.25, gate_fraction=0.1)
+    split = small.resplit(config, seed=0)
+    fields = {"data__validation_fraction": 0.25, "data__gate_fraction": 0.1}
+    return split, f"runs:/{run(split, **fields).run_id}"
+
+
+NOTHING = {"data__validation_fraction": 0, "data__gate_fraction": 0}
+
+
+def test_where_nothing_is_held_out_an_origin_may_know_some_of_the_images(of_a_split):
+    """So a refit of a setting with model.warm_start, or its experiment.yaml, can be run again."""
+    split, origin = of_a_split
+    refit = run(split.without_holdout(), **NOTHING, model__warm_start=origin)
+    assert store.connect().get_run(refit.run_id).data.tags["fmnist.warm_layers"] == "2"
+    address = f"runs:/{refit.run_id}/experiment.yaml"
+    config = files.parse_logged(mlflow.artifacts.load_text(address), address)
+    assert resolve(config, split.without_holdout()).config.model.warm_start == origin
+
+
+def test_f1_an_origin_of_another_split_is_refused_as_soon_as_something_is_held_out(of_a_split):
+    split, origin = of_a_split
+    everything = split.without_holdout()
+    for held_out in ({"validation_fraction": 0.25}, {"gate_fraction": 0.1}):
+        data = everything.resplit(DataConfig(**{"validation_fraction": 0, "gate_fraction": 0, **held_out}), seed=1)
+        with pytest.raises(RequestError, match=r"may know those held out here.*data\.split_seed"):
+            lineage.find_trained_on(store.connect(), origin, data)
+
+
+def test_f1_an_origin_of_other_images_is_refused_where_nothing_is_held_out(of_a_split):
+    split, origin = of_a_split
+    labels = np.roll(split.without_holdout().train.labels, 1)
+    others = replace(split.without_holdout(), train=Split("train", split.without_holdout().train.images, labels))
+    with pytest.raises(RequestError, match=f"{origin} was trained on other images than those from"):
+        lineage.find_trained_on(store.connect(), origin, others)
 
 
 def test_trials_start_from_the_weights_of_a_choice(members, small):
@@ -213,7 +253,7 @@ def test_trials_start_from_the_weights_of_a_choice(members, small):
     assert [name == "null" for name in named] == [tag is None for tag in copied]
 
 
-def test_a_search_for_averaging_optimises_the_accuracy_of_the_logged_network(shared_store, small):
+def test_f5_a_search_for_averaging_optimises_the_accuracy_of_the_logged_network(shared_store, small):
     space = {"model.averaging": {"choices": ["none", "flip_shift"]}, "training.epochs": {"low": 1, "high": 2}}
     found = search(configure(search__space=space, search__n_trials=2, model__averaging="flip_shift"), "avg", data=small)
     for trial, child in zip(found.trials, found.children(), strict=True):
