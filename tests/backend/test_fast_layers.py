@@ -51,7 +51,7 @@ for line in sys.stdin:
 """
 
 
-def test_the_fast_networks_learn_what_the_stock_ones_learn(small, tmp_path):
+def test_f9_the_fast_networks_learn_what_the_stock_ones_learn(small, tmp_path):
     np.savez(tmp_path / "images.npz", images=small.train.images[:200], labels=small.train.labels[:200])
     lines = "".join(config.model_dump_json() + "\n" for config in NETWORKS)
     command = [sys.executable, "-c", STEPS, str(tmp_path / "images.npz")]

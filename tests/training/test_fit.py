@@ -90,7 +90,7 @@ REGULARISED = {
 
 
 @pytest.mark.parametrize("changes", REGULARISED.values(), ids=REGULARISED)
-def test_the_losses_are_cross_entropies_whatever_is_minimised(small, changes):
+def test_f12_the_losses_are_cross_entropies_whatever_is_minimised(small, changes):
     model, result = fit(configure(**changes, training__monitor="val_loss"), small)
     for prefix, split in (("train", small.train), ("val", small.validation)):
         answers = inference.predict(model, split.images)
