@@ -16,6 +16,7 @@ from fmnist_exp.experiment.train import TrainRequest, TrainResult
 from fmnist_exp.tracking import run as runs
 from fmnist_exp.tracking.names import Metric, Tag
 from fmnist_exp.training import logistic_regression
+from fmnist_exp.training.callbacks import CROSS_ENTROPY, losses
 from fmnist_exp.training.events import Epoch, FitCallback
 from fmnist_exp.training.fit import Fit, fit
 
@@ -61,12 +62,13 @@ def fit_logistic_regression(
     fitted = logistic_regression.fit(data.train)
     model.layers[-1].set_weights([fitted.weights, fitted.bias])
     seconds = time.perf_counter() - start
-    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    plain = keras.metrics.SparseCategoricalCrossentropy(name=CROSS_ENTROPY)  # the loss may have an L2 penalty in it
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy", plain])
     metrics: dict[str, float] = {Metric.LEARNING_RATE: 0.0, Metric.EPOCH_SECONDS: seconds}
     for prefix, split in (("train", data.train), ("val", data.validation)):
         if len(split.images):
             measured = model.evaluate(split.images, split.labels, batch_size=1000, verbose=0, return_dict=True)
-            metrics |= {f"{prefix}_loss": measured["loss"], f"{prefix}_accuracy": measured["accuracy"]}
+            metrics |= losses(measured, prefix)
     epoch = Epoch(1, metrics, len(data.validation.images))
     for callback in callbacks:
         callback.on_epoch(epoch)

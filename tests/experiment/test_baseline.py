@@ -15,6 +15,7 @@ from fmnist_exp.backend import inference, seeds
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import Split
+from fmnist_exp.evaluation import metrics
 from fmnist_exp.experiment import baseline
 from fmnist_exp.experiment.train import TrainRequest
 from fmnist_exp.training import logistic_regression
@@ -51,6 +52,18 @@ def test_the_keras_model_is_scikit_learns_model(small):
     assert fitted.epochs == (fitted.best,)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_f12_the_loss_of_the_logistic_regression_is_its_cross_entropy(small, penalty):
+    config = files.override(CONFIG, {"model.l2": penalty})
+    seeds.prepare(0, "float32")
+    model = models.build(config.model)
+    fitted = baseline.fit_logistic_regression(model, config, small, ())
+    for prefix, split in (("train", small.train), ("val", small.validation)):
+        scored = metrics.evaluate(inference.predict(model, split.images), split.labels, split.name)
+        assert fitted.best.metrics[f"{prefix}_loss"] == pytest.approx(scored.loss, rel=1e-4)
+        assert fitted.best.metrics[f"{prefix}_accuracy"] == pytest.approx(scored.accuracy)
+
+
 def test_three_children_and_their_scores_on_the_parent(store, small):
     shown: list[tuple[str, int]] = []
     epochs: dict[str, int] = {}
@@ -83,7 +96,7 @@ def test_three_children_and_their_scores_on_the_parent(store, small):
     assert kinds == {(name, "FINISHED", "baseline") for name in outcomes}
     families = {child.info.run_name: child.data.params["model.family"] for child in children}
     assert families == {"naive guess": "naive", "logistic regression": "linear", "smallest network": "linear"}
-    metrics = client.get_run(result.run_id).data.metrics
-    assert metrics["naive_guess_test_accuracy"] == pytest.approx(0.1)
+    logged = client.get_run(result.run_id).data.metrics
+    assert logged["naive_guess_test_accuracy"] == pytest.approx(0.1)
     for name, outcome in outcomes.items():
-        assert metrics[f"{name.replace(' ', '_')}_val_accuracy"] == pytest.approx(outcome.validation.accuracy)
+        assert logged[f"{name.replace(' ', '_')}_val_accuracy"] == pytest.approx(outcome.validation.accuracy)
