@@ -30,6 +30,12 @@ _resume = click.option(
 _register = switch("--register", "Register the model as a version and send it to the gate.")
 _SCORE = "Score the model on the test set"
 _score_finished = switch("--score_test", f"{_SCORE}; the default, since the recipe is finished.", default="true")
+_score_unchanged = switch(
+    "--score_test",
+    f"{_SCORE}. The default is to do so with --register, or if no field of model, training and augmentation is changed,"
+    " because the recipe is finished then.",
+    default=None,
+)
 _score_registered = switch(
     "--score_test",
     f"{_SCORE}. The default is to do so only with --register, because a recipe that is being developed is judged on"
@@ -65,22 +71,31 @@ main = FieldsCommand("main", params=train.params, callback=train.callback, help=
 
 @click.command("mlp", cls=FieldsCommand)
 @_register
-@_score_finished
+@_score_unchanged
 @offline
 @click.pass_context
-def mlp(ctx: click.Context, register: bool, score_test: bool, offline: bool) -> None:
+def mlp(ctx: click.Context, register: bool, score_test: bool | None, offline: bool) -> None:
     """Run experiments/mlp.yaml, the best MLP."""
-    _run("train", load_experiment("mlp", ctx.args), register, score_test, offline=offline)
+    config = load_experiment("mlp", ctx.args)
+    _run("train", config, register, _or_unchanged(score_test, "mlp", config), offline=offline)
 
 
 @click.command("cnn", cls=FieldsCommand)
 @_register
-@_score_finished
+@_score_unchanged
 @offline
 @click.pass_context
-def cnn(ctx: click.Context, register: bool, score_test: bool, offline: bool) -> None:
+def cnn(ctx: click.Context, register: bool, score_test: bool | None, offline: bool) -> None:
     """Run experiments/cnn.yaml, the best CNN that trains in minutes."""
-    _run("train", load_experiment("cnn", ctx.args), register, score_test, offline=offline)
+    config = load_experiment("cnn", ctx.args)
+    _run("train", config, register, _or_unchanged(score_test, "cnn", config), offline=offline)
+
+
+def _or_unchanged(score_test: bool | None, name: str, config: ExperimentConfig) -> bool | None:
+    """Return whether to score the test set: as the user says, or if `config` is still the finished recipe `name`."""
+    recipe = files.load(name)
+    changed = any(getattr(config, part) != getattr(recipe, part) for part in ("model", "training", "augmentation"))
+    return score_test if changed or score_test is not None else True
 
 
 @click.command("ensemble", cls=FieldsCommand)

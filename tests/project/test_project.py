@@ -55,7 +55,7 @@ def artifacts(client: MlflowClient, run_id: str, path: str = "") -> set[str]:
 
 
 def test_mlp(folder, environment, client):
-    parameters = {"training.epochs": 2, "training.learning_rate": "5e-4", "model.widths": "[64]"}
+    parameters = {"training.epochs": 2, "training.learning_rate": "5e-4", "model.widths": "[64]", "score_test": "true"}
     mlflow_run("mlp", folder, environment, **parameters)
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
