@@ -7,7 +7,7 @@ import optuna
 
 from benchmarks.lcbench.ledger import Problem
 from benchmarks.lcbench.surrogate import EPOCHS, SPACE
-from benchmarks.lcbench.virtual import CARRIERS, VirtualPool, settings_of, untracked
+from benchmarks.lcbench.virtual import CARRIERS, EPOCH_SECONDS, VirtualPool, settings_of, untracked
 from fmnist_exp.config import files
 from fmnist_exp.config.schema import ExperimentConfig
 from fmnist_exp.data.dataset import FashionMNIST, Split
@@ -35,7 +35,7 @@ def search(config: ExperimentConfig, pool: VirtualPool, budget: int) -> None:
     """Run the driver in virtual time until it has spent a budget of epochs."""
     study = studies.open_study(config, "lcbench", optuna.storages.InMemoryStorage())
     # half an epoch before the end, so that the driver stops what runs when the last epoch of the budget has ended
-    deadline = budget // pool.size - 0.5
+    deadline = (budget // pool.size - 0.5) * EPOCH_SECONDS
     with untracked() as parent:
         opened = Search(SearchSpace(config), no_images(), study, parent, deadline, clock=pool.clock)
         Driver(opened, pool, trial.train, SearchCallback(), None).work()

@@ -31,9 +31,6 @@ tasks are drawn again {resamples:,} times. Machine: {machine}.
 TAIL = """
 p is that of a Wilcoxon signed-rank test over the tasks against the first in mean rank, by the mean regret over the four
 parts, with Holm's correction. Friedman's test over all contestants at the end of the budget: p = {friedman:.2g}.
-
-fmnist_exp searches without a plan here, because virtual workers report no speed. So the trial of its own setting pauses
-like the others, which it does not do in a real search (docs/log/2026-11-25-lcbench.md).
 """
 
 

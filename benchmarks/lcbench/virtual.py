@@ -15,6 +15,7 @@ from benchmarks.lcbench.ledger import Array, Ledger
 from fmnist_exp.tracking import run, writing
 from fmnist_exp.tracking.run import Run
 from fmnist_exp.tracking.spool.folder import RunHead
+from fmnist_exp.tuning import plan
 from fmnist_exp.tuning.workers.messages import (
     Begin,
     Envelope,
@@ -28,9 +29,14 @@ from fmnist_exp.tuning.workers.messages import (
 )
 from fmnist_exp.tuning.workers.trial import Task
 
+EPOCH_SECONDS = 1000.0  # of virtual time, so that what a plan allows for the rest of a trial is next to nothing
+
 
 class VirtualPool:
-    """Workers whose epochs take one unit of virtual time each, and have the accuracies of a learning curve."""
+    """Workers whose epochs take EPOCH_SECONDS of virtual time each, and have the accuracies of a learning curve.
+
+    They tell the driver their speed, so that it plans the search as for real workers.
+    """
 
     def __init__(self, curve: Callable[[Task], Array], ledger: Ledger, size: int = 1) -> None:
         self.size = size
@@ -43,8 +49,8 @@ class VirtualPool:
         self._order = itertools.count()
 
     def clock(self) -> float:
-        """Return the virtual time, in epochs."""
-        return self.now
+        """Return the virtual time, in seconds."""
+        return self.now * EPOCH_SECONDS
 
     def submit(self, task: Task) -> None:
         """Queue a task for the next free worker."""
@@ -89,7 +95,8 @@ class VirtualPool:
         return True
 
     def _begin(self, task: Task, handle: Handler) -> None:
-        if not isinstance(handle(_envelope(task.number, Started("virtual", "virtual"))), Begin):
+        steps = EPOCH_SECONDS / plan.SLOWER  # a plan adds what validation takes
+        if not isinstance(handle(_envelope(task.number, Started("virtual", "virtual", seconds=steps))), Begin):
             return
         if task.number in self._paused:
             self._curves[task.number], epoch = self._paused.pop(task.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from optuna.trial import TrialState
 
@@ -41,6 +42,8 @@ class Agenda:
         self._halving = Halving(self._space.search, self._space.defaults(), studies.rungs(self._study))
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
         self._round = 0.0  # seconds that a trial takes to the first rung
+        self._seconds = 0.0  # of an epoch; 0 without a plan
+        self._longest = 0  # epochs between two rungs, at most
         self._known = studies.epochs(self._study, self._space.config)  # of whole trials in earlier sessions
         self.epochs = self._known or self._space.config.training.epochs
         self.is_planned = False
@@ -70,13 +73,12 @@ class Agenda:
         budget = plans.Budget(left * at_once, max(0.0, final) * at_once, plans.TRIAL_SECONDS / seconds)
         plan = plans.make(config, self._space.search.n_trials - others, budget, self._known)
         self._study.set_user_attr(studies.EPOCHS, plan.epochs)
-        self._study.set_user_attr(
-            studies.RUNGS, (plan.rounds[0], plan.factor)
-        )  # trials that pause there may be resumed
+        self._study.set_user_attr(studies.RUNGS, (plan.rounds[0], plan.factor))
         self.epochs, self._limit = plan.epochs, others + plan.settings
         self._halving.plan(plan.rounds[0], plan.factor, self._limit)
         search.deadline += plan.borrowed / at_once
-        self._round = (plan.rounds[0] + budget.overhead) * seconds
+        self._longest = max(end - begin for begin, end in pairwise((0, *plan.rounds)))
+        self._seconds, self._round = seconds, (plan.rounds[0] + budget.overhead) * seconds
         return f"plan for {search.left() / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}"
 
     def shortened(self, config: ExperimentConfig) -> ExperimentConfig:
@@ -119,6 +121,8 @@ class Agenda:
         halving = self._halving
         if not self._search.is_late() or (self.waits_for_speed and not running):
             begun = self._begun(running)
+            if self._own_is_urgent() and (entry := halving.own(keep=True)):
+                return _resumed(entry)
             if entry := halving.hopeless():
                 return _ended(entry)
             if entry := halving.promoted():
@@ -136,6 +140,15 @@ class Agenda:
                 return self.next(running)
         entry = halving.hopeless(everyone=True)
         return entry and _ended(entry)
+
+    def _own_is_urgent(self) -> bool:
+        """Return whether the own setting's trial is paused, and must go on now to come to its end in time.
+
+        The search is compared with it. It used to come last, and was cut off when the time was over. Any other trial
+        may take the worker until it reaches its next rung.
+        """
+        done = self._halving.own_epochs()
+        return done is not None and self._search.left() < (self.epochs - done + self._longest) * self._seconds
 
     def _new(self) -> RunningTrial | None:
         """Return a trial with the next setting; None if it paused under an earlier driver, and goes on waiting."""

@@ -41,18 +41,14 @@ class Halving:
         # epochs before the first rung; and of a rung's trials, one of this many goes on
         self._first, self._factor = rungs or (search.min_epochs, search.reduction_factor)
         self._n_trials = search.n_trials  # that the search will have in the end
-        self._keeps_own = False  # whether the trial of the own setting never pauses
+        self._keeps_own = False  # whether the trial of the own setting does not pause any more
         self._own = own
         self._curves: dict[int, dict[int, float]] = {}  # by number: the accuracies of a trial by epoch
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first
 
     def plan(self, first: int, factor: int, n_trials: int) -> None:
-        """Change the rungs, and the number of trials that the search will have in the end, and place all trials anew.
-
-        From now on the trial of the own setting, with which the search is compared, does not pause: it would come last,
-        and be cut off when the time is over. The plan has counted its epochs.
-        """
-        self._first, self._factor, self._n_trials, self._keeps_own = first, factor, n_trials, True
+        """Change the rungs and the number of trials that the search will have in the end; place all trials anew."""
+        self._first, self._factor, self._n_trials = first, factor, n_trials
         self._scores = {}
         for curve in self._curves.values():
             self._note(curve)
@@ -98,9 +94,17 @@ class Halving:
         """Take the paused trial that deserves to go on, from the highest rung; None if there is none."""
         return self._take([entry for entry in self.paused.values() if self._deserves(entry)])
 
-    def own(self) -> RunningTrial | None:
-        """Take the trial of the experiment's own setting, if it is paused: the search is compared with it."""
+    def own(self, keep: bool = False) -> RunningTrial | None:
+        """Take the trial of the experiment's own setting, if it is paused: the search is compared with it.
+
+        With `keep`, it does not pause any more.
+        """
+        self._keeps_own = self._keeps_own or keep
         return self._take([entry for entry in self.paused.values() if self._is_own(entry)])
+
+    def own_epochs(self) -> int | None:
+        """Return the epochs of the trial of the experiment's own setting, if it is paused."""
+        return next((entry.epochs for entry in self.paused.values() if self._is_own(entry)), None)
 
     def hopeless(self, everyone: bool = False) -> RunningTrial | None:
         """Take a paused trial that will not deserve to go on any more; with `everyone`, any paused trial."""

@@ -64,7 +64,8 @@ def test_the_driver_in_virtual_time_repeats_itself(folder, name):
 def test_our_search_spends_the_budget_and_no_more(folder, workers):
     given = problem(folder, 3 * EPOCHS)
     ours.run(given, {}, workers)
-    assert abs(given.ledger.epochs - 3 * EPOCHS) < workers
+    # the second worker has nothing to begin that would come to its first rung while the first one ends its trial
+    assert 3 * EPOCHS - 10 * (workers - 1) <= given.ledger.epochs <= 3 * EPOCHS
 
 
 @pytest.mark.parametrize("name", peers.PEERS)

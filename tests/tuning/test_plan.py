@@ -180,19 +180,28 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     assert stage.notices == [
         "plan for 60.0 minutes at 180.0 s per epoch: 13 settings in 2 rounds, which end after 1 and 4 epochs"
     ]
-    assert script.answers[1] is Verdict.CONTINUE  # the own setting, though time is short
+    assert script.answers[1] is Verdict.PAUSE  # the own setting, which waits like any other
     # the factor is 12 now: with that of the experiment, 3, the first trial would have gone on after the third one
     assert script.started == [0, 1, 2, 3, 4, 5]
     assert script.answers.count(Verdict.STOP) == 4
 
 
-def test_the_trial_of_the_own_setting_never_pauses_in_a_planned_search(stage):
+def test_the_trial_of_the_own_setting_goes_on_while_there_is_time_to_end_it(stage):
     """A search on two cores could not say what it had gained: the time was over before that trial went on."""
-    script = Interrupted(start("a", seconds=1.0), *epochs("a", 0.5, 0.6, 0.7, 0.8), end("a"))
+
+    class Jumping(Interrupted):
+        def work(self, *arguments: Any) -> None:
+            super().work(*arguments)
+            if len(self.answers) == 5:  # half of what it and another trial up to its next rung would need is left
+                stage.clock.ahead += 3600 - 3 * 180
+
+    lines = [start("a", seconds=STEPS), *epochs("a", 0.5), pause("a")]
+    lines += [start("b", number=1), *epochs("b", 0.6, number=1), end("b", stopped=True, number=1)]
+    script = Jumping(*lines, start("c"), *epochs("c", 0.5, 0.4, first=2))
     with pytest.raises(KeyboardInterrupt):
         stage.drive(script, 3600, n_trials=100)
-    assert "100 settings in 3 rounds" in stage.notices[0]
-    assert script.answers[1:5] == [Verdict.CONTINUE] * 4
+    assert script.started == [0, 1, 0]
+    assert script.answers[-2:] == [Verdict.CONTINUE] * 2, "it does not pause a second time"
 
 
 @pytest.mark.parametrize(
