@@ -165,11 +165,13 @@ def _corrupted(found: Assessment) -> Rows:
 
 
 def _extremes(found: Assessment) -> dict[str, object]:
-    """Return the class, the mistake and the corruption at which the model is worst."""
-    recall = {name: row["recall"] for name, row in found.test.per_class.items()}
-    weakest = min(recall, key=lambda name: recall[name])
+    """Return the class, the mistake and the corruption at which the model is worst, with the accuracies there."""
+    classes = found.test.per_class
+    weakest = min(classes, key=lambda name: classes[name]["recall"])
+    recall = intervals.text(classes[weakest]["recall"], int(classes[weakest]["support"]))
     mistakes = found.test.confusion - np.diag(np.diag(found.test.confusion))
     true, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
     hardest = min(found.corrupted, key=lambda name: found.corrupted[name][-1].accuracy)
     mistake = {"true": CLASS_NAMES[true], "predicted": CLASS_NAMES[predicted], "times": mistakes.max()}
-    return {"weakest": weakest, "recall": recall[weakest], "mistake": mistake, "hardest": hardest}
+    accuracy = intervals.text(found.corrupted[hardest][-1].accuracy, found.test.images)
+    return {"weakest": weakest, "recall": recall, "mistake": mistake, "hardest": hardest, "accuracy": accuracy}

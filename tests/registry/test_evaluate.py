@@ -142,6 +142,10 @@ def test_the_card_says_what_a_card_must(client, version, evaluated, small):
         assert f"## {heading}\n" in card
     assert all(f"| {name} | 20 | {found.test.per_class[name]['recall']:.1%} |" in card for name in CLASS_NAMES)
     assert all(f"\n| {name} | " in card for name in CORRUPTIONS)
+    weakest = min(row["recall"] for row in found.test.per_class.values())
+    assert f"it classifies {intervals.text(weakest, 20)} of these test images correctly" in card
+    hardest = min(levels[-1].accuracy for levels in found.corrupted.values())
+    assert f"at severity 5 the model is correct on {intervals.text(hardest, 200)} of the images" in card
     for fact in (version.run_id, run.id, version.source.removeprefix("models:/"), small.train.digest, "linear"):
         assert fact in card
     page = text(client, run, "model_card.html")
