@@ -59,7 +59,7 @@ def read(text: str, number: int) -> Attempt:
         for position, run in enumerate([root, *children])
         for metric in client.get_metric_history(run.info.run_id, "val_accuracy")
     ]
-    return Attempt(label, "", number, end - start, points)
+    return Attempt(label, "", number, end - start, version="", machine="", points=points)
 
 
 def draw(attempts: Sequence[Attempt], lowest: float) -> Figure:
