@@ -130,7 +130,10 @@ def noted(file: Path) -> list[Point]:
 
 
 def tracked(folder: Path, start: float) -> list[Point]:
-    """Return the points of the platform, from its runs in MLflow: those of the trials and of the final fit."""
+    """Return the points of the platform, from its runs in MLflow: those of the trials and of the final fit.
+
+    The network of the final fit is judged as it is logged, with the averages over its answers that `final` names.
+    """
     import mlflow
 
     client = mlflow.MlflowClient(processes.store(folder))
@@ -139,7 +142,8 @@ def tracked(folder: Path, start: float) -> list[Point]:
         tags = run.data.tags
         if (is_final := Tag.FINAL_OF in tags) or tags[Tag.KIND] == "trial":
             number = FINAL if is_final else int(tags[Tag.TRIAL])
-            for metric in client.get_metric_history(run.info.run_id, Metric.VAL_ACCURACY):
+            names = (Metric.VAL_ACCURACY, *([Metric.BEST_VAL_ACCURACY] if is_final else []))
+            for metric in (each for name in names for each in client.get_metric_history(run.info.run_id, name)):
                 points.append((round(metric.timestamp / 1000 - start, 1), number, round(metric.value, 6)))
     return sorted(points)
 
