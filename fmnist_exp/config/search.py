@@ -93,9 +93,9 @@ class SearchConfig(Section):
     n_trials: int = Field(20, ge=1, le=100_000)
     """Number of finished trials after which the search ends; trials of earlier sessions count."""
     timeout: float = Field(60.0, gt=0, le=100_000)
-    """Time after which the search ends and running trials are stopped, in minutes. The final fit is made within it, and
-    stopped when a tenth more is over. If the first steps show that the time is too short for a single trial, the search
-    fails at once and names a time that suffices."""
+    """Time after which the search ends and running trials are stopped, in minutes. The final fit is to end within it,
+    and is stopped after the epoch in which a tenth more is over. If the first steps show that the time is too short for
+    a single trial, the search fails at once and names a time that suffices."""
     reduction_factor: int = Field(3, ge=2, le=10)
     """Factor of successive halving: at each rung, one of this many trials goes on, and the next rung lies at this many
     times the epochs."""

@@ -39,7 +39,8 @@ class Agenda:
     def __init__(self, search: Search, can_pause: bool, is_timed: bool) -> None:
         self._search, self._can_pause, self._is_timed = search, can_pause, is_timed
         self._study, self._space = search.study, search.space
-        self._halving = Halving(self._space.search, self._space.defaults(), studies.rungs(self._study))
+        rungs = studies.rungs(self._study)
+        self._halving = Halving(self._space.search, self._space.defaults(), rungs, keeps_own=not can_pause)
         self._limit = self._space.search.n_trials  # of trials that are begun, by the plan
         self._round = 0.0  # seconds that a trial takes to the first rung
         self._seconds = 0.0  # of an epoch; 0 without a plan
@@ -47,6 +48,7 @@ class Agenda:
         self._known = studies.epochs(self._study, self._space.config)  # of whole trials in earlier sessions
         self.epochs = self._known or self._space.config.training.epochs
         self.is_planned = False
+        self._began_late = False  # whether a trial was begun when the time was over, to learn the speed
         self.refusal = ""
         before = studies.finished(self._study)  # read once: it takes longer with every trial
         self.finished = len(before)
@@ -77,7 +79,7 @@ class Agenda:
         self.epochs, self._limit = plan.epochs, others + plan.settings
         self._halving.plan(plan.rounds[0], plan.factor, self._limit)
         search.deadline += plan.borrowed / at_once
-        self._longest = max(end - begin for begin, end in pairwise((0, *plan.rounds)))
+        self._longest = max(b - a for a, b in pairwise((0, *plans.rungs(plan.rounds[0], plan.factor, plan.epochs))))
         self._seconds, self._round = seconds, (plan.rounds[0] + budget.overhead) * seconds
         return f"plan for {search.left() / 60:.1f} minutes at {seconds:.1f} s per epoch: {plan.text}"
 
@@ -119,15 +121,16 @@ class Agenda:
         When the time is over, only the results of paused trials are left to log.
         """
         halving = self._halving
-        if not self._search.is_late() or (self.waits_for_speed and not running):
-            begun = self._begun(running)
+        is_late = self._search.is_late()
+        if not is_late or (self.waits_for_speed and not running and not self._began_late):
+            begun, self._began_late = self._begun(running), is_late
             if self._own_is_urgent() and (entry := halving.own(keep=True)):
                 return _resumed(entry)
             if entry := halving.hopeless():
                 return _ended(entry)
             if entry := halving.promoted():
                 return _resumed(entry)
-            if begun < self._limit and (self._search.left() > self._round or not begun):
+            if begun < self._limit and (self._search.left() > self._round or not begun or is_late):
                 halving.least = int(begun + 1 >= self._limit)
                 return self._new() or self.next(running)
             if running:
@@ -147,8 +150,10 @@ class Agenda:
         The search is compared with it. It used to come last, and was cut off when the time was over. Any other trial
         may take the worker until it reaches its next rung.
         """
-        done = self._halving.own_epochs()
-        return done is not None and self._search.left() < (self.epochs - done + self._longest) * self._seconds
+        if (done := self._halving.own_epochs()) is None or not self._seconds:
+            return False
+        needed = (self.epochs - done + plans.LARGER * self._longest) * self._seconds + 2 * plans.TRIAL_SECONDS
+        return self._search.left() < needed
 
     def _new(self) -> RunningTrial | None:
         """Return a trial with the next setting; None if it paused under an earlier driver, and goes on waiting."""

@@ -32,16 +32,23 @@ class Halving:
         search: the section of the experiment.
         own: the parameters of the experiment's own setting, whose trial is never stopped for good.
         rungs: epochs before the first rung, and the factor between rungs, by the plan of an earlier session.
+        keeps_own: whether that trial does not pause either; where nothing can pause, it would be stopped for good.
     """
 
-    def __init__(self, search: SearchConfig, own: Mapping[str, object], rungs: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        search: SearchConfig,
+        own: Mapping[str, object],
+        rungs: tuple[int, int] | None = None,
+        keeps_own: bool = False,
+    ) -> None:
         self.paused: dict[int, RunningTrial] = {}  # by number
         self.least = 0  # trials of each rung that deserve to go on, however few have reached it
         self._active = search.pruner == "successive_halving"
         # epochs before the first rung; and of a rung's trials, one of this many goes on
         self._first, self._factor = rungs or (search.min_epochs, search.reduction_factor)
         self._n_trials = search.n_trials  # that the search will have in the end
-        self._keeps_own = False  # whether the trial of the own setting does not pause any more
+        self._keeps_own = keeps_own
         self._own = own
         self._curves: dict[int, dict[int, float]] = {}  # by number: the accuracies of a trial by epoch
         self._scores: dict[int, list[float]] = {}  # by rung; negative, so that the best one comes first

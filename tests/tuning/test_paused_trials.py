@@ -103,6 +103,8 @@ def test_offline_weak_trials_are_stopped_for_good(small, shared_store, monkeypat
         SearchRequest(config=config, study="away", workers=1, data=small, offline=True, callback=seen)
     )
     assert seen.paused == []
+    own = next(ended for ended in seen.ended if ended.number == 0)
+    assert own.state == "COMPLETE", "the search is compared with it"
     assert result.states["PRUNED"] >= 1
 
 

@@ -186,22 +186,29 @@ def test_the_search_says_its_plan_once_and_keeps_to_it(stage):
     assert script.answers.count(Verdict.STOP) == 4
 
 
-def test_the_trial_of_the_own_setting_goes_on_while_there_is_time_to_end_it(stage):
+@pytest.mark.parametrize(
+    ("left", "goes_on"),
+    # three epochs of 180 s and two more of another, larger trial, from epoch 1 to the rung after epoch 3, are 990 s
+    [(980, True), (1010, False)],
+)
+def test_the_trial_of_the_own_setting_goes_on_while_there_is_time_to_end_it(stage, left, goes_on):
     """A search on two cores could not say what it had gained: the time was over before that trial went on."""
 
     class Jumping(Interrupted):
         def work(self, *arguments: Any) -> None:
             super().work(*arguments)
-            if len(self.answers) == 5:  # half of what it and another trial up to its next rung would need is left
-                stage.clock.ahead += 3600 - 3 * 180
+            if len(self.answers) == 5:
+                stage.clock.ahead += 6000 - left
 
     lines = [start("a", seconds=STEPS), *epochs("a", 0.5), pause("a")]
-    lines += [start("b", number=1), *epochs("b", 0.6, number=1), end("b", stopped=True, number=1)]
+    lines += [start("b", number=1), *epochs("b", 0.6, number=1), pause("b", number=1)]
     script = Jumping(*lines, start("c"), *epochs("c", 0.5, 0.4, first=2))
     with pytest.raises(KeyboardInterrupt):
-        stage.drive(script, 3600, n_trials=100)
-    assert script.started == [0, 1, 0]
-    assert script.answers[-2:] == [Verdict.CONTINUE] * 2, "it does not pause a second time"
+        stage.drive(script, 6000, n_trials=100)
+    assert "in 3 rounds, which end after 1, 3 and 4 epochs" in stage.notices[0]
+    assert script.started == [0, 1, 0 if goes_on else 2]
+    if goes_on:
+        assert script.answers[-2:] == [Verdict.CONTINUE] * 2, "it does not pause a second time, after epoch 3"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +309,16 @@ def test_a_limit_that_is_over_before_the_first_speed_is_known_is_refused_too(sta
     with pytest.raises(WorkError, match=r"1 minutes are too short for a single trial, .* 14\.4 suffice"):
         stage.drive(Timing(stage.clock, start("a", seconds=100.0)), 60, n_trials=100, limit=60, is_timed=True)
     assert "run_id" not in stage.study.trials[0].user_attrs
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0])
+def test_only_one_trial_is_begun_after_the_limit_to_learn_the_speed(stage, seconds):
+    """A worker may be unable to time its steps; its trial is cut off, and nobody else is asked for ever."""
+    script = Script(start("a", seconds=seconds), start("b", number=1, seconds=seconds))
+    stage.clock.ahead = 10
+    stage.drive(script, 1, n_trials=100, limit=1, is_timed=True)
+    assert script.started == [0]
+    assert len(stage.study.user_attrs["cut_off"]) == 1
 
 
 def test_trials_that_all_failed_are_no_reason_to_obey_a_limit_that_is_too_short(stage):
