@@ -23,7 +23,11 @@ def end() -> None:
     if pid := server():
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            process.suspend()  # it forks no more; `_stop` alone waits until the server has imported all that it should
-            for each in [*process.children(), process]:  # Python forgets the children of a server that is gone
-                each.send_signal(signal.SIGKILL)
+            try:
+                process.suspend()  # it forks no more
+                for child in process.children():  # Python forgets the children of a server that is gone
+                    with suppress(psutil.NoSuchProcess):
+                        child.send_signal(signal.SIGKILL)
+            finally:
+                process.send_signal(signal.SIGKILL)  # `_stop` alone waits until it has imported all that it should
     stop()

@@ -6,6 +6,8 @@ its challenges in the same way. Each version notes its own challenges, in the ta
 notes the highest number of each opponent in a tag of the same name: the numbers of deleted versions stay spent.
 """
 
+import random
+import time
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
@@ -15,6 +17,7 @@ from fmnist_exp.registry import versions
 from fmnist_exp.tracking.names import ModelTag, VersionTag
 
 FLOOR = "floor"  # name of the logistic regression among the opponents; the others are numbers of versions
+PAUSE_SECONDS = 0.5  # at most, before a number is claimed again
 REMEMBERED = 200  # challenges in one tag; the value of a tag has at most 5,000 characters
 
 
@@ -31,22 +34,22 @@ def number(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int
 def claim(client: MlflowClient, challenger: ModelVersion, opponent: str) -> int:
     """Write the challenge's number to the challenger's version and to the registered model, and return it.
 
-    It is written before the comparison, so that it counts even if the comparison is interrupted. If another version
-    has claimed the same number at the same moment, the version that was registered later takes the next one.
+    It is written before the comparison, so that it counts even if the comparison is interrupted. A version that finds
+    its number on another one, which may have been faster, tries again after a pause.
     """
     while True:
         claimed = number(client, challenger, opponent)
         _write(client, challenger, opponent, claimed)
         others = versions.by_number(client)
         others.pop(str(challenger.version), None)
-        rivals = [number for number, other in others.items() if _made(other.tags).get(opponent) == claimed]
-        if not any(int(rival) < int(challenger.version) for rival in rivals):
+        if all(_made(other.tags).get(opponent) != claimed for other in others.values()):
             break
         _write(client, challenger, opponent, None)
-    highest = _highest(client)
-    known = highest.pop(opponent, 0)  # the opponent that was challenged last is the last one in the tag
-    text = _text({**highest, opponent: max(claimed, known)})
-    client.set_registered_model_tag(versions.NAME, ModelTag.CHALLENGES, text)
+        time.sleep(random.uniform(0, PAUSE_SECONDS))
+    while _highest(client).get(opponent, 0) < claimed:  # another version may write the tag at the same moment
+        highest = _highest(client)
+        highest.pop(opponent, None)  # the opponent that was challenged last is the last one in the tag
+        client.set_registered_model_tag(versions.NAME, ModelTag.CHALLENGES, _text({**highest, opponent: claimed}))
     return claimed
 
 
