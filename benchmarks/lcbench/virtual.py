@@ -29,7 +29,8 @@ from fmnist_exp.tuning.workers.messages import (
 )
 from fmnist_exp.tuning.workers.trial import Task
 
-EPOCH_SECONDS = 1000.0  # of virtual time, so that what a plan allows for the rest of a trial is next to nothing
+# Of virtual time: long beside what a plan allows for the rest of a trial, and not so long that it is taken for a hang.
+EPOCH_SECONDS = 500.0
 
 
 class VirtualPool:

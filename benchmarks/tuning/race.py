@@ -67,9 +67,10 @@ def identity(version: Version, name: str) -> tuple[str, str]:
     ours = name == OURS
     content = [version.conditions[Tag.LIBRARIES], files.load(EXPERIMENT).to_yaml()]
     content.append(code_digest(version.commit, (*DETERMINING, "tuning") if ours else DETERMINING))
-    content += [] if ours else [file.read_text(encoding="utf-8") for file in sorted(PEERS.glob("*.py"))]
+    rules = [Path(__file__), *([] if ours else sorted(PEERS.glob("*.py")))]
+    content += [file.read_text(encoding="utf-8") for file in rules]
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
-    return digest, f"{version.machine()}, bfloat16: {bfloat16_unit()}"
+    return digest, f"{version.machine()}, bfloat16: {bfloat16_unit()}; {version.conditions[Tag.BACKEND]}"
 
 
 def publish(version: Version, seconds: float) -> None:

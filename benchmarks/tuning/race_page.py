@@ -84,8 +84,9 @@ optimizer.
 The platform's attempt is `fmnist-exp tune --experiment tune_cnn` with this time limit. It trains as the experiment's
 file says: Muon, one learning-rate cycle, mirrored images, batches of 256; in bfloat16 where the processor has it, with
 its fast layers, two trials at once. It shortens the schedules of its trials so that the time suffices for a final fit
-of the best setting, which has more epochs and more augmentation. The peers are in benchmarks/peers/. They train in
-float32 by Keras' `fit`, one trial of 5 epochs at a time on both cores, with two recipes:
+of the best setting, which has more epochs, more augmentation, smoothed labels, and answers that are averaged over
+flips and shifts of an image; none of that has a counterpart in the peers. The peers are in benchmarks/peers/. They
+train in float32 by Keras' `fit`, one trial of 5 epochs at a time on both cores, with two recipes:
 
 - `same`: the platform's optimizer, schedule, batches and mirrored images. What remains is the search, the final fit,
   the layers, the precision and the two workers.

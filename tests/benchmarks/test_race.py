@@ -104,9 +104,21 @@ def test_the_platforms_points_are_those_of_its_trials_and_of_its_final_fit(store
     assert points == [(2, 3, 0.5), (2, race_page.FINAL, 0.5), (3, race_page.FINAL, 0.6)]
 
 
-def test_a_search_of_other_code_is_another_version():
-    version = Version(git("rev-parse", "HEAD"), {Tag.LIBRARIES: "these", Tag.THREADS: "2", Tag.PROCESSOR: "A"})
+def test_a_search_of_other_code_is_another_version(monkeypatch):
+    version = Version(
+        git("rev-parse", "HEAD"),
+        {Tag.LIBRARIES: "these", Tag.THREADS: "2", Tag.PROCESSOR: "A", Tag.BACKEND: "tensorflow"},
+    )
     digests = {name: race.identity(version, name)[0] for name in race_page.CONTESTANTS}
     assert len(set(digests.values())) == 2, "the peers, which do not depend on fmnist_exp.tuning, and the platform"
+    own = race.code_digest
+
+    def of_other_searches(commit: str, parts: tuple[str, ...]) -> str:
+        return own(commit, parts) + str("tuning" in parts)
+
+    monkeypatch.setattr(race, "code_digest", of_other_searches)
+    changed = {name: race.identity(version, name)[0] for name in race_page.CONTESTANTS}
+    assert changed[race_page.OURS] != digests[race_page.OURS]
+    monkeypatch.undo()
     other = dataclasses.replace(version, conditions={**version.conditions, Tag.LIBRARIES: "others"})
     assert race.identity(other, "hyperband")[0] != digests["hyperband"]
