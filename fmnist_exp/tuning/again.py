@@ -52,7 +52,7 @@ class Progress(FitCallback):
         if is_late:
             self.callback.on_notice(
                 f"the {self.title} was stopped after {epoch.number} of {self.epochs} epochs, since it took longer than"
-                f" its first steps had shown and search.timeout is over"
+                " its first steps had shown and search.timeout is over"
             )
         return is_late
 

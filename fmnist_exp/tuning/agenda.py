@@ -89,7 +89,7 @@ class Agenda:
 
     @property
     def waits_for_speed(self) -> bool:
-        """Whether the time limit, even if it is over, may still be refused: once a worker has told its speed."""
+        """Whether the time limit may still be refused when a worker tells its speed, even if the limit is over."""
         return self._is_timed and not (self.is_planned or self._has_result)
 
     @property

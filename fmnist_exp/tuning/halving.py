@@ -73,7 +73,8 @@ class Halving:
         self._curves.setdefault(entry.number, {})[epoch] = accuracy
         entry.best = max(entry.best, accuracy)
         self._note({epoch: entry.best})
-        self._place(entry)
+        if self._is_rung(epoch):
+            entry.rung, entry.at_rung = epoch, entry.best
 
     def _note(self, curve: Mapping[int, float]) -> None:
         """Keep the best accuracies of a trial up to each rung among these epochs."""
@@ -82,7 +83,7 @@ class Halving:
                 insort(self._scores.setdefault(epoch, []), -best)
 
     def _place(self, entry: RunningTrial) -> None:
-        """Let a trial be at the highest rung that it has reached, or at none."""
+        """Let a paused trial be at the highest rung that it has reached, or at none."""
         curve = self._curves[entry.number]
         entry.rung = max(filter(self._is_rung, curve), default=0)
         entry.at_rung = max((curve[epoch] for epoch in curve if epoch <= entry.rung), default=-math.inf)
